@@ -1,0 +1,128 @@
+//! The closed set of reasons for a refusal.
+//!
+//! The code that decides returns one of these; status detail, log event, metric label and command output show the same
+//! one. A reason says which rule refused; who and what stand in fields beside it. Codes are stable once released.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $remedy:literal;)+) => {
+        /// Why something was refused. The doc of each variant says which rule it stands for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Reason {
+            /// Every reason there is.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)+];
+
+            /// The stable code, in snake case.
+            pub fn code(self) -> &'static str {
+                match self { $(Reason::$name => $code,)+ }
+            }
+
+            /// What the operator can try, in one sentence.
+            pub fn remedy(self) -> &'static str {
+                match self { $(Reason::$name => $remedy,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The call lacks `workload.spiffe.io: true` (Workload Endpoint 3).
+    SecurityHeaderMissing = "security_header_missing", "send the metadata `workload.spiffe.io: true` with every call";
+    /// The calling process ended before it could be attested.
+    CallerGone = "caller_gone", "keep the calling process alive until it has its answer";
+    /// The process behind the connection is no longer the one that opened it.
+    CallerChanged = "caller_changed", "open a new connection after the process has changed its user or program";
+    /// No attestor could tell anything about the caller.
+    AttestationFailed = "attestation_failed", "look at the agent's log for the attestor that failed";
+    /// No entry's selectors are all shown by the caller.
+    NoMatchingEntry = "no_matching_entry", "create an entry whose selectors this process shows, below this agent";
+    /// Entries match, but none has a valid SVID yet.
+    SvidNotReady = "svid_not_ready", "wait, and look at the agent's log for why signing is late";
+    /// The agent has not finished its first sync.
+    AgentStarting = "agent_starting", "wait until the agent has reached its server";
+    /// The caller is of a class that may not call the method.
+    MethodNotAllowed = "method_not_allowed", "call over the server's local socket, or with an admin identity";
+    /// The agent's SVID has expired.
+    AgentExpired = "agent_expired", "let the agent attest again";
+    /// The agent is not in the server's list.
+    AgentNotAttested = "agent_not_attested", "let the agent attest again";
+    /// The agent presents an SVID that is no longer its current one.
+    AgentNotActive = "agent_not_active", "let the agent attest again";
+    /// The agent is banned.
+    AgentBanned = "agent_banned", "evict the agent (`agent evict`) to let it attest again";
+    /// The agent must attest anew instead of renewing.
+    AgentMustReattest = "agent_must_reattest", "let the agent attest again";
+    /// The join token was never made, or has been used.
+    JoinTokenUnknown = "join_token_unknown", "generate a new token with `token generate`; each works once";
+    /// The join token is past its end.
+    JoinTokenExpired = "join_token_expired", "generate a new token with `token generate`, with a longer -ttl";
+    /// No node attestor of that name is configured.
+    AttestorUnknown = "attestor_unknown", "configure the node attestor on the server, or use join_token";
+    /// A request field is missing or malformed.
+    BadRequest = "bad_request", "correct the field that the message names";
+    /// The CSR cannot be parsed, or its signature does not verify.
+    BadCsr = "bad_csr", "send a DER PKCS#10 request signed by its own key";
+    /// The key in the CSR is of a kind or size that is not signed.
+    BadKey = "bad_key", "use an EC P-256 or P-384 key, or RSA with 2048 to 4096 bits";
+    /// The entry does not exist, or the agent may not have it.
+    EntryNotAuthorized = "entry_not_authorized", "check the entry's parent ID against the agent's ID";
+    /// An entry with the same parent, SPIFFE ID and selectors exists.
+    EntryExists = "entry_exists", "update the existing entry instead";
+    /// The entry does not exist.
+    EntryNotFound = "entry_not_found", "list the entries with `entry show`";
+    /// The agent does not exist.
+    AgentNotFound = "agent_not_found", "list the agents with `agent list`";
+    /// The name lies in another trust domain.
+    WrongTrustDomain = "wrong_trust_domain", "use a SPIFFE ID of this server's trust domain";
+    /// The entry federates with a trust domain whose bundle is not there.
+    BundleNotFound = "bundle_not_found", "set the foreign bundle first";
+    /// Something of that name exists.
+    AlreadyExists = "already_exists", "choose another name, or remove the existing one";
+    /// The message is larger than the receiver takes.
+    MessageTooLarge = "message_too_large", "send fewer items in one call";
+    /// The server has no active authority yet.
+    ServerStarting = "server_starting", "wait until the server has an active authority";
+    /// The server is being stopped.
+    ServerStopping = "server_stopping", "wait until the server is back; agents come back by themselves";
+    /// The store refused or failed.
+    StoreFailed = "store_failed", "look at the server's log: disk full, or a damaged store";
+    /// The peer's certificate is not trusted.
+    PeerNotTrusted = "peer_not_trusted", "check that both sides hold the current trust bundle";
+    /// The peer has another SPIFFE ID than expected.
+    PeerWrongId = "peer_wrong_id", "check the address and the trust domain in the configuration";
+    /// The peer's certificate has expired or is not valid yet.
+    PeerExpired = "peer_expired", "check the clocks on both sides";
+    /// The peer cannot be reached.
+    Unreachable = "unreachable", "check the address, and that the other side runs";
+    /// A bound on work at hand was reached.
+    Overloaded = "overloaded", "come back later";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::Reason;
+
+    #[test]
+    fn codes_are_distinct_snake_case_and_each_has_a_remedy() {
+        let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            let code = reason.to_string();
+            assert!(code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{code}");
+            assert!(!reason.remedy().is_empty() && !reason.remedy().ends_with('.'), "{code}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What must hold for any input of each parser. Shared by the random tests here and the fuzz targets in `tests/fuzz`.
+#![allow(dead_code, reason = "each user takes its own part of this")]
+#![allow(clippy::unwrap_used, reason = "a failing step is the finding")]
+
+use std::str::from_utf8;
+
+use spindle_spiffe_core::bundle_document::{self, map};
+use spindle_spiffe_core::certificate::split_der_certificates;
+use spindle_spiffe_core::public_key::PublicKey;
+use spindle_spiffe_core::{
+    DnsName, EntryId, Hint, Selector, SpiffeId, Timestamp, TrustDomain, X509Bundle, X509Bundles, X509Svid,
+    pem, verify_x509_svid,
+};
+
+fn td() -> TrustDomain {
+    "td".parse().unwrap()
+}
+
+/// An accepted ID is its own text, made of its parts, within its bounds.
+pub(crate) fn spiffe_id(input: &[u8]) {
+    let Ok(text) = from_utf8(input) else { return };
+    let Ok(id) = text.parse::<SpiffeId>() else { return };
+    assert_eq!(id.as_str(), text);
+    assert!(text.len() <= 2048 && text.is_ascii());
+    assert_eq!(format!("spiffe://{}{}", id.trust_domain_name(), id.path()), text);
+    assert_eq!(id.trust_domain().member(id.path()).unwrap(), id);
+    assert_eq!(id.trust_domain_name().parse::<TrustDomain>().unwrap(), id.trust_domain());
+}
+
+/// An accepted selector is its own text, and its parts make it again.
+pub(crate) fn selector(input: &[u8]) {
+    let Ok(text) = from_utf8(input) else { return };
+    let Ok(selector) = text.parse::<Selector>() else { return };
+    assert_eq!(selector.to_string(), text);
+    assert!(!selector.kind().contains(':') && !selector.kind().is_empty() && !selector.value().is_empty());
+    assert_eq!(Selector::new(selector.kind(), selector.value()).unwrap(), selector);
+}
+
+/// An accepted DNS name is its own text and within the bounds of RFC 1035.
+pub(crate) fn dns_name(input: &[u8]) {
+    let Ok(text) = from_utf8(input) else { return };
+    let Ok(name) = text.parse::<DnsName>() else { return };
+    assert_eq!(name.as_str(), text);
+    assert!(text.is_ascii() && text.len() <= 253);
+    assert!(text.split('.').all(|label| (1..=63).contains(&label.len())));
+    assert!(text.bytes().skip(1).all(|byte| byte != b'*'));
+}
+
+/// The small texts of an entry.
+pub(crate) fn entry_texts(input: &[u8]) {
+    let Ok(text) = from_utf8(input) else { return };
+    if let Ok(id) = text.parse::<EntryId>() {
+        assert_eq!(id.as_str(), text);
+    }
+    if let Ok(hint) = text.parse::<Hint>() {
+        assert_eq!(hint.as_str(), text);
+    }
+}
+
+/// Cutting and joining agree.
+pub(crate) fn split_der(input: &[u8]) {
+    let Ok(certificates) = split_der_certificates(input) else { return };
+    assert_eq!(certificates.iter().flat_map(|one| one.to_vec()).collect::<Vec<_>>(), input);
+}
+
+/// An accepted SVID has a path, keeps its bytes, and is trusted by nobody who knows no authority.
+pub(crate) fn x509_svid(input: &[u8]) {
+    let Ok(svid) = X509Svid::from_der(input) else { return };
+    assert!(!svid.spiffe_id().path().is_empty());
+    assert_eq!(svid.to_der(), input);
+    assert_eq!(X509Svid::parse(svid.chain().to_vec()).unwrap(), svid);
+    assert!(svid.serial_decimal().bytes().all(|byte| byte.is_ascii_digit()));
+    assert!(verify_x509_svid(svid.chain(), &X509Bundles::new(), Timestamp::default()).is_err());
+}
+
+/// An accepted bundle survives both of its forms.
+pub(crate) fn x509_bundle(input: &[u8]) {
+    let Ok(bundle) = X509Bundle::from_der(td(), input) else { return };
+    assert_eq!(X509Bundle::from_der(td(), &bundle.to_der()).unwrap(), bundle);
+    if !bundle.is_empty() {
+        assert_eq!(X509Bundle::from_pem(td(), bundle.to_pem().as_bytes()).unwrap(), bundle);
+    }
+}
+
+/// Accepted PEM text prints to text with the same certificates.
+pub(crate) fn pem_text(input: &[u8]) {
+    let Ok(certificates) = pem::certificates_from_pem(input) else { return };
+    let text = pem::certificates_to_pem(&certificates);
+    assert_eq!(pem::certificates_from_pem(text.as_bytes()).unwrap(), certificates);
+}
+
+/// What was understood of a document is printed and understood again, with nothing passed over.
+pub(crate) fn bundle_document(input: &[u8]) {
+    let Ok(parsed) = bundle_document::parse(td(), input) else { return };
+    let again = bundle_document::parse(td(), parsed.bundle.to_json().as_bytes()).unwrap();
+    assert_eq!(again.bundle, parsed.bundle);
+    assert_eq!(again.ignored, []);
+}
+
+/// As for documents.
+pub(crate) fn bundle_map(input: &[u8]) {
+    let Ok(parsed) = map::parse(input) else { return };
+    assert_eq!(map::parse(map::to_json(parsed.values()).unwrap().as_bytes()).unwrap(), parsed);
+}
+
+/// An accepted key has one DER form and survives JWK.
+pub(crate) fn public_key(input: &[u8]) {
+    let Ok(key) = PublicKey::from_spki_der(input) else { return };
+    assert_eq!(key.to_spki_der(), input);
+    assert_eq!(PublicKey::from_jwk(&key.to_jwk()).unwrap(), key);
+}
