@@ -1,0 +1,191 @@
+//! What is remembered of the authorities a server has made, so that a restart goes on with the same one.
+//!
+//! Plain values: the server encodes and stores them, in the same commit as the bundle they change. [`restore`] trusts an
+//! entry only with its key at hand and its certificate in the bundle; another entry counts as old and is reported. Signing
+//! with an authority that nobody trusts would be worse than making a new one.
+
+use rustls_pki_types::CertificateDer;
+use spindle_keys::KeyManager;
+use spindle_spiffe_core::{Timestamp, TrustDomain};
+
+use crate::slots::{AuthoritySlots, Slot};
+use crate::x509_ca::{AuthorityError, X509Ca};
+
+/// The most authorities kept in a journal, SPIRE's number: far more than live at one time.
+pub const JOURNAL_ENTRIES_MAX: usize = 10;
+
+/// Where an authority stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AuthorityStatus {
+    /// Made and in the bundle, does not sign yet.
+    Prepared,
+    /// Signs.
+    Active,
+    /// Signs no more; what it signed is still trusted.
+    Old,
+}
+
+/// Whether what an authority signed is still trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AuthorityTrust {
+    /// Yes.
+    #[default]
+    Trusted,
+    /// Still in the bundle, but everything it signed is being replaced.
+    Tainted,
+    /// Taken out of the bundle.
+    Revoked,
+}
+
+/// One authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// Which key it signs with.
+    pub slot: Slot,
+    /// Its certificate.
+    pub certificate: CertificateDer<'static>,
+    /// What follows every leaf it signs; empty when self-signed.
+    pub upstream_chain: Vec<CertificateDer<'static>>,
+    /// When it was made, from which its lifetime counts.
+    pub issued_at: Timestamp,
+    /// Its last valid second.
+    pub not_after: Timestamp,
+    /// Where it stands.
+    pub status: AuthorityStatus,
+    /// Whether it is trusted.
+    pub trust: AuthorityTrust,
+    /// Lower-case hex of its subject key identifier.
+    pub authority_id: String,
+}
+
+/// What a restart found.
+#[derive(Debug)]
+pub struct Restored {
+    /// The slots as they stand; entries that cannot be used count as old.
+    pub slots: AuthoritySlots,
+    /// The authority that signs.
+    pub active: Option<X509Ca>,
+    /// The one that will sign next.
+    pub prepared: Option<X509Ca>,
+    /// Authorities that could have been used, and why they cannot.
+    pub skipped: Vec<(String, SkipReason)>,
+}
+
+/// Why a journal entry cannot be used any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SkipReason {
+    /// Past its end.
+    #[error("it has expired")]
+    Expired,
+    /// Nothing under its key's name.
+    #[error("its key is missing from the key manager")]
+    KeyMissing,
+    /// Certificate, chain or key do not fit.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// Its certificate is self-signed and not among the trust domain's authorities.
+    #[error("its certificate is not in the bundle")]
+    NotInBundle,
+    /// A newer entry has the same status.
+    #[error("a newer authority has taken its place")]
+    Superseded,
+    /// Tainted or revoked.
+    #[error("it is no longer trusted")]
+    NotTrusted,
+}
+
+impl JournalEntry {
+    /// The entry for an authority that was made at `now` with the key of `slot`.
+    pub fn prepared(slot: Slot, ca: &X509Ca, now: Timestamp) -> Self {
+        Self {
+            slot,
+            certificate: ca.certificate().clone(),
+            upstream_chain: ca.upstream_chain().to_vec(),
+            issued_at: now,
+            not_after: ca.validity().not_after,
+            status: AuthorityStatus::Prepared,
+            trust: AuthorityTrust::Trusted,
+            authority_id: ca.authority_id().to_owned(),
+        }
+    }
+
+    /// Whether it is past its end.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        now > self.not_after
+    }
+}
+
+/// Takes up a journal, oldest entry first. `in_bundle` tells whether a certificate is among the trust domain's
+/// authorities; it is asked for self-signed ones only, as a chained one is trusted through its root.
+pub fn restore(
+    journal: Vec<JournalEntry>,
+    trust_domain: &TrustDomain,
+    keys: &dyn KeyManager,
+    in_bundle: &dyn Fn(&CertificateDer<'static>) -> bool,
+    now: Timestamp,
+) -> Restored {
+    let mut entries = newest(journal);
+    let (mut active, mut prepared) = (None, None);
+    let mut skipped = Vec::new();
+    for entry in entries.iter_mut().rev() {
+        let place = match entry.status {
+            AuthorityStatus::Active => &mut active,
+            AuthorityStatus::Prepared => &mut prepared,
+            AuthorityStatus::Old => continue,
+        };
+        let taken_up = match place {
+            Some(_) => Err(SkipReason::Superseded),
+            None => take_up(entry, trust_domain, keys, in_bundle, now),
+        };
+        match taken_up {
+            Ok(ca) => *place = Some(ca),
+            Err(why) => {
+                entry.status = AuthorityStatus::Old;
+                skipped.push((entry.authority_id.clone(), why));
+            }
+        }
+    }
+    Restored { slots: AuthoritySlots::from_entries(entries), active, prepared, skipped }
+}
+
+fn take_up(
+    entry: &JournalEntry,
+    trust_domain: &TrustDomain,
+    keys: &dyn KeyManager,
+    in_bundle: &dyn Fn(&CertificateDer<'static>) -> bool,
+    now: Timestamp,
+) -> Result<X509Ca, SkipReason> {
+    if entry.is_over(now) {
+        return Err(SkipReason::Expired);
+    }
+    if entry.trust != AuthorityTrust::Trusted {
+        return Err(SkipReason::NotTrusted);
+    }
+    let key = keys.get(entry.slot.key_id()).ok_or(SkipReason::KeyMissing)?;
+    let ca = X509Ca::from_parts(trust_domain, entry.certificate.clone(), key, entry.upstream_chain.clone())?;
+    if ca.upstream_chain().is_empty() && !in_bundle(ca.certificate()) {
+        return Err(SkipReason::NotInBundle);
+    }
+    Ok(ca)
+}
+
+/// The last [`JOURNAL_ENTRIES_MAX`] entries.
+pub(crate) fn newest(mut entries: Vec<JournalEntry>) -> Vec<JournalEntry> {
+    entries.split_off(entries.len().saturating_sub(JOURNAL_ENTRIES_MAX))
+}
+
+/// Which authorities of a bundle may go: those that ended a day or longer ago, so that peers whose clocks are late lose
+/// nothing. Never all of them, as a trust domain without authorities trusts nobody: then none goes.
+pub fn prunable<T>(authorities: &[T], not_after: impl Fn(&T) -> Timestamp, now: Timestamp) -> Vec<&T> {
+    let over: Vec<&T> = authorities
+        .iter()
+        .filter(|authority| now.secs_since(not_after(authority)) >= PRUNE_AFTER_SECS)
+        .collect();
+    if over.len() == authorities.len() { Vec::new() } else { over }
+}
+
+/// How long an authority stays in the bundle past its end, in seconds: SPIRE's day.
+pub const PRUNE_AFTER_SECS: i64 = 24 * 60 * 60;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! Which authority signs and which comes next: two slots that take turns.
+//!
+//! Pure: the caller carries out the step it is told and reports back. Promises that a new authority signs only after it
+//! was published, unless the active one has ended; and that there is an active one whenever each step was carried out in
+//! time. Thresholds are SPIRE's. A clock set back only makes waits longer, as it does for certificates themselves. Start
+//! at [`AuthoritySlots::step`].
+
+use spindle_spiffe_core::Timestamp;
+
+use crate::journal::{AuthorityStatus, AuthorityTrust, JOURNAL_ENTRIES_MAX, JournalEntry};
+
+const DAY_SECS: i64 = 24 * 60 * 60;
+
+/// The next authority is prepared no earlier than this before the active one ends, in seconds.
+const PREPARE_SECS_MAX: i64 = 30 * DAY_SECS;
+
+/// The next authority takes over no earlier than this before the active one ends, in seconds.
+const ACTIVATE_SECS_MAX: i64 = 7 * DAY_SECS;
+
+/// One of the two places for an X.509 authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// Key `x509-CA-A`.
+    A,
+    /// Key `x509-CA-B`.
+    B,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotStep {
+    /// No authority can sign: make one with this slot's key, publish it, report it prepared and activate it at once.
+    PrepareAndActivate(Slot),
+    /// Make the next authority with this slot's key, publish it and report it.
+    Prepare(Slot),
+    /// Let the prepared authority sign, and report that.
+    Activate {
+        /// The slot of the prepared authority.
+        slot: Slot,
+        /// Whether not everybody has it yet, but the active one has ended. Worth a warning.
+        forced: bool,
+    },
+    /// Nothing until then, or until the prepared authority is published everywhere. Later than `now`.
+    Wait(Timestamp),
+}
+
+/// Why an event does not fit the state of the slots.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SlotError {
+    /// The slot's key is in use.
+    #[error("slot {0:?} holds the active authority; its key cannot be replaced")]
+    SlotInUse(Slot),
+    /// Nothing is prepared there.
+    #[error("slot {0:?} holds no prepared authority")]
+    NotPrepared(Slot),
+    /// No such authority.
+    #[error("there is no authority {0}")]
+    Unknown(String),
+    /// Only an old authority can be tainted.
+    #[error("authority {0} is not old; activate another one first")]
+    NotOld(String),
+    /// Only a tainted authority can be revoked.
+    #[error("authority {0} is not tainted; taint it first, so that what it signed is replaced")]
+    NotTainted(String),
+}
+
+/// The authorities of one server, with a history of at most [`JOURNAL_ENTRIES_MAX`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthoritySlots {
+    /// Oldest first. At most one is active and at most one prepared, in different slots.
+    entries: Vec<JournalEntry>,
+}
+
+impl Slot {
+    /// The name of its key in the key manager, SPIRE's.
+    pub const fn key_id(self) -> &'static str {
+        match self {
+            Self::A => "x509-CA-A",
+            Self::B => "x509-CA-B",
+        }
+    }
+
+    /// The slot whose key has that name.
+    pub fn of_key_id(key_id: &str) -> Option<Self> {
+        [Self::A, Self::B].into_iter().find(|slot| slot.key_id() == key_id)
+    }
+
+    /// The other slot.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+impl AuthoritySlots {
+    /// No authority yet, as at a first start.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From entries that `journal::restore` has cleaned.
+    pub(crate) fn from_entries(entries: Vec<JournalEntry>) -> Self {
+        Self { entries }
+    }
+
+    /// The journal to store, oldest entry first.
+    pub fn entries(&self) -> &[JournalEntry] {
+        &self.entries
+    }
+
+    /// The authority that signs.
+    pub fn active(&self) -> Option<&JournalEntry> {
+        self.with_status(AuthorityStatus::Active)
+    }
+
+    /// The authority that signs next.
+    pub fn prepared(&self) -> Option<&JournalEntry> {
+        self.with_status(AuthorityStatus::Prepared)
+    }
+
+    /// What to do at `now`. `published` tells whether everybody who must know the prepared authority does, or the grace
+    /// for that is over; it does not matter while none is prepared. Asking changes nothing.
+    pub fn step(&self, now: Timestamp, published: bool) -> SlotStep {
+        let active = self.active().filter(|entry| !entry.is_over(now));
+        let prepared = self.prepared().filter(|entry| !entry.is_over(now));
+        match (active, prepared) {
+            (None, None) => SlotStep::PrepareAndActivate(self.free_slot()),
+            (None, Some(next)) => SlotStep::Activate { slot: next.slot, forced: !published },
+            (Some(active), None) => match wait_until(prepare_after(active), now) {
+                Some(wait) => wait,
+                None => SlotStep::Prepare(active.slot.other()),
+            },
+            (Some(active), Some(next)) => match wait_until(activate_after(active), now) {
+                Some(wait) => wait,
+                None if published => SlotStep::Activate { slot: next.slot, forced: false },
+                None if now >= active.not_after => SlotStep::Activate { slot: next.slot, forced: true },
+                None => SlotStep::Wait(active.not_after),
+            },
+        }
+    }
+
+    /// An authority was made and is in the bundle. It takes the place of another prepared one.
+    ///
+    /// # Errors
+    /// When its slot holds the active authority.
+    pub fn on_prepared(&mut self, entry: JournalEntry) -> Result<(), SlotError> {
+        if self.active().is_some_and(|active| active.slot == entry.slot && !active.is_over(entry.issued_at)) {
+            return Err(SlotError::SlotInUse(entry.slot));
+        }
+        for other in &mut self.entries {
+            // An ended active authority whose slot is taken again cannot sign any more: its key is gone.
+            if other.status == AuthorityStatus::Prepared || other.slot == entry.slot {
+                other.status = AuthorityStatus::Old;
+            }
+        }
+        self.entries.push(JournalEntry { status: AuthorityStatus::Prepared, ..entry });
+        self.forget_oldest();
+        Ok(())
+    }
+
+    /// The prepared authority of `slot` signs from now on; the active one is old.
+    ///
+    /// # Errors
+    /// When no authority is prepared there.
+    pub fn on_activated(&mut self, slot: Slot) -> Result<(), SlotError> {
+        if !self.prepared().is_some_and(|entry| entry.slot == slot) {
+            return Err(SlotError::NotPrepared(slot));
+        }
+        for entry in &mut self.entries {
+            entry.status = match entry.status {
+                AuthorityStatus::Prepared => AuthorityStatus::Active,
+                AuthorityStatus::Active | AuthorityStatus::Old => AuthorityStatus::Old,
+            };
+        }
+        Ok(())
+    }
+
+    /// What the authority signed is to be replaced everywhere.
+    ///
+    /// # Errors
+    /// When there is no such authority or it is not old.
+    pub fn taint(&mut self, authority_id: &str) -> Result<(), SlotError> {
+        let entry = self.old(authority_id)?;
+        if entry.trust == AuthorityTrust::Trusted {
+            entry.trust = AuthorityTrust::Tainted;
+        }
+        Ok(())
+    }
+
+    /// The authority leaves the bundle.
+    ///
+    /// # Errors
+    /// When there is no such authority, it is not old, or it was not tainted first.
+    pub fn revoke(&mut self, authority_id: &str) -> Result<(), SlotError> {
+        let entry = self.old(authority_id)?;
+        if entry.trust == AuthorityTrust::Trusted {
+            return Err(SlotError::NotTainted(authority_id.to_owned()));
+        }
+        entry.trust = AuthorityTrust::Revoked;
+        Ok(())
+    }
+
+    fn with_status(&self, status: AuthorityStatus) -> Option<&JournalEntry> {
+        self.entries.iter().rfind(|entry| entry.status == status)
+    }
+
+    fn old(&mut self, authority_id: &str) -> Result<&mut JournalEntry, SlotError> {
+        let found = self.entries.iter_mut().rfind(|entry| entry.authority_id == authority_id);
+        match found {
+            None => Err(SlotError::Unknown(authority_id.to_owned())),
+            Some(entry) if entry.status == AuthorityStatus::Old => Ok(entry),
+            Some(_) => Err(SlotError::NotOld(authority_id.to_owned())),
+        }
+    }
+
+    /// The slot that was used longest ago, so that the newest key is replaced last.
+    fn free_slot(&self) -> Slot {
+        self.entries.last().map_or(Slot::A, |entry| entry.slot.other())
+    }
+
+    fn forget_oldest(&mut self) {
+        while self.entries.len() > JOURNAL_ENTRIES_MAX {
+            let Some(at) = self.entries.iter().position(|entry| entry.status == AuthorityStatus::Old) else {
+                return;
+            };
+            self.entries.remove(at);
+        }
+    }
+}
+
+/// The longest lifetime every SVID is sure to get from authorities of that lifetime, both in seconds: what is left of one
+/// when the next takes over. A longer TTL may be cut short.
+pub fn guaranteed_svid_ttl_secs(ca_ttl_secs: i64) -> i64 {
+    (ca_ttl_secs / 6).min(ACTIVATE_SECS_MAX)
+}
+
+/// Past this second the next authority is prepared.
+fn prepare_after(active: &JournalEntry) -> Timestamp {
+    active.not_after - (lifetime_secs(active) / 2).min(PREPARE_SECS_MAX)
+}
+
+/// Past this second the next authority takes over.
+fn activate_after(active: &JournalEntry) -> Timestamp {
+    active.not_after - guaranteed_svid_ttl_secs(lifetime_secs(active))
+}
+
+fn lifetime_secs(entry: &JournalEntry) -> i64 {
+    entry.not_after.secs_since(entry.issued_at).max(0)
+}
+
+fn wait_until(threshold: Timestamp, now: Timestamp) -> Option<SlotStep> {
+    (now <= threshold).then(|| SlotStep::Wait(threshold + 1))
+}
+
+#[cfg(test)]
+mod tests;
