@@ -1,0 +1,13 @@
+//! The store from outside: one suite for every backend, then what can go wrong on disk.
+#![allow(clippy::unwrap_used, reason = "tests; the setting for tests does not reach helper functions")]
+
+mod damage;
+mod disk_full;
+mod model;
+mod owner;
+mod power_cut;
+mod suite;
+mod support;
+mod torture;
+mod transfer;
+mod writer;
