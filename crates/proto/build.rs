@@ -1,0 +1,56 @@
+//! Compiles the `.proto` files in Rust, without protoc, and keeps their descriptors for reflection and tests.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use prost::Message;
+use prost_types::FileDescriptorSet;
+
+/// The folder of all `.proto` files, seen from this crate.
+const ROOT: &str = "../../proto";
+
+/// The Workload API stands alone: it has no package, and its descriptors are what the agent's reflection shows.
+const WORKLOAD: &[&str] = &["workload.proto"];
+
+/// Everything the server answers.
+const SERVER: &[&str] = &[
+    "spire/api/server/agent/v1/agent.proto",
+    "spire/api/server/bundle/v1/bundle.proto",
+    "spire/api/server/debug/v1/debug.proto",
+    "spire/api/server/entry/v1/entry.proto",
+    "spire/api/server/svid/v1/svid.proto",
+    "spire/api/types/status.proto",
+    "spindle/sync/v1/sync.proto",
+];
+
+/// Messages without a service.
+const PLAIN: &[&str] =
+    &["spindle/records/v1/records.proto", "google/rpc/status.proto", "google/rpc/error_details.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed={ROOT}");
+    compile("workload", WORKLOAD)?;
+    compile("server", SERVER)?;
+    compile("plain", PLAIN)
+}
+
+fn compile(name: &str, files: &[&str]) -> Result<(), Box<dyn Error>> {
+    let descriptors = protox::compile(files, [ROOT])?;
+    keep(name, descriptors.clone())?;
+    tonic_prost_build::configure()
+        // Cloning a message must not copy certificates, and equal maps must encode to equal bytes.
+        .bytes(".")
+        .btree_map(".")
+        .emit_rerun_if_changed(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// Writes the descriptors beside the generated code, without the comments.
+fn keep(name: &str, mut descriptors: FileDescriptorSet) -> Result<(), Box<dyn Error>> {
+    for file in &mut descriptors.file {
+        file.source_code_info = None;
+    }
+    let path = PathBuf::from(std::env::var("OUT_DIR")?).join(format!("{name}.descriptors.bin"));
+    Ok(std::fs::write(path, descriptors.encode_to_vec())?)
+}

@@ -1,0 +1,98 @@
+//! What the compiler made of the `.proto` files, in one tree: generated paths climb from package to package.
+//!
+//! Its lints are not ours to satisfy, so they are off for this file alone.
+#![allow(
+    missing_docs,
+    unused_qualifications,
+    unreachable_pub,
+    clippy::all,
+    clippy::needless_pass_by_value,
+    clippy::semicolon_if_nothing_returned,
+    reason = "generated code"
+)]
+
+/// The SPIFFE Workload API.
+pub mod workload {
+    include!(concat!(env!("OUT_DIR"), "/_.rs"));
+}
+
+/// What SPIRE's server, command line and agents speak.
+pub mod spire {
+    /// SPIRE's public API.
+    pub mod api {
+        /// Messages that several services share.
+        pub mod types {
+            tonic::include_proto!("spire.api.types");
+        }
+
+        /// The services of a server.
+        pub mod server {
+            /// Agents: join, renew, manage.
+            pub mod agent {
+                /// Version 1.
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.agent.v1");
+                }
+            }
+
+            /// Trust bundles.
+            pub mod bundle {
+                /// Version 1.
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.bundle.v1");
+                }
+            }
+
+            /// A look inside the server.
+            pub mod debug {
+                /// Version 1.
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.debug.v1");
+                }
+            }
+
+            /// Registration entries.
+            pub mod entry {
+                /// Version 1.
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.entry.v1");
+                }
+            }
+
+            /// Signing.
+            pub mod svid {
+                /// Version 1.
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.svid.v1");
+                }
+            }
+        }
+    }
+}
+
+/// Our own packages, in the tree that generated paths expect.
+pub mod spindle {
+    /// How our agents learn what they are authorised for.
+    pub mod sync {
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("spindle.sync.v1");
+        }
+    }
+
+    /// What a server keeps in its store.
+    pub mod records {
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("spindle.records.v1");
+        }
+    }
+}
+
+/// The rich error model of gRPC.
+pub mod google {
+    /// Status and details.
+    pub mod rpc {
+        tonic::include_proto!("google.rpc");
+    }
+}

@@ -1,0 +1,19 @@
+//! Generated messages and services, and their conversions to checked values, both ways.
+//!
+//! The modules follow the packages of the `.proto` files; the Workload API, which has none, is [`workload`]. Messages
+//! are what travels and may hold anything. It leaves out who may call and what is done.
+
+pub mod convert;
+mod generated;
+pub mod refusal;
+#[cfg(test)]
+mod wire_facts;
+
+pub use generated::spindle::{records, sync};
+pub use generated::{spire, workload};
+
+/// An encoded `google.protobuf.FileDescriptorSet` of the Workload API and all it imports, for reflection.
+pub const WORKLOAD_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("workload.descriptors");
+
+/// An encoded `google.protobuf.FileDescriptorSet` of all server services and all they import, for reflection.
+pub const SERVER_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("server.descriptors");
