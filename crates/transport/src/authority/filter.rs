@@ -1,0 +1,299 @@
+//! Walks the frames of an incoming HTTP/2 connection and hands every header block to `hpack.rs`, RFC 9113 4 and 6.
+//!
+//! No I/O. Bytes that need no look are reported as passed and never copied; header blocks are held back until they are
+//! complete. Anything out of order or over a bound switches the filter off for good, and the rest passes as it is.
+
+use super::hpack::{self, Malformed, Table};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const FRAME_HEADER_BYTES: usize = 9;
+const TYPE_HEADERS: u8 = 0x1;
+const TYPE_CONTINUATION: u8 = 0x9;
+const FLAG_END_HEADERS: u8 = 0x4;
+const FLAG_PADDED: u8 = 0x8;
+const FLAG_PRIORITY: u8 = 0x20;
+/// Stream dependency and weight.
+const PRIORITY_BYTES: usize = 5;
+
+/// The largest frame of a header block, in bytes; the library behind refuses larger ones.
+const FRAME_BYTES_MAX: usize = crate::grpc::FRAME_BYTES_MAX as usize;
+
+/// The most frames of one header block: with full frames far above the header list our servers take.
+const FRAMES_MAX: usize = 8;
+
+/// Buffers above this size are given back once they are empty, in bytes: streams stay open for days.
+const KEPT_BYTES_MAX: usize = 1024;
+
+/// The state of one connection. Feed [`AuthorityFilter::push`], then drain [`AuthorityFilter::take_output`].
+#[derive(Debug)]
+pub struct AuthorityFilter {
+    state: State,
+    table: Table,
+    /// Input from the first byte that cannot be judged yet.
+    held: Vec<u8>,
+    output: Vec<u8>,
+    output_at: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// So many bytes of the connection preface were seen.
+    Preface { seen: usize },
+    /// At the start of a frame, perhaps with the first frames of a header block held.
+    Frame,
+    /// Inside a frame that passes as it is.
+    Payload { left: usize },
+    /// Nothing is looked at any more.
+    Off,
+}
+
+impl Default for AuthorityFilter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl AuthorityFilter {
+    /// A filter at the start of a connection.
+    pub fn new() -> Self {
+        let state = State::Preface { seen: 0 };
+        Self { state, table: Table::new(), held: Vec::new(), output: Vec::new(), output_at: 0 }
+    }
+
+    /// Takes the next bytes of the connection. So many bytes from the start of `chunk` as the answer says pass unchanged
+    /// and at once; the filter keeps the rest and what becomes of it comes out behind them through
+    /// [`AuthorityFilter::take_output`], which must be empty before the next push.
+    #[must_use]
+    pub fn push(&mut self, chunk: &[u8]) -> usize {
+        debug_assert!(!self.has_output(), "output is drained before the next push");
+        let passed = if self.held.is_empty() { self.skim(chunk) } else { 0 };
+        if passed < chunk.len() {
+            self.held.extend_from_slice(&chunk[passed..]);
+            self.work();
+        }
+        passed
+    }
+
+    /// No more bytes will come: what is held comes out as it is.
+    pub fn finish(&mut self) {
+        self.state = State::Off;
+        self.output.append(&mut self.held);
+    }
+
+    /// Whether there are bytes to take.
+    pub fn has_output(&self) -> bool {
+        self.output_at < self.output.len()
+    }
+
+    /// Moves waiting bytes into `buf` and tells how many.
+    pub fn take_output(&mut self, buf: &mut [u8]) -> usize {
+        let waiting = &self.output[self.output_at..];
+        let count = waiting.len().min(buf.len());
+        buf[..count].copy_from_slice(&waiting[..count]);
+        self.output_at += count;
+        if !self.has_output() {
+            clear(&mut self.output);
+            self.output_at = 0;
+        }
+        count
+    }
+
+    /// Goes over bytes that pass as they are; stops at the start of a header block or of an incomplete frame header.
+    fn skim(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            match self.state {
+                State::Off => return bytes.len(),
+                State::Preface { seen } => at += self.skim_preface(rest, seen),
+                State::Payload { left } => {
+                    let count = left.min(rest.len());
+                    at += count;
+                    self.state =
+                        if count == left { State::Frame } else { State::Payload { left: left - count } };
+                }
+                State::Frame => match FrameHeader::parse(rest) {
+                    Some(header) if header.kind != TYPE_HEADERS => {
+                        at += FRAME_HEADER_BYTES;
+                        self.state =
+                            if header.len == 0 { State::Frame } else { State::Payload { left: header.len } };
+                    }
+                    _ => return at,
+                },
+            }
+        }
+        at
+    }
+
+    fn skim_preface(&mut self, bytes: &[u8], seen: usize) -> usize {
+        let expected = &PREFACE[seen..];
+        let count = expected.len().min(bytes.len());
+        self.state = match () {
+            () if bytes[..count] != expected[..count] => State::Off,
+            () if count == expected.len() => State::Frame,
+            () => State::Preface { seen: seen + count },
+        };
+        count
+    }
+
+    /// Moves all that can be judged from `held` to `output`.
+    fn work(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        let mut at = 0;
+        loop {
+            let passed = self.skim(&held[at..]);
+            self.output.extend_from_slice(&held[at..at + passed]);
+            at += passed;
+            // What is left starts a header block, or is too short to tell.
+            match header_block(&held[at..]) {
+                Progress::Incomplete => break,
+                Progress::Complete(bytes) => {
+                    let frames = &held[at..at + bytes];
+                    if rewrite_frames(frames, &mut self.table, &mut self.output).is_err() {
+                        self.output.extend_from_slice(frames);
+                        self.state = State::Off;
+                    }
+                    at += bytes;
+                }
+                Progress::Broken => self.state = State::Off,
+            }
+        }
+        self.held = held;
+        self.held.drain(..at);
+        if self.held.is_empty() {
+            clear(&mut self.held);
+        }
+    }
+}
+
+fn clear(bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.shrink_to(KEPT_BYTES_MAX);
+}
+
+struct FrameHeader {
+    len: usize,
+    kind: u8,
+    flags: u8,
+    stream: u32,
+}
+
+impl FrameHeader {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; FRAME_HEADER_BYTES] = bytes.first_chunk()?;
+        let [len_0, len_1, len_2, kind, flags, stream @ ..] = *bytes;
+        Some(Self {
+            len: usize::from(len_0) << 16 | usize::from(len_1) << 8 | usize::from(len_2),
+            kind,
+            flags,
+            stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
+        })
+    }
+
+    fn ends_block(&self) -> bool {
+        self.flags & FLAG_END_HEADERS != 0
+    }
+}
+
+enum Progress {
+    Incomplete,
+    /// So many bytes hold all frames of the block.
+    Complete(usize),
+    Broken,
+}
+
+/// Whether `bytes` starts with a whole HEADERS frame and all its CONTINUATION frames.
+fn header_block(bytes: &[u8]) -> Progress {
+    let Some(first) = FrameHeader::parse(bytes) else { return Progress::Incomplete };
+    let mut at = 0;
+    for frame in 0..FRAMES_MAX {
+        let Some(header) = FrameHeader::parse(&bytes[at..]) else { return Progress::Incomplete };
+        let kind = if frame == 0 { TYPE_HEADERS } else { TYPE_CONTINUATION };
+        if header.kind != kind || header.stream != first.stream || header.len > FRAME_BYTES_MAX {
+            return Progress::Broken;
+        }
+        at += FRAME_HEADER_BYTES + header.len;
+        if at > bytes.len() {
+            return Progress::Incomplete;
+        }
+        if header.ends_block() {
+            return Progress::Complete(at);
+        }
+    }
+    Progress::Broken
+}
+
+/// One frame of a header block: what stands around its piece of the block.
+struct Piece<'a> {
+    header: &'a [u8],
+    /// Pad length and priority.
+    before: &'a [u8],
+    block: &'a [u8],
+    padding: &'a [u8],
+}
+
+impl<'a> Piece<'a> {
+    /// The frame at the start of `bytes`, which hold all of it, and what follows.
+    fn cut(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
+        let header = FrameHeader::parse(bytes).ok_or(Malformed)?;
+        let (head, rest) = bytes.split_at(FRAME_HEADER_BYTES);
+        let (payload, rest) = rest.split_at_checked(header.len).ok_or(Malformed)?;
+        let flagged = |flag| header.kind == TYPE_HEADERS && header.flags & flag != 0;
+        let (mut before_bytes, mut pad_bytes) = (0, 0);
+        if flagged(FLAG_PADDED) {
+            before_bytes += 1;
+            pad_bytes = usize::from(*payload.first().ok_or(Malformed)?);
+        }
+        if flagged(FLAG_PRIORITY) {
+            before_bytes += PRIORITY_BYTES;
+        }
+        let (before, payload) = payload.split_at_checked(before_bytes).ok_or(Malformed)?;
+        let block_bytes = payload.len().checked_sub(pad_bytes).ok_or(Malformed)?;
+        let (block, padding) = payload.split_at(block_bytes);
+        Ok((Self { header: head, before, block, padding }, rest))
+    }
+
+    /// The frame with another piece of block, not longer than the old one.
+    fn write(&self, block: &[u8], output: &mut Vec<u8>) {
+        let len = self.before.len() + block.len() + self.padding.len();
+        output.extend_from_slice(&[(len >> 16) as u8, (len >> 8) as u8, len as u8]);
+        output.extend_from_slice(&self.header[3..]);
+        output.extend_from_slice(self.before);
+        output.extend_from_slice(block);
+        output.extend_from_slice(self.padding);
+    }
+}
+
+/// Appends the frames of one header block, with its authorities made acceptable. A shorter block leaves the last frames
+/// shorter; their number and flags stay.
+fn rewrite_frames(frames: &[u8], table: &mut Table, output: &mut Vec<u8>) -> Result<(), Malformed> {
+    let (first, rest) = Piece::cut(frames)?;
+    let mut pieces = vec![first];
+    let mut rest = rest;
+    while !rest.is_empty() {
+        let (piece, after) = Piece::cut(rest)?;
+        pieces.push(piece);
+        rest = after;
+    }
+    let rewritten = match &pieces[..] {
+        [only] => hpack::rewrite(only.block, table)?,
+        _ => {
+            hpack::rewrite(&pieces.iter().flat_map(|piece| piece.block).copied().collect::<Vec<u8>>(), table)?
+        }
+    };
+    let Some(block) = rewritten else {
+        output.extend_from_slice(frames);
+        return Ok(());
+    };
+    let mut block = &block[..];
+    for piece in &pieces {
+        let (now, later) = block.split_at(piece.block.len().min(block.len()));
+        piece.write(now, output);
+        block = later;
+    }
+    debug_assert!(block.is_empty(), "a rewritten block is never longer");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,26 @@
+//! Listeners and dialers over Unix sockets and mutual TLS, with peers named by SPIFFE ID.
+//!
+//! Promises: identities and bundles are replaced while connections run, a verified peer cannot be made up, and one slow or
+//! hostile peer holds nobody else up. Who may call what, and when an open connection has to end, is decided above. Start at
+//! [`UnixListener`] and [`TlsListener`] for servers, [`connect_unix`] and [`TlsDialer`] for clients, [`peer_of`] in handlers.
+
+pub mod authority;
+pub mod grpc;
+mod io;
+mod log_gate;
+pub mod peer;
+pub mod tls;
+pub mod unix;
+
+pub use authority::AuthorityShim;
+pub use grpc::grpc_server;
+pub use io::Io;
+pub use peer::{LocalPeer, Peer, VerifiedPeer, peer_of};
+pub use tls::{
+    DialError, ExpectedServer, HandshakeError, IdentityError, LiveBundles, LiveIdentity, ServerTls,
+    TlsDialer, TlsIncoming, TlsListener, Trust,
+};
+pub use unix::{
+    UnixBindError, UnixClients, UnixDialError, UnixIncoming, UnixListener, UnixSocketConfig, connect_unix,
+    connect_unix_lazy,
+};

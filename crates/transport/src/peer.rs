@@ -1,0 +1,83 @@
+//! Who is at the other end of a connection.
+//!
+//! A peer is captured once, when the connection is accepted; whether it is still valid is asked per call, by whoever
+//! answers. Start at [`peer_of`].
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+use spindle_spiffe_core::{SpiffeId, Timestamp, X509Svid, x509_svid::Serial};
+
+/// The other end of a connection, as a request's extension.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// A process on this machine, over a Unix socket.
+    Local(LocalPeer),
+    /// The far end of a TLS connection.
+    Tls {
+        /// Its network address.
+        addr: SocketAddr,
+        /// Who it is; `None` when it presented no certificate. A bad certificate never gets this far.
+        identity: Option<VerifiedPeer>,
+    },
+}
+
+/// What the kernel tells about a process at the time it connected.
+#[derive(Clone, Debug)]
+pub struct LocalPeer {
+    /// Process number; 0 when the process is not visible in our namespace.
+    pub pid: i32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// A handle that stays with this one process; `None` below Linux 6.5.
+    pub pidfd: Option<Arc<OwnedFd>>,
+}
+
+/// A peer whose certificate chain was verified in the handshake of this very connection. Only the verifier makes one.
+#[derive(Clone, Debug)]
+pub struct VerifiedPeer(X509Svid);
+
+impl VerifiedPeer {
+    pub(crate) fn new(verified: X509Svid) -> Self {
+        Self(verified)
+    }
+
+    /// The identity.
+    pub fn spiffe_id(&self) -> &SpiffeId {
+        self.0.spiffe_id()
+    }
+
+    /// The leaf's serial number; prints in decimal, as SPIRE keeps it.
+    pub fn serial(&self) -> &Serial {
+        self.0.serial()
+    }
+
+    /// The last second at which the certificate is valid. The connection can outlive it: ask per call.
+    pub fn not_after(&self) -> Timestamp {
+        self.0.validity().not_after
+    }
+
+    /// Whether the certificate has run out since the handshake.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.0.validity().is_over(now)
+    }
+
+    /// The chain as presented, leaf first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        self.0.chain()
+    }
+
+    /// All that is known of the certificate.
+    pub fn svid(&self) -> &X509Svid {
+        &self.0
+    }
+}
+
+/// The peer of a request that came through one of this crate's listeners.
+pub fn peer_of<T>(request: &tonic::Request<T>) -> Option<&Peer> {
+    request.extensions().get::<Peer>()
+}

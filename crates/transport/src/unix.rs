@@ -1,0 +1,15 @@
+//! Unix sockets: a listener that knows the process at the other end, and dialers.
+//!
+//! A listener takes over a path only from a socket that nobody answers on, sets the mode before anyone can connect, and
+//! on its end removes its own socket only. What a peer may do is not decided here. Start at [`UnixListener::bind`].
+
+mod bind;
+mod dial;
+mod incoming;
+
+pub use bind::{UnixBindError, UnixClients, UnixListener, UnixSocketConfig};
+pub use dial::{UnixDialError, connect_unix, connect_unix_lazy};
+pub use incoming::UnixIncoming;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Accepts connections and captures who opened them.
+
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+// The option macro expands to another macro by its bare name.
+use nix::getsockopt_impl;
+use nix::sockopt_impl;
+use nix::sys::socket::getsockopt;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{Sleep, sleep};
+use tokio_stream::Stream;
+use tracing::{debug, warn};
+
+use super::bind::{SocketFile, UnixClients};
+use crate::io::Io;
+use crate::peer::LocalPeer;
+
+/// How long accepting rests after a failure such as too many open files.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+sockopt_impl!(
+    /// A handle on the process that called `connect`, since Linux 6.5.
+    PeerPidfd,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_PEERPIDFD,
+    OwnedFd
+);
+
+/// The connections of a Unix listener. Failures to accept are logged once, waited out, and never end the stream.
+#[derive(Debug)]
+pub struct UnixIncoming {
+    listener: UnixListener,
+    clients: UnixClients,
+    resting: Option<Pin<Box<Sleep>>>,
+    is_failing: bool,
+    // Declared last, so that the listener is closed before the file goes.
+    socket_file: SocketFile,
+}
+
+impl UnixIncoming {
+    pub(super) fn new(listener: UnixListener, socket_file: SocketFile, clients: UnixClients) -> Self {
+        Self { listener, clients, resting: None, is_failing: false, socket_file }
+    }
+
+    fn accepted(&self, stream: UnixStream) -> Option<Io> {
+        match local_peer(&stream) {
+            Ok(peer) => Some(match self.clients {
+                UnixClients::Workloads => Io::workload(stream, peer),
+                UnixClients::Tools => Io::local(stream, peer),
+            }),
+            Err(error) => {
+                debug!(%error, "A local caller left before it was accepted");
+                None
+            }
+        }
+    }
+
+    fn rest(&mut self, error: &std::io::Error) {
+        if !self.is_failing {
+            let path = self.socket_file.path.display();
+            warn!(path = %path, %error, "Cannot accept connections, will keep trying");
+        }
+        self.is_failing = true;
+        self.resting = Some(Box::pin(sleep(BACK_OFF)));
+    }
+}
+
+impl Stream for UnixIncoming {
+    type Item = Result<Io, Infallible>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(resting) = &mut this.resting {
+                ready!(resting.as_mut().poll(cx));
+                this.resting = None;
+            }
+            match ready!(this.listener.poll_accept(cx)) {
+                Ok((stream, _)) => {
+                    this.is_failing = false;
+                    if let Some(io) = this.accepted(stream) {
+                        return Poll::Ready(Some(Ok(io)));
+                    }
+                }
+                Err(error) => this.rest(&error),
+            }
+        }
+    }
+}
+
+fn local_peer(stream: &UnixStream) -> std::io::Result<LocalPeer> {
+    let credentials = stream.peer_cred()?;
+    Ok(LocalPeer {
+        pid: credentials.pid().unwrap_or(0),
+        uid: credentials.uid(),
+        gid: credentials.gid(),
+        // Older kernels do not know the option, and some refuse it for a process that has ended.
+        pidfd: getsockopt(stream, PeerPidfd).ok().map(Arc::new),
+    })
+}

@@ -1,0 +1,166 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use spindle_spiffe_core::Reason;
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio_stream::StreamExt;
+
+use super::*;
+use crate::peer::Peer;
+
+fn config(path: &Path) -> UnixSocketConfig {
+    UnixSocketConfig { path: path.to_owned(), mode: 0o770, parent_mode: 0o755, clients: UnixClients::Tools }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// A socket file whose listener has gone without removing it.
+fn leave_stale_socket(path: &Path) {
+    drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+}
+
+#[tokio::test]
+async fn the_socket_and_new_parents_get_their_modes() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("a/b/api.sock");
+    let _listener = UnixListener::bind(&config(&path)).unwrap();
+    assert_eq!(mode(&path), 0o770);
+    assert_eq!(mode(&dir.path().join("a")), 0o755);
+    assert_eq!(mode(&dir.path().join("a/b")), 0o755);
+}
+
+#[tokio::test]
+async fn a_parent_that_exists_keeps_its_mode() {
+    let dir = TempDir::new().unwrap();
+    let before = mode(dir.path());
+    let _listener = UnixListener::bind(&config(&dir.path().join("api.sock"))).unwrap();
+    assert_eq!(mode(dir.path()), before);
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("api.sock");
+    leave_stale_socket(&path);
+    let listener = UnixListener::bind(&config(&path)).unwrap();
+    UnixStream::connect(&path).await.unwrap();
+    assert_eq!(listener.path(), path);
+}
+
+#[tokio::test]
+async fn a_live_socket_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("api.sock");
+    let _first = UnixListener::bind(&config(&path)).unwrap();
+    let error = UnixListener::bind(&config(&path)).unwrap_err();
+    assert!(matches!(error, UnixBindError::InUse { .. }), "{error}");
+    assert_eq!(error.to_string(), format!("another process answers on {}", path.display()));
+    UnixStream::connect(&path).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_live_socket_with_a_full_queue_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("api.sock");
+    let busy = tokio::net::UnixSocket::new_stream().unwrap();
+    busy.bind(&path).unwrap();
+    let _busy = busy.listen(0).unwrap();
+    let _fills_the_queue = UnixStream::connect(&path).await.unwrap();
+    let error = UnixListener::bind(&config(&path)).unwrap_err();
+    assert!(matches!(error, UnixBindError::InUse { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn files_directories_and_links_in_the_way_are_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let (file, folder, link) = (dir.path().join("file"), dir.path().join("folder"), dir.path().join("link"));
+    fs::write(&file, "keep").unwrap();
+    fs::create_dir(&folder).unwrap();
+    leave_stale_socket(&dir.path().join("stale"));
+    symlink(dir.path().join("stale"), &link).unwrap();
+    for path in [&file, &folder, &link] {
+        let error = UnixListener::bind(&config(path)).unwrap_err();
+        assert!(matches!(error, UnixBindError::NotASocket { .. }), "{error}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"keep");
+}
+
+#[tokio::test]
+async fn a_parent_that_is_a_file_and_a_path_too_long_are_clear_errors() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    for path in [dir.path().join("file/api.sock"), dir.path().join("x".repeat(120))] {
+        let error = UnixListener::bind(&config(&path)).unwrap_err();
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_socket_goes_with_its_listener() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("api.sock");
+    drop(UnixListener::bind(&config(&path)).unwrap());
+    assert!(!path.exists());
+    drop(UnixListener::bind(&config(&path)).unwrap().incoming());
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_socket_that_somebody_else_put_there_stays() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("api.sock");
+    let ours = UnixListener::bind(&config(&path)).unwrap();
+    // Beside ours first, so that it cannot get the same inode.
+    let beside = dir.path().join("other.sock");
+    let _other = std::os::unix::net::UnixListener::bind(&beside).unwrap();
+    fs::rename(&beside, &path).unwrap();
+    let inode = fs::metadata(&path).unwrap().ino();
+    drop(ours);
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+}
+
+#[tokio::test]
+async fn the_process_at_the_other_end_is_captured() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("api.sock");
+    let mut incoming = UnixListener::bind(&config(&path)).unwrap().incoming();
+    let _client = UnixStream::connect(&path).await.unwrap();
+    let Ok(io) = incoming.next().await.unwrap();
+    let Peer::Local(peer) = io.peer() else { panic!("{:?}", io.peer()) };
+    assert_eq!(peer.pid, i32::try_from(std::process::id()).unwrap());
+    assert_eq!(peer.uid, nix::unistd::geteuid().as_raw());
+    assert_eq!(peer.gid, nix::unistd::getegid().as_raw());
+    if let Some(pidfd) = &peer.pidfd {
+        use std::os::fd::AsRawFd;
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap();
+        assert!(info.contains(&format!("Pid:\t{}\n", peer.pid)), "{info}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_left_at_once_does_not_end_the_listener() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("api.sock");
+    let mut incoming = UnixListener::bind(&config(&path)).unwrap().incoming();
+    drop(UnixStream::connect(&path).await.unwrap());
+    let _client = UnixStream::connect(&path).await.unwrap();
+    for _ in 0..2 {
+        let Ok(_io) = incoming.next().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_is_not_there_or_not_answered_is_unreachable() {
+    let dir = TempDir::new().unwrap();
+    leave_stale_socket(&dir.path().join("stale.sock"));
+    for name in ["missing.sock", "stale.sock"] {
+        let path = dir.path().join(name);
+        let error = connect_unix(&path).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::Unreachable);
+        assert!(error.to_string().starts_with(&format!("cannot connect to {}", path.display())), "{error}");
+    }
+}
