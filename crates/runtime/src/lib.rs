@@ -1,0 +1,18 @@
+//! What every long-running process needs once: a task set, orderly shutdown, logs, the real clock and randomness.
+//!
+//! This is the edge of the program: the only crate that reads the wall clock or spawns a bare task. It knows nothing of
+//! servers and agents. Start at [`TaskSet`] and [`Shutdown`].
+
+mod clock;
+mod entropy;
+mod logs;
+mod process;
+mod shutdown;
+mod tasks;
+
+pub use clock::{SystemClock, sleep_until};
+pub use entropy::SystemEntropy;
+pub use logs::{LogFormat, LogSettings, LogSetupError, LogTarget, init_logs};
+pub use process::harden;
+pub use shutdown::Shutdown;
+pub use tasks::{TaskEnd, TaskSet};
