@@ -1,0 +1,68 @@
+//! The gRPC services. Each call is: authenticate and authorise (the gate), validate, one call inward, encode.
+
+mod agent;
+mod authorization;
+mod bundle;
+mod caller;
+mod debug;
+mod entry;
+mod filter;
+mod health;
+mod svid;
+mod sync;
+mod sync_entries;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use spindle_proto::spire::api::server;
+use spindle_proto::sync::v1::sync_server::SyncServer;
+use spindle_spiffe_core::SpiffeId;
+use tonic::service::Routes;
+
+pub(crate) use caller::{Gate, GateLayer};
+
+use crate::context::Context;
+
+/// The largest message a caller may send, in bytes: gRPC's usual 4 MiB, which SPIRE's clients page by.
+const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The largest message we send, in bytes. SPIRE answers unpaged lists whole; clients that ask for one raise their limit.
+const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+macro_rules! sized {
+    ($server:expr) => {
+        $server.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(ANSWER_BYTES_MAX)
+    };
+}
+
+/// Every service, for both listeners: the table decides what is open to whom.
+pub(crate) fn routes(context: &Arc<Context>) -> Routes {
+    let context = || context.clone();
+    let agents =
+        server::agent::v1::agent_server::AgentServer::new(agent::AgentService { context: context() });
+    let entries =
+        server::entry::v1::entry_server::EntryServer::new(entry::EntryService { context: context() });
+    let svids = server::svid::v1::svid_server::SvidServer::new(svid::SvidService { context: context() });
+    let bundles =
+        server::bundle::v1::bundle_server::BundleServer::new(bundle::BundleService { context: context() });
+    let debug = server::debug::v1::debug_server::DebugServer::new(debug::DebugService { context: context() });
+    let sync = SyncServer::new(sync::SyncService { context: context() });
+    Routes::new(sized!(agents))
+        .add_service(sized!(entries))
+        .add_service(sized!(svids))
+        .add_service(sized!(bundles))
+        .add_service(sized!(debug))
+        .add_service(sized!(sync))
+        .add_service(health::server(context()))
+}
+
+/// The gate in front of every service.
+pub(crate) fn gate(context: &Context, admin_ids: Vec<SpiffeId>) -> GateLayer {
+    GateLayer(Arc::new(Gate {
+        directory: context.directory.clone(),
+        clock: context.clock.clone(),
+        admin_ids,
+    }))
+}

@@ -1,0 +1,393 @@
+//! The Entry service: registration entries for operators, and the authorised set for agents.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use spindle_proto::convert::{
+    EntryMask, entry_from_proto, entry_to_proto, merge_entry, spiffe_id_from_proto,
+};
+use spindle_proto::refusal::refusal;
+use spindle_proto::spire::api::server::entry::v1 as wire;
+use spindle_proto::spire::api::types;
+use spindle_spiffe_core::entry::{check_parent, check_workload_id};
+use spindle_spiffe_core::{EntryId, Reason, RegistrationEntry, SpiffeId, TrustDomain};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tracing::info;
+
+use super::caller::caller_of;
+use super::filter::{SelectorFilter, SetMatch, bad_request, page_size, parse_page_token};
+use super::sync_entries;
+use crate::context::Context;
+use crate::directory::{EntryRow, authorized_entries};
+use crate::entries::{self, EntryFault};
+
+/// Most items in one batch: SPIRE's clients send 50 to 500.
+pub(crate) const BATCH_ITEMS_MAX: usize = 10_000;
+
+pub(crate) struct EntryService {
+    pub(crate) context: Arc<Context>,
+}
+
+/// A list or count filter, checked.
+struct Filter {
+    spiffe_id: Option<SpiffeId>,
+    parent_id: Option<SpiffeId>,
+    selectors: Option<SelectorFilter>,
+    federates_with: Option<(BTreeSet<TrustDomain>, SetMatch)>,
+    hint: Option<String>,
+    downstream: bool,
+}
+
+/// The filter fields that list and count requests share.
+struct WireFilter {
+    by_spiffe_id: Option<types::Spiffeid>,
+    by_parent_id: Option<types::Spiffeid>,
+    by_selectors: Option<types::SelectorMatch>,
+    by_federates_with: Option<types::FederatesWithMatch>,
+    by_hint: Option<String>,
+    by_downstream: Option<bool>,
+}
+
+macro_rules! wire_filter_from {
+    ($($filter:ty),+) => {$(
+        impl From<$filter> for WireFilter {
+            fn from(filter: $filter) -> Self {
+                Self {
+                    by_spiffe_id: filter.by_spiffe_id,
+                    by_parent_id: filter.by_parent_id,
+                    by_selectors: filter.by_selectors,
+                    by_federates_with: filter.by_federates_with,
+                    by_hint: filter.by_hint,
+                    by_downstream: filter.by_downstream,
+                }
+            }
+        }
+    )+};
+}
+
+wire_filter_from!(wire::list_entries_request::Filter, wire::count_entries_request::Filter);
+
+impl Filter {
+    fn check(wire: WireFilter, trust_domain: &TrustDomain) -> Result<Self, Status> {
+        let id = |wire: Option<types::Spiffeid>, name: &str| {
+            wire.map(|id| spiffe_id_from_proto(&id))
+                .transpose()
+                .map_err(|error| bad_request(&format!("malformed {name} filter: {error}")))
+        };
+        let spiffe_id = id(wire.by_spiffe_id, "SPIFFE ID")?;
+        if let Some(spiffe_id) = &spiffe_id {
+            check_workload_id(spiffe_id, trust_domain)
+                .map_err(|error| bad_request(&format!("malformed SPIFFE ID filter: {error}")))?;
+        }
+        let parent_id = id(wire.by_parent_id, "parent ID")?;
+        if let Some(parent_id) = &parent_id {
+            check_parent(parent_id, trust_domain)
+                .map_err(|error| bad_request(&format!("malformed parent ID filter: {error}")))?;
+        }
+        Ok(Self {
+            spiffe_id,
+            parent_id,
+            selectors: wire.by_selectors.as_ref().map(SelectorFilter::from_wire).transpose()?,
+            federates_with: wire.by_federates_with.as_ref().map(federation).transpose()?,
+            hint: wire.by_hint.filter(|hint| !hint.is_empty()),
+            // False means "off": SPIRE's command line always sends it.
+            downstream: wire.by_downstream.unwrap_or(false),
+        })
+    }
+
+    fn passes(&self, entry: &RegistrationEntry) -> bool {
+        self.spiffe_id.as_ref().is_none_or(|id| entry.spiffe_id == *id)
+            && self.parent_id.as_ref().is_none_or(|id| entry.parent_id == *id)
+            && self.selectors.as_ref().is_none_or(|filter| filter.passes(&entry.selectors))
+            && self.hint.as_ref().is_none_or(|hint| entry.hint.as_str() == hint)
+            && (!self.downstream || entry.downstream)
+            && self
+                .federates_with
+                .as_ref()
+                .is_none_or(|(given, how)| how.passes(&entry.federates_with.iter().cloned().collect(), given))
+    }
+}
+
+fn federation(wire: &types::FederatesWithMatch) -> Result<(BTreeSet<TrustDomain>, SetMatch), Status> {
+    let how = SetMatch::from_wire(wire.r#match)?;
+    let given = wire
+        .trust_domains
+        .iter()
+        .map(|name| name.parse())
+        .collect::<Result<BTreeSet<TrustDomain>, _>>()
+        .map_err(|error| bad_request(&format!("malformed federates with filter: {error}")))?;
+    if given.is_empty() {
+        return Err(bad_request("malformed federates with filter: empty trust domain set"));
+    }
+    Ok((given, how))
+}
+
+fn status_ok() -> Option<types::Status> {
+    Some(types::Status { code: Code::Ok as i32, message: "OK".into() })
+}
+
+/// The status of one item of a batch.
+fn item_status(fault: &EntryFault, verb: &str) -> types::Status {
+    let code = match fault {
+        EntryFault::Invalid(_) | EntryFault::TooLarge(_) => Code::InvalidArgument,
+        EntryFault::Similar(_) | EntryFault::IdTaken(_) => Code::AlreadyExists,
+        EntryFault::NotFound => Code::NotFound,
+        EntryFault::Contended(_) => Code::Aborted,
+        EntryFault::NoBundle(_) | EntryFault::Store(_) => Code::Internal,
+    };
+    let message = match fault {
+        EntryFault::Similar(_) | EntryFault::NotFound => fault.to_string(),
+        _ => format!("failed to {verb} entry: {fault}"),
+    };
+    info!(reason = fault.reason().code(), error = %fault, verb, "entry refused");
+    types::Status { code: code as i32, message }
+}
+
+fn bad_item(message: String) -> types::Status {
+    info!(reason = Reason::BadRequest.code(), error = %message, "entry refused");
+    types::Status { code: Code::InvalidArgument as i32, message }
+}
+
+fn check_batch(items: usize) -> Result<(), Status> {
+    if items > BATCH_ITEMS_MAX {
+        let message = format!("a batch has at most {BATCH_ITEMS_MAX} items, this one has {items}");
+        return Err(refusal(Code::InvalidArgument, Reason::MessageTooLarge, &message));
+    }
+    Ok(())
+}
+
+impl EntryService {
+    /// A wire entry as a new one: its id is made up when absent, its counters start afresh.
+    fn draft(&self, wire: &types::Entry) -> Result<RegistrationEntry, String> {
+        let mut entry = entry_from_proto(wire, || {
+            // A random UUID is within the alphabet and length of entry ids.
+            self.context.entropy.uuid().parse().expect("a UUID is an entry id")
+        })
+        .map_err(|error| error.to_string())?;
+        entry.revision_number = 0;
+        entry.created_at = self.context.clock.now();
+        Ok(entry)
+    }
+
+    async fn create_one(
+        &self,
+        item: &types::Entry,
+        mask: &EntryMask,
+    ) -> wire::batch_create_entry_response::Result {
+        use wire::batch_create_entry_response::Result as Item;
+        let draft = match self.draft(item) {
+            Ok(draft) => draft,
+            Err(error) => {
+                let message = format!("failed to convert entry: {error}");
+                return Item { status: Some(bad_item(message)), entry: None };
+            }
+        };
+        match entries::create(&self.context.directory, &self.context.trust_domain, draft).await {
+            Ok(row) => {
+                log_entry(&row, "entry created");
+                Item { status: status_ok(), entry: Some(mask.apply(entry_to_proto(&row.entry))) }
+            }
+            Err(EntryFault::Similar(twin)) => Item {
+                status: Some(item_status(&EntryFault::Similar(twin.clone()), "create")),
+                entry: Some(mask.apply(entry_to_proto(&twin.entry))),
+            },
+            Err(fault) => Item { status: Some(item_status(&fault, "create")), entry: None },
+        }
+    }
+
+    async fn update_one(
+        &self,
+        item: &types::Entry,
+        input: &EntryMask,
+        output: &EntryMask,
+    ) -> wire::batch_update_entry_response::Result {
+        use wire::batch_update_entry_response::Result as Item;
+        let refused = |status| Item { status: Some(status), entry: None };
+        let id: EntryId = match item.id.parse() {
+            Ok(id) => id,
+            Err(error) => return refused(bad_item(format!("failed to convert entry: {error}"))),
+        };
+        // Merge once against the current entry for a precise error; the commit merges again if it has to repeat.
+        if let Some(row) = self.context.directory.view().entry(&id)
+            && let Err(error) = merge_entry(&row.entry, item, input)
+        {
+            return refused(bad_item(format!("failed to convert entry: {error}")));
+        }
+        let change = |old: &RegistrationEntry| merge_entry(old, item, input).unwrap_or_else(|_| old.clone());
+        match entries::update(&self.context.directory, &self.context.trust_domain, &id, change).await {
+            Ok(row) => {
+                log_entry(&row, "entry updated");
+                Item { status: status_ok(), entry: Some(output.apply(entry_to_proto(&row.entry))) }
+            }
+            Err(fault) => refused(item_status(&fault, "update")),
+        }
+    }
+
+    fn select(&self, filter: &Filter, after: u64, limit: Option<usize>) -> Vec<Arc<EntryRow>> {
+        let view = self.context.directory.view();
+        let passing = |row: &&Arc<EntryRow>| row.row > after && filter.passes(&row.entry);
+        let mut rows: Vec<_> = match (&filter.spiffe_id, &filter.parent_id) {
+            (Some(spiffe_id), _) => view.entries_of(spiffe_id).filter(passing).cloned().collect(),
+            (None, Some(parent)) => view.children(parent).filter(passing).cloned().collect(),
+            (None, None) => {
+                let rows = view.entries_after(after).filter(passing);
+                return match limit {
+                    Some(limit) => rows.take(limit).cloned().collect(),
+                    None => rows.cloned().collect(),
+                };
+            }
+        };
+        rows.sort_unstable_by_key(|row| row.row);
+        rows.truncate(limit.unwrap_or(usize::MAX));
+        rows
+    }
+}
+
+fn log_entry(row: &EntryRow, message: &'static str) {
+    let entry = &row.entry;
+    info!(entry_id = %entry.id, spiffe_id = %entry.spiffe_id, parent_id = %entry.parent_id, revision = row.revision, "{message}");
+}
+
+type SyncStream = Pin<Box<dyn Stream<Item = Result<wire::SyncAuthorizedEntriesResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl wire::entry_server::Entry for EntryService {
+    async fn count_entries(
+        &self,
+        request: Request<wire::CountEntriesRequest>,
+    ) -> Result<Response<wire::CountEntriesResponse>, Status> {
+        let count = match request.into_inner().filter {
+            None => self.context.directory.view().entry_count(),
+            Some(filter) => {
+                self.select(&Filter::check(filter.into(), &self.context.trust_domain)?, 0, None).len()
+            }
+        };
+        Ok(Response::new(wire::CountEntriesResponse { count: i32::try_from(count).unwrap_or(i32::MAX) }))
+    }
+
+    async fn list_entries(
+        &self,
+        request: Request<wire::ListEntriesRequest>,
+    ) -> Result<Response<wire::ListEntriesResponse>, Status> {
+        let request = request.into_inner();
+        let mask = EntryMask::output(request.output_mask);
+        let filter = request.filter.unwrap_or_default().into();
+        let filter = Filter::check(filter, &self.context.trust_domain)?;
+        let size = page_size(request.page_size);
+        let after = if size.is_some() { parse_page_token(&request.page_token)? } else { 0 };
+        let rows = self.select(&filter, after, size);
+        // A page with rows always has a token, so that the last one is empty: clients rely on it.
+        let next_page_token = match (size, rows.last()) {
+            (Some(_), Some(last)) => last.row.to_string(),
+            _ => String::new(),
+        };
+        let entries = rows.iter().map(|row| mask.apply(entry_to_proto(&row.entry))).collect();
+        Ok(Response::new(wire::ListEntriesResponse { entries, next_page_token }))
+    }
+
+    async fn get_entry(
+        &self,
+        request: Request<wire::GetEntryRequest>,
+    ) -> Result<Response<types::Entry>, Status> {
+        let request = request.into_inner();
+        if request.id.is_empty() {
+            return Err(bad_request("missing ID"));
+        }
+        let view = self.context.directory.view();
+        let row = request.id.parse().ok().and_then(|id: EntryId| view.entry(&id));
+        match row {
+            Some(row) => {
+                let mask = EntryMask::output(request.output_mask);
+                Ok(Response::new(mask.apply(entry_to_proto(&row.entry))))
+            }
+            None => Err(refusal(Code::NotFound, Reason::EntryNotFound, "entry not found")),
+        }
+    }
+
+    async fn batch_create_entry(
+        &self,
+        request: Request<wire::BatchCreateEntryRequest>,
+    ) -> Result<Response<wire::BatchCreateEntryResponse>, Status> {
+        let request = request.into_inner();
+        check_batch(request.entries.len())?;
+        let mask = EntryMask::output(request.output_mask);
+        // Started together, so that the store makes them durable as one group; each is a transaction of its own.
+        let items = request.entries.iter().map(|item| self.create_one(item, &mask));
+        let results = futures_util::future::join_all(items).await;
+        Ok(Response::new(wire::BatchCreateEntryResponse { results }))
+    }
+
+    async fn batch_update_entry(
+        &self,
+        request: Request<wire::BatchUpdateEntryRequest>,
+    ) -> Result<Response<wire::BatchUpdateEntryResponse>, Status> {
+        let request = request.into_inner();
+        check_batch(request.entries.len())?;
+        let (input, output) = (EntryMask::input(request.input_mask), EntryMask::output(request.output_mask));
+        let mut results = Vec::with_capacity(request.entries.len());
+        for item in &request.entries {
+            results.push(self.update_one(item, &input, &output).await);
+        }
+        Ok(Response::new(wire::BatchUpdateEntryResponse { results }))
+    }
+
+    async fn batch_delete_entry(
+        &self,
+        request: Request<wire::BatchDeleteEntryRequest>,
+    ) -> Result<Response<wire::BatchDeleteEntryResponse>, Status> {
+        use wire::batch_delete_entry_response::Result as Item;
+        let request = request.into_inner();
+        check_batch(request.ids.len())?;
+        let delete_one = |id: String| async move {
+            if id.is_empty() {
+                return Item { status: Some(bad_item("missing entry ID".into())), id };
+            }
+            let outcome = match id.parse::<EntryId>() {
+                Ok(id) => entries::delete(&self.context.directory, &id).await,
+                Err(_) => Err(EntryFault::NotFound),
+            };
+            match outcome {
+                Ok(()) => {
+                    info!(entry_id = id, "entry deleted");
+                    Item { status: status_ok(), id }
+                }
+                Err(fault) => Item { status: Some(item_status(&fault, "delete")), id },
+            }
+        };
+        let results = futures_util::future::join_all(request.ids.into_iter().map(delete_one)).await;
+        Ok(Response::new(wire::BatchDeleteEntryResponse { results }))
+    }
+
+    async fn get_authorized_entries(
+        &self,
+        request: Request<wire::GetAuthorizedEntriesRequest>,
+    ) -> Result<Response<wire::GetAuthorizedEntriesResponse>, Status> {
+        let agent_id = caller_of(&request)?.agent()?.spiffe_id().clone();
+        let mask = EntryMask::output(request.into_inner().output_mask);
+        let view = self.context.directory.view();
+        let agent = view.agent(&agent_id).ok_or_else(|| {
+            refusal(Code::PermissionDenied, Reason::AgentNotAttested, "agent is not attested")
+        })?;
+        let mut rows: Vec<_> = authorized_entries(&view, agent).into_values().collect();
+        rows.sort_unstable_by_key(|row| row.row);
+        let entries = rows.iter().map(|row| mask.apply(entry_to_proto(&row.entry))).collect();
+        Ok(Response::new(wire::GetAuthorizedEntriesResponse { entries }))
+    }
+
+    type SyncAuthorizedEntriesStream = SyncStream;
+
+    async fn sync_authorized_entries(
+        &self,
+        request: Request<Streaming<wire::SyncAuthorizedEntriesRequest>>,
+    ) -> Result<Response<SyncStream>, Status> {
+        let agent_id = caller_of(&request)?.agent()?.spiffe_id().clone();
+        let view = self.context.directory.view();
+        let agent = view.agent(&agent_id).ok_or_else(|| {
+            refusal(Code::PermissionDenied, Reason::AgentNotAttested, "agent is not attested")
+        })?;
+        let entries = authorized_entries(&view, agent);
+        sync_entries::answer(request.into_inner(), entries).await
+    }
+}

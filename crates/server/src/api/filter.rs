@@ -1,0 +1,126 @@
+//! The list filters that entries and agents share: how two sets are compared, and how pages are cut.
+
+use std::collections::BTreeSet;
+
+use spindle_proto::refusal::refusal;
+use spindle_proto::spire::api::types;
+use spindle_spiffe_core::{Reason, Selectors};
+use tonic::{Code, Status};
+
+/// How the set on record must relate to the set given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SetMatch {
+    /// Both are the same.
+    Exact,
+    /// The set on record is within the given one.
+    Subset,
+    /// The set on record holds all of the given one.
+    Superset,
+    /// They share at least one.
+    Any,
+}
+
+impl SetMatch {
+    /// The wire value, which selector and trust domain filters share.
+    pub(crate) fn from_wire(value: i32) -> Result<Self, Status> {
+        match value {
+            0 => Ok(Self::Exact),
+            1 => Ok(Self::Subset),
+            2 => Ok(Self::Superset),
+            3 => Ok(Self::Any),
+            other => Err(refusal(
+                Code::InvalidArgument,
+                Reason::BadRequest,
+                &format!("match behavior {other} is not one of 0 to 3"),
+            )),
+        }
+    }
+
+    /// Whether the sorted set `on_record` passes the filter `given`.
+    pub(crate) fn passes<T: Ord>(self, on_record: &BTreeSet<T>, given: &BTreeSet<T>) -> bool {
+        match self {
+            Self::Exact => on_record == given,
+            Self::Subset => on_record.is_subset(given),
+            Self::Superset => on_record.is_superset(given),
+            Self::Any => !on_record.is_disjoint(given),
+        }
+    }
+}
+
+/// A checked selector filter.
+pub(crate) struct SelectorFilter {
+    selectors: BTreeSet<String>,
+    how: SetMatch,
+}
+
+impl SelectorFilter {
+    pub(crate) fn from_wire(wire: &types::SelectorMatch) -> Result<Self, Status> {
+        let how = SetMatch::from_wire(wire.r#match)?;
+        let selectors = spindle_proto::convert::selectors_from_proto(&wire.selectors)
+            .map_err(|error| bad_request(&format!("malformed selector filter: {error}")))?;
+        if selectors.is_empty() {
+            return Err(bad_request("malformed selector filter: empty selector set"));
+        }
+        Ok(Self { selectors: texts(&selectors), how })
+    }
+
+    pub(crate) fn passes(&self, on_record: &Selectors) -> bool {
+        // A node without selectors is a subset of everything, but SPIRE never lists it; neither do we.
+        !(self.how == SetMatch::Subset && on_record.is_empty())
+            && self.how.passes(&texts(on_record), &self.selectors)
+    }
+}
+
+fn texts(selectors: &Selectors) -> BTreeSet<String> {
+    selectors.iter().map(|selector| selector.as_str().to_owned()).collect()
+}
+
+/// A malformed request.
+pub(crate) fn bad_request(message: &str) -> Status {
+    refusal(Code::InvalidArgument, Reason::BadRequest, message)
+}
+
+/// The row after which a page starts, from its decimal token; zero for the first page.
+pub(crate) fn parse_page_token(token: &str) -> Result<u64, Status> {
+    if token.is_empty() {
+        return Ok(0);
+    }
+    token.parse().map_err(|_| bad_page_token(token))
+}
+
+/// A page token that no list has given out; SPIRE answers INTERNAL too.
+pub(crate) fn bad_page_token(token: &str) -> Status {
+    refusal(Code::Internal, Reason::BadRequest, &format!("could not parse token '{token}'"))
+}
+
+/// The size of a page, none when the caller wants all in one.
+pub(crate) fn page_size(wire: i32) -> Option<usize> {
+    usize::try_from(wire).ok().filter(|&size| size > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_match_compares_the_record_with_the_filter() {
+        let set = |items: &[u8]| items.iter().copied().collect::<BTreeSet<u8>>();
+        let check = |how: SetMatch, record: &[u8], given: &[u8], expected: bool| {
+            assert_eq!(how.passes(&set(record), &set(given)), expected, "{how:?} {record:?} {given:?}");
+        };
+        check(SetMatch::Exact, &[1, 2], &[1, 2], true);
+        check(SetMatch::Exact, &[1], &[1, 2], false);
+        check(SetMatch::Subset, &[1], &[1, 2], true);
+        check(SetMatch::Subset, &[1, 3], &[1, 2], false);
+        check(SetMatch::Superset, &[1, 2, 3], &[1, 2], true);
+        check(SetMatch::Superset, &[1], &[1, 2], false);
+        check(SetMatch::Any, &[2, 3], &[1, 2], true);
+        check(SetMatch::Any, &[3], &[1, 2], false);
+    }
+
+    #[test]
+    fn a_token_that_is_no_number_is_refused_by_name() {
+        let status = parse_page_token("abc").expect_err("not a number");
+        assert!(status.code() == Code::Internal && status.message().contains("abc"));
+    }
+}

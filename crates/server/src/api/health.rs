@@ -1,0 +1,43 @@
+//! gRPC health: SERVING when the own bundle can be read, as SPIRE's server answers. Only Check works, for the empty
+//! service name.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use super::filter::bad_request;
+use crate::context::Context;
+
+pub(crate) struct HealthService {
+    context: Arc<Context>,
+}
+
+pub(crate) fn server(context: Arc<Context>) -> HealthServer<HealthService> {
+    HealthServer::new(HealthService { context })
+}
+
+#[tonic::async_trait]
+impl Health for HealthService {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        if !request.into_inner().service.is_empty() {
+            return Err(bad_request("per-service health is not supported"));
+        }
+        let readable = self.context.directory.view().bundle(&self.context.trust_domain).is_some();
+        let status = if readable { ServingStatus::Serving } else { ServingStatus::NotServing };
+        Ok(Response::new(HealthCheckResponse { status: status.into() }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("watching health is not supported; call Check"))
+    }
+}

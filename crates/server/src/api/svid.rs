@@ -1,0 +1,148 @@
+//! The SVID service: batches for agents, minting for administrators.
+
+use std::sync::Arc;
+
+use spindle_ca::CheckedCsr;
+use spindle_proto::convert::spiffe_id_to_proto;
+use spindle_proto::refusal::refusal;
+use spindle_proto::spire::api::server::svid::v1 as wire;
+use spindle_proto::spire::api::types;
+use spindle_spiffe_core::{EntryId, Reason};
+use tonic::{Code, Request, Response, Status};
+use tracing::{info, warn};
+
+use super::caller::caller_of;
+use super::filter::bad_request;
+use crate::context::Context;
+use crate::directory::is_authorized;
+use crate::issuer::{IssueError, Issued, WorkloadRequest};
+
+/// Most CSRs in one batch; SPIRE's agents send up to 500.
+const BATCH_CSRS_MAX: usize = 1000;
+
+pub(crate) struct SvidService {
+    pub(crate) context: Arc<Context>,
+}
+
+/// An issued SVID as it goes to the caller.
+pub(crate) fn svid_to_proto(issued: &Issued, hint: &str) -> types::X509svid {
+    types::X509svid {
+        cert_chain: issued.chain.iter().map(|der| der.to_vec().into()).collect(),
+        id: Some(spiffe_id_to_proto(&issued.spiffe_id)),
+        expires_at: issued.validity.not_after.unix_secs(),
+        hint: hint.to_owned(),
+    }
+}
+
+/// One item of a batch that passed the cheap checks, or what it was refused for.
+type Checked = Result<(WorkloadRequest, String), types::Status>;
+
+fn item_refused(code: Code, reason: Reason, message: String, entry_id: &str) -> types::Status {
+    warn!(entry_id, reason = reason.code(), error = message, "X509-SVID refused");
+    types::Status { code: code as i32, message }
+}
+
+fn issue_refused(error: &IssueError, entry_id: &str) -> types::Status {
+    item_refused(error.code(), error.reason(), error.to_string(), entry_id)
+}
+
+#[tonic::async_trait]
+impl wire::svid_server::Svid for SvidService {
+    async fn batch_new_x509svid(
+        &self,
+        request: Request<wire::BatchNewX509svidRequest>,
+    ) -> Result<Response<wire::BatchNewX509svidResponse>, Status> {
+        use wire::batch_new_x509svid_response::Result as Item;
+        let agent_id = caller_of(&request)?.agent()?.spiffe_id().clone();
+        let params = request.into_inner().params;
+        if params.is_empty() {
+            return Err(bad_request("missing parameters"));
+        }
+        if params.len() > BATCH_CSRS_MAX {
+            let message = format!("a batch has at most {BATCH_CSRS_MAX} CSRs, this one has {}", params.len());
+            return Err(refusal(Code::InvalidArgument, Reason::MessageTooLarge, &message));
+        }
+        let checked: Vec<(String, Checked)> = {
+            let view = self.context.directory.view();
+            let agent = view.agent(&agent_id).ok_or_else(|| {
+                refusal(Code::PermissionDenied, Reason::AgentNotAttested, "agent is not attested")
+            })?;
+            params
+                .into_iter()
+                .map(|param| {
+                    let entry_id = param.entry_id.clone();
+                    let row = param.entry_id.parse().ok().and_then(|id: EntryId| view.entry(&id));
+                    let checked = match row.filter(|row| is_authorized(&view, agent, &row.entry)) {
+                        _ if param.entry_id.is_empty() => Err(item_refused(
+                            Code::InvalidArgument,
+                            Reason::BadRequest,
+                            "missing entry ID".into(),
+                            "",
+                        )),
+                        _ if param.csr.is_empty() => Err(item_refused(
+                            Code::InvalidArgument,
+                            Reason::BadCsr,
+                            "missing CSR".into(),
+                            &entry_id,
+                        )),
+                        None => Err(item_refused(
+                            Code::NotFound,
+                            Reason::EntryNotAuthorized,
+                            "entry not found or not authorized".into(),
+                            &entry_id,
+                        )),
+                        Some(row) => Ok((
+                            WorkloadRequest::of_entry(&row.entry, param.csr.to_vec()),
+                            row.entry.hint.as_str().to_owned(),
+                        )),
+                    };
+                    (entry_id, checked)
+                })
+                .collect()
+        };
+        let requests =
+            checked.iter().filter_map(|(_, item)| item.as_ref().ok().map(|(request, _)| request.clone()));
+        let mut issued = self.context.issuer.issue_batch(requests.collect()).await.into_iter();
+        let results = checked
+            .into_iter()
+            .map(|(entry_id, item)| match item {
+                Err(status) => Item { status: Some(status), svid: None },
+                Ok((_, hint)) => match issued.next() {
+                    Some(Ok(issued)) => {
+                        info!(entry_id, spiffe_id = %issued.spiffe_id, agent_id = %agent_id,
+                              serial_num = issued.serial, expires_at = %issued.validity.not_after, "X509-SVID issued");
+                        Item {
+                            status: Some(types::Status { code: Code::Ok as i32, message: "OK".into() }),
+                            svid: Some(svid_to_proto(&issued, &hint)),
+                        }
+                    }
+                    Some(Err(error)) => Item { status: Some(issue_refused(&error, &entry_id)), svid: None },
+                    None => Item { status: Some(issue_refused(&IssueError::Stopped, &entry_id)), svid: None },
+                },
+            })
+            .collect();
+        Ok(Response::new(wire::BatchNewX509svidResponse { results }))
+    }
+
+    async fn mint_x509svid(
+        &self,
+        request: Request<wire::MintX509svidRequest>,
+    ) -> Result<Response<wire::MintX509svidResponse>, Status> {
+        let request = request.into_inner();
+        if request.csr.is_empty() {
+            return Err(bad_request("missing CSR"));
+        }
+        let csr = CheckedCsr::parse(&request.csr).map_err(|error| {
+            refusal(Code::InvalidArgument, error.reason(), &format!("malformed CSR: {error}"))
+        })?;
+        let issued = self
+            .context
+            .issuer
+            .mint(csr, i64::from(request.ttl))
+            .await
+            .map_err(|error| refusal(error.code(), error.reason(), &error.to_string()))?;
+        info!(spiffe_id = %issued.spiffe_id, serial_num = issued.serial,
+              expires_at = %issued.validity.not_after, "X509-SVID minted");
+        Ok(Response::new(wire::MintX509svidResponse { svid: Some(svid_to_proto(&issued, "")) }))
+    }
+}

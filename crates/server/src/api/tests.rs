@@ -1,0 +1,106 @@
+//! What callers are told when the store fails: INTERNAL with `store_failed`, and nothing half done.
+
+use std::sync::Arc;
+
+use spindle_ca::CheckedCsr;
+use spindle_proto::convert::spiffe_id_to_proto;
+use spindle_proto::refusal::reason_of;
+use spindle_proto::spire::api::server::agent::v1 as agent_api;
+use spindle_proto::spire::api::server::agent::v1::agent_server::Agent as _;
+use spindle_proto::spire::api::server::entry::v1 as entry_api;
+use spindle_proto::spire::api::server::entry::v1::entry_server::Entry as _;
+use spindle_proto::spire::api::types;
+use spindle_spiffe_core::Reason;
+use spindle_testkit::ManualClock;
+use tonic::{Code, Request, Status};
+
+use super::agent::AgentService;
+use super::entry::EntryService;
+use crate::attestation::{attest_join_token, create_join_token, post_version, renew};
+use crate::context::Context;
+use crate::fixtures::{agent, context, create, csr, entry, id};
+
+/// A context with an agent, an entry and a token, whose store takes nothing any more.
+async fn broken() -> Arc<Context> {
+    let context = context(&ManualClock::default()).await;
+    agent(&context.directory, "/spire/agent/x/1", &[]).await;
+    create(&context.directory, types::Entry { id: "one".into(), ..entry(&id("/node"), "/web", &["a:1"]) })
+        .await;
+    create_join_token(&context, "token".into(), 60, None).await.unwrap();
+    context.directory.close();
+    context
+}
+
+#[track_caller]
+fn check<T: std::fmt::Debug>(answer: Result<T, Status>) {
+    let status = answer.expect_err("the store is closed");
+    assert_eq!(status.code(), Code::Internal, "{status:?}");
+    assert_eq!(reason_of(&status).as_deref(), Some("store_failed"), "{status:?}");
+    assert!(!status.message().contains("closed"), "the cause is for the log: {status:?}");
+}
+
+#[tokio::test]
+async fn operators_are_told_that_the_store_failed() {
+    let context = broken().await;
+    let agents = AgentService { context: context.clone() };
+    let agent_id = Some(spiffe_id_to_proto(&id("/spire/agent/x/1")));
+    let token = agent_api::CreateJoinTokenRequest { ttl: 60, ..Default::default() };
+    check(agents.create_join_token(Request::new(token)).await);
+    check(agents.ban_agent(Request::new(agent_api::BanAgentRequest { id: agent_id.clone() })).await);
+    check(agents.delete_agent(Request::new(agent_api::DeleteAgentRequest { id: agent_id })).await);
+    let view = context.directory.view();
+    let row = view.agent(&id("/spire/agent/x/1")).unwrap();
+    assert!(!row.banned, "nothing is shown that is not durable");
+}
+
+#[tokio::test]
+async fn each_item_of_a_batch_is_told_that_the_store_failed() {
+    let context = broken().await;
+    let entries = EntryService { context: context.clone() };
+    let create = entry_api::BatchCreateEntryRequest {
+        entries: vec![entry(&id("/node"), "/new", &["a:1"]); 2],
+        output_mask: None,
+    };
+    let created = entries.batch_create_entry(Request::new(create)).await.unwrap().into_inner().results;
+    let update = entry_api::BatchUpdateEntryRequest {
+        entries: vec![types::Entry { id: "one".into(), ..entry(&id("/node"), "/new", &["a:1"]) }],
+        ..Default::default()
+    };
+    let updated = entries.batch_update_entry(Request::new(update)).await.unwrap().into_inner().results;
+    let delete = entry_api::BatchDeleteEntryRequest { ids: vec!["one".into()] };
+    let deleted = entries.batch_delete_entry(Request::new(delete)).await.unwrap().into_inner().results;
+    let statuses =
+        created.iter().map(|result| &result.status).chain(updated.iter().map(|result| &result.status));
+    for status in statuses.chain(deleted.iter().map(|result| &result.status)) {
+        let status = status.as_ref().unwrap();
+        assert_eq!(Code::from(status.code), Code::Internal, "{status:?}");
+        assert!(status.message.contains("could not be stored"), "{status:?}");
+    }
+    assert!(created[0].entry.is_none() && updated[0].entry.is_none());
+    assert_eq!(context.directory.view().entry_count(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_be_recorded_is_not_admitted_and_the_log_tells_the_cause() {
+    let context = broken().await;
+    let csr = || CheckedCsr::parse(&csr()).unwrap();
+    let agent_id = id("/spire/agent/x/1");
+    let faults = [
+        attest_join_token(&context, "token", csr()).await.expect_err("not recorded"),
+        renew(&context, &agent_id, csr()).await.expect_err("not recorded"),
+        post_version(&context, &agent_id, "1.0").await.expect_err("not recorded"),
+    ];
+    for fault in faults {
+        assert_eq!(fault.reason(), Reason::StoreFailed);
+        assert!(fault.to_string().contains("the store is closed"), "{fault}");
+    }
+    assert!(context.directory.view().join_token("token").is_some(), "the token is not used up");
+}
+
+#[tokio::test]
+async fn reading_goes_on_without_the_store() {
+    let context = broken().await;
+    let entries = EntryService { context };
+    let get = entry_api::GetEntryRequest { id: "one".into(), output_mask: None };
+    assert_eq!(entries.get_entry(Request::new(get)).await.unwrap().into_inner().id, "one");
+}

@@ -1,0 +1,379 @@
+//! Admitting agents: join tokens, attestation, renewal, bans.
+//!
+//! Using a token and writing the agent's row are one transaction with the token's existence as its precondition: of two
+//! racing uses exactly one wins, and a crash leaves either both or neither.
+
+use spindle_ca::CheckedCsr;
+use spindle_proto::records::v1 as records;
+use spindle_spiffe_core::entry::{EntryError, check_workload_id};
+use spindle_spiffe_core::{
+    DnsName, ErrorChain, Hint, Reason, RegistrationEntry, Selector, Selectors, SpiffeId, Timestamp,
+};
+use spindle_store::{Precondition, Transaction};
+use tracing::info;
+
+use crate::context::Context;
+use crate::directory::{
+    AgentRow, CommitError, Directory, agent_key, encode_entry, entry_key, join_token_key, similarity_key,
+};
+use crate::entries;
+use crate::issuer::{IssueError, Issued};
+use prost::Message as _;
+
+/// The longest join token, in bytes: it becomes a path segment of a SPIFFE ID.
+pub(crate) const JOIN_TOKEN_BYTES_MAX: usize = 255;
+
+/// Why an agent is not admitted, or its row not changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AttestFault {
+    #[error("join token does not exist or has already been used")]
+    TokenUnknown,
+    #[error("join token expired")]
+    TokenExpired,
+    #[error("join token is not usable in a SPIFFE ID: {0}")]
+    TokenMalformed(String),
+    #[error("join token already exists")]
+    TokenTaken,
+    #[error("agent is banned")]
+    Banned,
+    #[error("agent not found")]
+    NotFound,
+    #[error("agent must reattest instead of renewing")]
+    MustReattest,
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    #[error("the change could not be stored: {0}")]
+    Store(String),
+}
+
+impl AttestFault {
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::TokenUnknown => Reason::JoinTokenUnknown,
+            Self::TokenExpired => Reason::JoinTokenExpired,
+            Self::TokenMalformed(_) | Self::Entry(_) => Reason::BadRequest,
+            Self::TokenTaken => Reason::AlreadyExists,
+            Self::Banned => Reason::AgentBanned,
+            Self::NotFound => Reason::AgentNotFound,
+            Self::MustReattest => Reason::AgentMustReattest,
+            Self::Issue(error) => error.reason(),
+            Self::Store(_) => Reason::StoreFailed,
+        }
+    }
+}
+
+impl From<CommitError> for AttestFault {
+    fn from(error: CommitError) -> Self {
+        Self::Store(ErrorChain(&error).to_string())
+    }
+}
+
+/// Admits the bearer of a join token and signs its SVID.
+///
+/// The SVID is signed before the token is used up, so that a failure to sign costs no token.
+pub(crate) async fn attest_join_token(
+    context: &Context,
+    token: &str,
+    csr: CheckedCsr,
+) -> Result<Issued, AttestFault> {
+    let view = context.directory.view();
+    let expires_at = view.join_token(token).ok_or(AttestFault::TokenUnknown)?;
+    let agent_id = join_token_agent(context, token)?;
+    if view.agent(&agent_id).is_some_and(|agent| agent.banned) {
+        return Err(AttestFault::Banned);
+    }
+    if expires_at < context.clock.now() {
+        // Nobody can use it any more; if another call removes it first, so much the better.
+        let removal = Transaction::new().delete(join_token_key(token));
+        context.directory.commit(removal).await?;
+        return Err(AttestFault::TokenExpired);
+    }
+    let issued = context.issuer.issue_agent(agent_id.clone(), csr, context.agent_ttl_secs).await?;
+    let agent = AgentRow {
+        spiffe_id: agent_id,
+        attestation_type: "join_token".into(),
+        serial: issued.serial.clone(),
+        expires_at: issued.validity.not_after,
+        renewed: None,
+        can_reattest: false,
+        agent_version: String::new(),
+        selectors: Selectors::default(),
+        banned: false,
+        revision: 0,
+    };
+    admit(&context.directory, token, agent).await?;
+    Ok(issued)
+}
+
+/// Uses up the token and writes the agent's row, unless the agent is banned at that very moment.
+async fn admit(directory: &Directory, token: &str, agent: AgentRow) -> Result<(), AttestFault> {
+    let (token_key, agent_key) = (join_token_key(token), agent_key(&agent.spiffe_id));
+    for _ in 0..TRIES_MAX {
+        let transaction = Transaction::new().exists(token_key.clone()).delete(token_key.clone());
+        let transaction = match directory.view().agent(&agent.spiffe_id) {
+            Some(old) if old.banned => return Err(AttestFault::Banned),
+            Some(old) => transaction.at_revision(agent_key.clone(), old.revision),
+            None => transaction.absent(agent_key.clone()),
+        };
+        match directory.commit(transaction.put(agent_key.clone(), agent.encode())).await {
+            Ok(_) => return Ok(()),
+            Err(CommitError::Conflict(conflict)) if *conflict.precondition.key() == token_key => {
+                return Err(AttestFault::TokenUnknown);
+            }
+            Err(CommitError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(AttestFault::Store(format!("agent {} is being changed by others", agent.spiffe_id)))
+}
+
+fn join_token_agent(context: &Context, token: &str) -> Result<SpiffeId, AttestFault> {
+    if token.is_empty() || token.len() > JOIN_TOKEN_BYTES_MAX || token.contains('/') {
+        return Err(AttestFault::TokenMalformed(format!(
+            "it has 1 to {JOIN_TOKEN_BYTES_MAX} bytes and no slash"
+        )));
+    }
+    context
+        .trust_domain
+        .member(&format!("/spire/agent/join_token/{token}"))
+        .map_err(|error| AttestFault::TokenMalformed(error.to_string()))
+}
+
+/// A join token that was made.
+pub(crate) struct NewToken {
+    pub(crate) token: String,
+    pub(crate) expires_at: Timestamp,
+}
+
+/// Makes a join token, with an entry for `workload_id` below its agent when one is asked for.
+pub(crate) async fn create_join_token(
+    context: &Context,
+    token: String,
+    ttl_secs: i64,
+    workload_id: Option<SpiffeId>,
+) -> Result<NewToken, AttestFault> {
+    let token = if token.is_empty() { context.entropy.uuid() } else { token };
+    let agent_id = join_token_agent(context, &token)?;
+    let expires_at = context.clock.now() + ttl_secs;
+    let record = records::JoinTokenRecord { token: token.clone(), expires_at: expires_at.unix_secs() };
+    let mut transaction =
+        Transaction::new().absent(join_token_key(&token)).put(join_token_key(&token), record.encode_to_vec());
+    if let Some(workload_id) = workload_id {
+        check_workload_id(&workload_id, &context.trust_domain)?;
+        add_alias_entry(context, &mut transaction, agent_id, workload_id)?;
+    }
+    match context.directory.commit(transaction).await {
+        Ok(_) => Ok(NewToken { token, expires_at }),
+        Err(CommitError::Conflict(_)) => Err(AttestFault::TokenTaken),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// SPIRE's entry for `token generate -spiffeID`: a child of the agent, whose one selector names the agent itself.
+fn add_alias_entry(
+    context: &Context,
+    transaction: &mut Transaction,
+    agent_id: SpiffeId,
+    workload_id: SpiffeId,
+) -> Result<(), AttestFault> {
+    let selector = Selector::new("spiffe_id", agent_id.as_str())
+        .map_err(|error| AttestFault::TokenMalformed(error.to_string()))?;
+    let entry = RegistrationEntry {
+        // A random UUID is within the alphabet and length of entry ids.
+        id: context.entropy.uuid().parse().expect("a UUID is an entry id"),
+        spiffe_id: workload_id,
+        parent_id: agent_id,
+        selectors: Selectors::new([selector])
+            .map_err(|error| AttestFault::TokenMalformed(error.to_string()))?,
+        x509_svid_ttl_secs: 0,
+        jwt_svid_ttl_secs: 0,
+        federates_with: Vec::new(),
+        admin: false,
+        downstream: false,
+        expires_at: None,
+        dns_names: Vec::<DnsName>::new(),
+        revision_number: 0,
+        store_svid: false,
+        hint: Hint::default(),
+        created_at: context.clock.now(),
+        disable_x509_svid_prefetch: false,
+        jwt_svid_include_jti: false,
+    };
+    transaction.preconditions.push(Precondition::Absent(similarity_key(&entry)));
+    transaction.puts.push((similarity_key(&entry), entry.id.as_str().as_bytes().to_vec().into()));
+    transaction.puts.push((entry_key(&entry.id), encode_entry(&entry).into()));
+    Ok(())
+}
+
+/// Signs a fresh SVID for an agent; the old one stays valid until the new one is first used.
+pub(crate) async fn renew(
+    context: &Context,
+    agent_id: &SpiffeId,
+    csr: CheckedCsr,
+) -> Result<Issued, AttestFault> {
+    let view = context.directory.view();
+    let agent = view.agent(agent_id).ok_or(AttestFault::NotFound)?;
+    if agent.can_reattest {
+        return Err(AttestFault::MustReattest);
+    }
+    let issued = context.issuer.issue_agent(agent_id.clone(), csr, context.agent_ttl_secs).await?;
+    change_agent(&context.directory, agent_id, |agent| {
+        agent.renewed = Some((issued.serial.clone(), issued.validity.not_after));
+    })
+    .await?;
+    Ok(issued)
+}
+
+/// Makes the renewed SVID of an agent its current one, provided that the row is still as it was read.
+pub(crate) async fn promote(directory: &Directory, agent: &AgentRow) -> Result<(), CommitError> {
+    let mut agent = agent.clone();
+    if let Some((serial, expires_at)) = agent.renewed.take() {
+        agent.serial = serial;
+        agent.expires_at = expires_at;
+    }
+    let key = agent_key(&agent.spiffe_id);
+    let transaction = Transaction::new().at_revision(key.clone(), agent.revision).put(key, agent.encode());
+    directory.commit(transaction).await.map(|_| ())
+}
+
+/// Bans an agent: its row stays, its serials go.
+pub(crate) async fn ban(context: &Context, agent_id: &SpiffeId) -> Result<(), AttestFault> {
+    change_agent(&context.directory, agent_id, |agent| {
+        agent.banned = true;
+        agent.serial.clear();
+        agent.renewed = None;
+    })
+    .await?;
+    info!(agent_id = %agent_id, "agent banned");
+    Ok(())
+}
+
+/// Records the version an agent reports.
+pub(crate) async fn post_version(
+    context: &Context,
+    agent_id: &SpiffeId,
+    version: &str,
+) -> Result<(), AttestFault> {
+    let view = context.directory.view();
+    if view.agent(agent_id).is_some_and(|agent| agent.agent_version == version) {
+        return Ok(());
+    }
+    change_agent(&context.directory, agent_id, |agent| agent.agent_version = version.to_owned()).await
+}
+
+/// Evicts an agent, and the entry that `token generate -spiffeID` made for it.
+pub(crate) async fn evict(context: &Context, agent_id: &SpiffeId) -> Result<(), AttestFault> {
+    for _ in 0..TRIES_MAX {
+        let view = context.directory.view();
+        let agent = view.agent(agent_id).ok_or(AttestFault::NotFound)?;
+        let mut transaction = Transaction::new().exists(agent_key(agent_id)).delete(agent_key(agent_id));
+        if agent.attestation_type == "join_token" {
+            let own = format!("spiffe_id:{agent_id}");
+            let alias = view.children(agent_id).find(|row| {
+                row.entry.selectors.len() == 1 && row.entry.selectors.iter().all(|s| s.as_str() == own)
+            });
+            if let Some(row) = alias {
+                transaction = entries::deletion(&view, row, transaction);
+            }
+        }
+        match context.directory.commit(transaction).await {
+            Ok(_) => {
+                info!(agent_id = %agent_id, "agent evicted");
+                return Ok(());
+            }
+            // The agent or its entry changed; the next round looks again.
+            Err(CommitError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(AttestFault::Store(format!("agent {agent_id} is being changed by others")))
+}
+
+/// How often a change of an agent's row is tried again when another call changed the row in between.
+const TRIES_MAX: usize = 8;
+
+/// Changes an agent's row as it was read, so that a ban and a renewal at the same moment cannot undo each other.
+async fn change_agent(
+    directory: &Directory,
+    agent_id: &SpiffeId,
+    change: impl Fn(&mut AgentRow),
+) -> Result<(), AttestFault> {
+    for _ in 0..TRIES_MAX {
+        let view = directory.view();
+        let mut agent = AgentRow::clone(view.agent(agent_id).ok_or(AttestFault::NotFound)?);
+        if agent.banned {
+            return Err(AttestFault::Banned);
+        }
+        change(&mut agent);
+        let transaction = Transaction::new()
+            .at_revision(agent_key(agent_id), agent.revision)
+            .put(agent_key(&agent.spiffe_id), agent.encode());
+        match directory.commit(transaction).await {
+            Ok(_) => return Ok(()),
+            Err(CommitError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(AttestFault::Store(format!("agent {agent_id} is being changed by others")))
+}
+
+#[cfg(test)]
+mod tests {
+    use spindle_testkit::{ManualClock, NOW};
+
+    use super::*;
+    use crate::fixtures::{agent, context, csr, directory, id};
+
+    fn csr_checked() -> CheckedCsr {
+        CheckedCsr::parse(&csr()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_ban_at_the_moment_of_an_attestation_holds() {
+        let context = context(&ManualClock::default()).await;
+        let agent_id = id("/spire/agent/join_token/node-1");
+        for _ in 0..20 {
+            agent(&context.directory, "/spire/agent/join_token/node-1", &[]).await;
+            create_join_token(&context, "node-1".into(), 60, None).await.unwrap();
+            let (attested, banned) =
+                tokio::join!(attest_join_token(&context, "node-1", csr_checked()), ban(&context, &agent_id));
+            banned.unwrap();
+            assert!(context.directory.view().agent(&agent_id).unwrap().banned, "{attested:?}");
+            evict(&context, &agent_id).await.unwrap();
+            let leftover = Transaction::new().delete(join_token_key("node-1"));
+            context.directory.commit(leftover).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn of_many_uses_of_one_token_at_once_one_wins() {
+        let context = context(&ManualClock::default()).await;
+        create_join_token(&context, "node-1".into(), 60, None).await.unwrap();
+        let uses = (0..16).map(|_| attest_join_token(&context, "node-1", csr_checked()));
+        let (won, lost): (Vec<_>, Vec<_>) =
+            futures_util::future::join_all(uses).await.into_iter().partition(Result::is_ok);
+        assert_eq!(won.len(), 1);
+        assert!(lost.iter().all(|outcome| matches!(outcome, Err(AttestFault::TokenUnknown))), "{lost:?}");
+        let serial = won[0].as_ref().unwrap().serial.clone();
+        let agent_id = id("/spire/agent/join_token/node-1");
+        assert_eq!(context.directory.view().agent(&agent_id).unwrap().serial, serial);
+    }
+
+    #[tokio::test]
+    async fn a_renewal_since_the_row_was_read_is_not_taken_for_used() {
+        let directory = directory();
+        let stored = agent(&directory, "/spire/agent/x/1", &[]).await;
+        let read = AgentRow { renewed: Some(("2".into(), NOW + 60)), ..stored.as_ref().clone() };
+        change_agent(&directory, &read.spiffe_id, |agent| agent.renewed = Some(("3".into(), NOW + 90)))
+            .await
+            .unwrap();
+        assert!(matches!(promote(&directory, &read).await, Err(CommitError::Conflict(_))));
+        let row = directory.view().agent(&read.spiffe_id).unwrap().clone();
+        assert_eq!((row.serial.as_str(), row.renewed.clone()), ("1", Some(("3".into(), NOW + 90))));
+        promote(&directory, &row).await.unwrap();
+        let row = directory.view().agent(&read.spiffe_id).unwrap().clone();
+        assert_eq!((row.serial.as_str(), row.expires_at, row.renewed.clone()), ("3", NOW + 90, None));
+    }
+}

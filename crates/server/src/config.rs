@@ -1,0 +1,63 @@
+//! What a server needs to know before it starts, as ready values. The command line builds one from file and flags.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use spindle_ca::CaSubject;
+use spindle_keys::KeyType;
+use spindle_spiffe_core::{SpiffeId, TrustDomain};
+use spindle_store::StoreKind;
+
+/// A server's settings. Lifetimes are in seconds.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The one trust domain this server is the authority of.
+    pub trust_domain: TrustDomain,
+    /// Address of the TLS listener.
+    pub bind_address: IpAddr,
+    /// Port of the TLS listener; 0 lets the system choose.
+    pub bind_port: u16,
+    /// Path of the admin Unix socket.
+    pub socket_path: PathBuf,
+    /// Where state is kept.
+    pub store: StoreSettings,
+    /// Where the authority's keys are kept.
+    pub keys: KeySettings,
+    /// Key type of X.509 authorities.
+    pub ca_key_type: KeyType,
+    /// Lifetime of an X.509 authority; SPIRE's default is 24 hours.
+    pub ca_ttl_secs: i64,
+    /// Subject of self-signed authorities.
+    pub ca_subject: CaSubject,
+    /// Lifetime of X509-SVIDs whose entry names none.
+    pub default_x509_svid_ttl_secs: i64,
+    /// Lifetime of agents' SVIDs.
+    pub agent_ttl_secs: i64,
+    /// Callers with these SPIFFE IDs may call admin methods.
+    pub admin_ids: Vec<SpiffeId>,
+}
+
+/// Which store, and where.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// The kind of store.
+    pub kind: StoreKind,
+    /// Its directory; unused by the memory store.
+    pub directory: PathBuf,
+}
+
+/// Which key manager, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySettings {
+    /// A file of private keys, mode 0600.
+    Disk(PathBuf),
+    /// Keys die with the process; a restart makes a new authority.
+    Memory,
+}
+
+impl ServerConfig {
+    /// SPIRE's default lifetime of an X.509 authority, in seconds.
+    pub const CA_TTL_SECS: i64 = 24 * 3600;
+    /// SPIRE's default lifetime of an X509-SVID, in seconds.
+    pub const X509_SVID_TTL_SECS: i64 = 3600;
+}

@@ -1,0 +1,24 @@
+//! What every service of one server shares.
+
+use std::sync::Arc;
+
+use spindle_runtime::Shutdown;
+use spindle_spiffe_core::{Clock, Entropy, Timestamp, TrustDomain};
+
+use crate::authorities::Authorities;
+use crate::directory::Directory;
+use crate::issuer::Issuer;
+use crate::subscriptions::Subscriptions;
+
+pub(crate) struct Context {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) directory: Directory,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) authorities: Arc<Authorities>,
+    pub(crate) issuer: Issuer,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) agent_ttl_secs: i64,
+    pub(crate) started_at: Timestamp,
+    pub(crate) shutdown: Shutdown,
+}

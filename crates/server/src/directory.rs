@@ -1,0 +1,164 @@
+//! Everything the server knows, in memory, over a store that makes it durable.
+//!
+//! Readers take [`Directory::view`], an immutable snapshot, and hold no lock. Writers go through
+//! [`Directory::commit`]: the store makes the transaction durable, its owner thread applies the change to the view, and
+//! only then the writer is answered. Nothing else changes the view, so its revision never falls.
+
+mod agent;
+mod authorized;
+mod bundle_record;
+mod history;
+mod records;
+mod view;
+
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use spindle_spiffe_core::TrustDomain;
+use spindle_store::{Change, Conflict, Store, StoreError, Transaction};
+
+pub(crate) use agent::AgentRow;
+pub(crate) use authorized::{
+    Ancestor, Ancestors, authorized_entries, formerly_authorized, is_authorized, moves_others,
+};
+pub(crate) use bundle_record::encode as encode_bundle;
+pub(crate) use history::{History, Since};
+pub(crate) use records::{
+    agent_key, bundle_key, encode_entry, entry_key, join_token_key, journal_key, similarity_key,
+};
+pub(crate) use view::{EntryRow, Touched, View};
+
+/// Why the directory cannot be loaded or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// A stored record cannot be read: written by a newer version, or damaged.
+    #[error("stored {key} cannot be read: {why}")]
+    Record {
+        /// Which record.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The store was made for another trust domain; taking it up would mix two.
+    #[error(
+        "the store belongs to trust domain {found:?}, not to {wanted:?}: use its trust domain, or an empty directory"
+    )]
+    OtherTrustDomain {
+        /// A trust domain whose bundle is there.
+        found: TrustDomain,
+        /// The trust domain as configured.
+        wanted: TrustDomain,
+    },
+}
+
+/// Why a commit changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommitError {
+    /// A precondition did not hold any more; the caller knows what that means for the thing it writes.
+    #[error("a precondition failed: {0}")]
+    Conflict(Conflict),
+    /// The store failed or is closed; nothing is known to be durable.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+/// Is told of each change after it was applied, on the store's owner thread: must be quick and must not commit.
+pub(crate) type Listener = Box<dyn Fn(&View, &Touched) + Send + Sync>;
+
+/// A cheap handle on the state of the trust domain.
+#[derive(Clone)]
+pub(crate) struct Directory {
+    store: Store,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    view: ArcSwap<View>,
+    history: Mutex<History>,
+    listeners: Mutex<Vec<Listener>>,
+}
+
+impl Directory {
+    /// Loads all records of `store` and follows its changes from there on.
+    pub(crate) fn open(store: Store, trust_domain: &TrustDomain) -> Result<Self, DirectoryError> {
+        let loaded = store.load()?;
+        let (history_id, revision) = (loaded.revision.history, loaded.revision.number);
+        let view = View::load(trust_domain, history_id, revision, loaded.records)?;
+        // A server's first commit stores its own bundle, so a store with bundles but not ours is somebody else's.
+        if let (Some(other), None) = (view.bundles().next(), view.bundle(trust_domain)) {
+            let found = other.trust_domain.clone();
+            return Err(DirectoryError::OtherTrustDomain { found, wanted: trust_domain.clone() });
+        }
+        let shared = Arc::new(Shared {
+            view: ArcSwap::from_pointee(view),
+            history: Mutex::new(History::starting_at(revision)),
+            listeners: Mutex::new(Vec::new()),
+        });
+        let applier = shared.clone();
+        store.on_change(revision, move |change| applier.apply(&change))?;
+        Ok(Self { store, shared })
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.shared.view.load_full()
+    }
+
+    /// What changed since `revision`, as far as it is remembered.
+    pub(crate) fn since(&self, revision: u64) -> Since {
+        lock(&self.shared.history).since(revision)
+    }
+
+    /// Adds a listener for changes that are applied from now on.
+    pub(crate) fn listen(&self, listener: Listener) {
+        lock(&self.shared.listeners).push(listener);
+    }
+
+    /// Makes `transaction` durable and applies it; returns the revision at which it stands.
+    pub(crate) async fn commit(&self, transaction: Transaction) -> Result<u64, CommitError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.store.commit(transaction, move |outcome| {
+            // A caller that has gone away does not undo what is durable.
+            let _ = reply.send(outcome);
+        });
+        match answer.await {
+            Ok(Ok(Ok(revision))) => Ok(revision),
+            Ok(Ok(Err(conflict))) => Err(CommitError::Conflict(conflict)),
+            Ok(Err(error)) => Err(CommitError::Store(error)),
+            Err(_) => Err(CommitError::Store(StoreError::Closed)),
+        }
+    }
+
+    /// Flushes and closes the store; later commits fail.
+    pub(crate) fn close(&self) {
+        self.store.close();
+    }
+}
+
+impl Shared {
+    fn apply(&self, change: &Change) {
+        let mut view = View::clone(&self.view.load());
+        let touched = match view.apply(change) {
+            Ok(touched) => touched,
+            Err(error) => {
+                // We wrote the record ourselves a moment ago: only a bug gets here, and serving stale state beats dying.
+                tracing::error!(%error, revision = change.revision, "cannot apply a change");
+                return;
+            }
+        };
+        let view = Arc::new(view);
+        lock(&self.history).remember(&view, &touched);
+        self.view.store(view.clone());
+        for listener in lock(&self.listeners).iter() {
+            listener(&view, &touched);
+        }
+    }
+}
+
+/// Our locks guard plain data that is valid at every step, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,202 @@
+//! Creating, changing and deleting registration entries.
+//!
+//! Each operation is one transaction whose preconditions carry the rules, so they hold with many writers: ids are unique,
+//! an update is based on the row it read, and no entry is created beside one with the same parent, SPIFFE ID and selectors.
+//! As in SPIRE an update may make two entries similar; the mark of their likeness then stays until the last of them goes.
+
+use std::sync::Arc;
+
+use spindle_spiffe_core::entry::EntryError;
+use spindle_spiffe_core::{EntryId, Reason, RegistrationEntry, TrustDomain};
+use spindle_store::{InvalidTransaction, StoreError, Transaction};
+
+use crate::directory::{
+    CommitError, Directory, EntryRow, View, bundle_key, encode_entry, entry_key, similarity_key,
+};
+
+/// How often an update is tried again when somebody else changed the entry in between.
+const UPDATE_TRIES_MAX: usize = 8;
+
+/// Why an entry operation changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EntryFault {
+    /// A rule over its fields.
+    #[error(transparent)]
+    Invalid(#[from] EntryError),
+    /// Same parent, SPIFFE ID and selectors.
+    #[error("similar entry already exists")]
+    Similar(Arc<EntryRow>),
+    /// The id is taken by another entry.
+    #[error("entry ID {0} is already in use")]
+    IdTaken(EntryId),
+    /// No such entry.
+    #[error("entry not found")]
+    NotFound,
+    /// It federates with a trust domain that has no bundle.
+    #[error("unable to find federated bundle {0:?}")]
+    NoBundle(TrustDomain),
+    /// Others kept changing the same entry.
+    #[error("entry {0} is being changed by others")]
+    Contended(EntryId),
+    /// Each field is within its bounds, the whole is not.
+    #[error("the entry is too large: {0}")]
+    TooLarge(InvalidTransaction),
+    /// The store failed.
+    #[error("the change could not be stored: {0}")]
+    Store(StoreError),
+}
+
+impl From<StoreError> for EntryFault {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Invalid(invalid) => Self::TooLarge(invalid),
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl EntryFault {
+    /// The code that goes with it.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            EntryFault::Invalid(EntryError::ForeignId { .. } | EntryError::ForeignParent { .. }) => {
+                Reason::WrongTrustDomain
+            }
+            EntryFault::Invalid(_) => Reason::BadRequest,
+            EntryFault::Similar(_) => Reason::EntryExists,
+            EntryFault::IdTaken(_) => Reason::AlreadyExists,
+            EntryFault::NotFound => Reason::EntryNotFound,
+            EntryFault::NoBundle(_) => Reason::BundleNotFound,
+            EntryFault::Contended(_) => Reason::Overloaded,
+            EntryFault::TooLarge(_) => Reason::MessageTooLarge,
+            EntryFault::Store(_) => Reason::StoreFailed,
+        }
+    }
+}
+
+/// Stores a new entry and returns it as it stands.
+pub(crate) async fn create(
+    directory: &Directory,
+    trust_domain: &TrustDomain,
+    entry: RegistrationEntry,
+) -> Result<Arc<EntryRow>, EntryFault> {
+    entry.check(trust_domain)?;
+    let view = directory.view();
+    require_bundles(&view, &entry)?;
+    if let Some(twin) = view.similar(&entry) {
+        return Err(EntryFault::Similar(twin.clone()));
+    }
+    let id = entry.id.clone();
+    let similarity = similarity_key(&entry);
+    match directory.commit(creation(&entry)).await {
+        Ok(_) => directory.view().entry(&id).cloned().ok_or(EntryFault::NotFound),
+        Err(CommitError::Store(error)) => Err(error.into()),
+        Err(CommitError::Conflict(conflict)) => {
+            let view = directory.view();
+            if conflict.precondition.key() == &similarity {
+                // The view may already be past a deletion of the twin; then the create lost a race it may repeat.
+                return Err(match view.similar(&entry) {
+                    Some(twin) => EntryFault::Similar(twin.clone()),
+                    None => EntryFault::Contended(id),
+                });
+            }
+            match entry.federates_with.iter().find(|name| view.bundle(name).is_none()) {
+                Some(name) => Err(EntryFault::NoBundle(name.clone())),
+                None => Err(EntryFault::IdTaken(id)),
+            }
+        }
+    }
+}
+
+/// The transaction that stores a new entry.
+fn creation(entry: &RegistrationEntry) -> Transaction {
+    let mut draft = Transaction::new()
+        .absent(similarity_key(entry))
+        .absent(entry_key(&entry.id))
+        .put(similarity_key(entry), entry.id.as_str().as_bytes())
+        .put(entry_key(&entry.id), encode_entry(entry));
+    for name in &entry.federates_with {
+        draft = draft.exists(bundle_key(name));
+    }
+    draft
+}
+
+fn require_bundles(view: &View, entry: &RegistrationEntry) -> Result<(), EntryFault> {
+    match entry.federates_with.iter().find(|name| view.bundle(name).is_none()) {
+        Some(name) => Err(EntryFault::NoBundle(name.clone())),
+        None => Ok(()),
+    }
+}
+
+/// Replaces an entry by what `change` makes of it, and returns it as it stands. Its revision number grows by one.
+pub(crate) async fn update(
+    directory: &Directory,
+    trust_domain: &TrustDomain,
+    id: &EntryId,
+    change: impl Fn(&RegistrationEntry) -> RegistrationEntry,
+) -> Result<Arc<EntryRow>, EntryFault> {
+    for _ in 0..UPDATE_TRIES_MAX {
+        let view = directory.view();
+        let old = view.entry(id).ok_or(EntryFault::NotFound)?;
+        let mut new = change(&old.entry);
+        new.revision_number = old.entry.revision_number + 1;
+        new.check(trust_domain)?;
+        require_bundles(&view, &new)?;
+        match directory.commit(replacement(&view, old, &new)).await {
+            Ok(_) => return directory.view().entry(id).cloned().ok_or(EntryFault::NotFound),
+            Err(CommitError::Store(error)) => return Err(error.into()),
+            Err(CommitError::Conflict(_)) => {}
+        }
+    }
+    Err(EntryFault::Contended(id.clone()))
+}
+
+/// The transaction that replaces `old`, which must not have changed since it was read.
+fn replacement(view: &View, old: &EntryRow, new: &RegistrationEntry) -> Transaction {
+    let is = similarity_key(new);
+    let mut draft = Transaction::new()
+        .at_revision(entry_key(&new.id), old.revision)
+        .put(entry_key(&new.id), encode_entry(new));
+    if similarity_key(&old.entry) != is {
+        // Beside a twin the mark is there already; should the twin take it along at this very moment, creation still finds
+        // the entry itself.
+        if view.twin(new).is_none() {
+            draft = draft.absent(is.clone());
+        }
+        draft = release(view, draft, old).put(is, new.id.as_str().as_bytes());
+    }
+    draft
+}
+
+/// Takes `old` from its mark of likeness: the mark goes, or passes to an entry that is similar and must stay as it is for
+/// that, so that of two similar entries that go at once the later one sees the other gone.
+fn release(view: &View, draft: Transaction, old: &EntryRow) -> Transaction {
+    let mark = similarity_key(&old.entry);
+    match view.twin(&old.entry) {
+        Some(twin) => {
+            let id = &twin.entry.id;
+            draft.at_revision(entry_key(id), twin.revision).put(mark, id.as_str().as_bytes())
+        }
+        None => draft.delete(mark),
+    }
+}
+
+/// Deletes an entry.
+pub(crate) async fn delete(directory: &Directory, id: &EntryId) -> Result<(), EntryFault> {
+    for _ in 0..UPDATE_TRIES_MAX {
+        let view = directory.view();
+        let old = view.entry(id).ok_or(EntryFault::NotFound)?;
+        match directory.commit(deletion(&view, old, Transaction::new())).await {
+            Ok(_) => return Ok(()),
+            Err(CommitError::Store(error)) => return Err(error.into()),
+            Err(CommitError::Conflict(_)) => {}
+        }
+    }
+    Err(EntryFault::Contended(id.clone()))
+}
+
+/// Adds the deletion of `old`, which must not have changed since `view`, to a transaction.
+pub(crate) fn deletion(view: &View, old: &EntryRow, draft: Transaction) -> Transaction {
+    let draft = draft.at_revision(entry_key(&old.entry.id), old.revision).delete(entry_key(&old.entry.id));
+    release(view, draft, old)
+}

@@ -1,0 +1,226 @@
+//! Policy and profile in, signed SVIDs out.
+//!
+//! Batches are checked and signed in parallel on blocking threads, off the async runtime; how many may run at once is
+//! bounded by the processors, so a burst waits in line instead of starving everything else.
+
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+use spindle_ca::{CheckedCsr, CsrError, SignError, SvidRequest, SvidSubject};
+use spindle_spiffe_core::entry::{EntryError, check_workload_id};
+use spindle_spiffe_core::{
+    Clock, DnsName, Entropy, Reason, RegistrationEntry, SpiffeId, TrustDomain, Validity,
+};
+use tokio::sync::Semaphore;
+use tonic::Code;
+
+use crate::authorities::Authorities;
+
+/// How far NotBefore lies in the past, for peers whose clocks are late. SPIRE's value.
+pub(crate) const BACKDATE_SECS: i64 = 10;
+
+/// CSRs that one blocking task works through: long enough to pay for the task, short enough to spread a batch.
+const CSRS_PER_TASK: usize = 16;
+
+/// A signed SVID.
+#[derive(Clone, Debug)]
+pub(crate) struct Issued {
+    pub(crate) spiffe_id: SpiffeId,
+    /// Leaf first, then what leads to the root, without the root.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// Decimal, as SPIRE prints serials.
+    pub(crate) serial: String,
+    pub(crate) validity: Validity,
+}
+
+/// What a workload's SVID is to contain: everything from the entry, the key from the CSR.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkloadRequest {
+    spiffe_id: SpiffeId,
+    dns_names: Vec<DnsName>,
+    /// Zero means the server's default.
+    ttl_secs: i64,
+    csr_der: Vec<u8>,
+}
+
+impl WorkloadRequest {
+    pub(crate) fn of_entry(entry: &RegistrationEntry, csr_der: Vec<u8>) -> Self {
+        Self {
+            spiffe_id: entry.spiffe_id.clone(),
+            dns_names: entry.dns_names.clone(),
+            ttl_secs: i64::from(entry.x509_svid_ttl_secs),
+            csr_der,
+        }
+    }
+}
+
+/// Why an SVID was not issued.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum IssueError {
+    #[error("failed to parse CSR: {0}")]
+    Csr(#[from] CsrError),
+    #[error("failed to sign: {0}")]
+    Sign(#[from] SignError),
+    #[error("the server has no active X.509 authority yet")]
+    NoAuthority,
+    #[error("{0}")]
+    Mint(String),
+    #[error("malformed CSR: {0}")]
+    Name(#[from] EntryError),
+    #[error("the server is stopping")]
+    Stopped,
+}
+
+impl IssueError {
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::Csr(error) => error.reason(),
+            Self::Sign(_) | Self::NoAuthority | Self::Stopped => Reason::ServerStarting,
+            Self::Mint(_) | Self::Name(_) => Reason::BadRequest,
+        }
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Csr(_) | Self::Mint(_) | Self::Name(_) => Code::InvalidArgument,
+            Self::Sign(_) => Code::Internal,
+            Self::NoAuthority | Self::Stopped => Code::Unavailable,
+        }
+    }
+}
+
+/// Signs with the active authority.
+#[derive(Clone)]
+pub(crate) struct Issuer(Arc<Inner>);
+
+struct Inner {
+    trust_domain: TrustDomain,
+    authorities: Arc<Authorities>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    default_ttl_secs: i64,
+    workers: Semaphore,
+}
+
+impl Issuer {
+    pub(crate) fn new(
+        trust_domain: TrustDomain,
+        authorities: Arc<Authorities>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        default_ttl_secs: i64,
+    ) -> Self {
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let workers = Semaphore::new(processors);
+        Self(Arc::new(Inner { trust_domain, authorities, clock, entropy, default_ttl_secs, workers }))
+    }
+
+    /// Signs an agent's SVID.
+    pub(crate) async fn issue_agent(
+        &self,
+        agent_id: SpiffeId,
+        csr: CheckedCsr,
+        ttl_secs: i64,
+    ) -> Result<Issued, IssueError> {
+        let inner = self.0.clone();
+        self.blocking(move || inner.sign(agent_id, &csr, &[], SvidSubject::default(), ttl_secs)).await?
+    }
+
+    /// Signs one SVID for each request, in order; a refused one does not touch the others.
+    pub(crate) async fn issue_batch(
+        &self,
+        requests: Vec<WorkloadRequest>,
+    ) -> Vec<Result<Issued, IssueError>> {
+        let parts = requests.chunks(CSRS_PER_TASK).map(|part| {
+            let (inner, part) = (self.0.clone(), part.to_vec());
+            let size = part.len();
+            async move {
+                let signed = self.blocking(move || part.iter().map(|request| inner.issue(request)).collect());
+                signed.await.unwrap_or_else(|error| vec![Err(error); size])
+            }
+        });
+        let parts: Vec<Vec<_>> = futures_util::future::join_all(parts).await;
+        parts.into_iter().flatten().collect()
+    }
+
+    /// Signs what an administrator asks for: identity and names come from the CSR.
+    pub(crate) async fn mint(&self, csr: CheckedCsr, ttl_secs: i64) -> Result<Issued, IssueError> {
+        let spiffe_id = self.minted_id(&csr)?;
+        let dns_names = minted_names(&csr)?;
+        let inner = self.0.clone();
+        let subject = SvidSubject::from_csr(&csr)?;
+        self.blocking(move || inner.sign(spiffe_id, &csr, &dns_names, subject, ttl_secs)).await?
+    }
+
+    fn minted_id(&self, csr: &CheckedCsr) -> Result<SpiffeId, IssueError> {
+        let [uri] = csr.uri_sans() else {
+            let count = csr.uri_sans().len();
+            return Err(IssueError::Mint(format!(
+                "malformed CSR: exactly one URI SAN is required, found {count}"
+            )));
+        };
+        let id: SpiffeId = uri
+            .parse()
+            .map_err(|error| IssueError::Mint(format!("CSR URI SAN is not a SPIFFE ID: {error}")))?;
+        check_workload_id(&id, &self.0.trust_domain)?;
+        Ok(id)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, IssueError> {
+        let _turn = self.0.workers.acquire().await.map_err(|_| IssueError::Stopped)?;
+        tokio::task::spawn_blocking(work).await.map_err(|_| IssueError::Stopped)
+    }
+}
+
+fn minted_names(csr: &CheckedCsr) -> Result<Vec<DnsName>, IssueError> {
+    let names = csr.dns_sans().iter().map(|name| name.parse()).collect::<Result<Vec<DnsName>, _>>()?;
+    for name in &names {
+        if let Some(wildcard) = names.iter().find(|other| other.covers(name)) {
+            return Err(IssueError::Mint(format!("name overlap: {wildcard} covers {name}")));
+        }
+    }
+    Ok(names)
+}
+
+impl Inner {
+    fn issue(&self, request: &WorkloadRequest) -> Result<Issued, IssueError> {
+        let csr = CheckedCsr::parse(&request.csr_der)?;
+        self.sign(
+            request.spiffe_id.clone(),
+            &csr,
+            &request.dns_names,
+            SvidSubject::default(),
+            request.ttl_secs,
+        )
+    }
+
+    fn sign(
+        &self,
+        spiffe_id: SpiffeId,
+        csr: &CheckedCsr,
+        dns_names: &[DnsName],
+        subject: SvidSubject,
+        ttl_secs: i64,
+    ) -> Result<Issued, IssueError> {
+        let authority = self.authorities.active().ok_or(IssueError::NoAuthority)?;
+        let now = self.clock.now();
+        let ttl_secs = if ttl_secs > 0 { ttl_secs } else { self.default_ttl_secs };
+        let signed = authority.sign_x509_svid(&SvidRequest {
+            spiffe_id,
+            spki_der: csr.spki_der(),
+            subject,
+            dns_names,
+            validity: Validity { not_before: now - BACKDATE_SECS, not_after: now + ttl_secs },
+            serial: self.entropy.serial(),
+        })?;
+        Ok(Issued {
+            spiffe_id: signed.spiffe_id,
+            chain: signed.chain,
+            serial: signed.serial.to_string(),
+            validity: signed.validity,
+        })
+    }
+}

@@ -1,0 +1,240 @@
+//! The server: certificate authority and registration store of one trust domain.
+//!
+//! Stations, in the order a request passes them: `api` (gate, services), `entries` and `attestation` (one operation each),
+//! `directory` (state in memory, made durable by the store), `issuer` and `authorities` (signing), `subscriptions` (who is
+//! told). Reading the configuration and printing are left to the command line. Start at [`Server::start`].
+
+mod api;
+mod attestation;
+mod authorities;
+pub mod config;
+mod context;
+mod copy;
+mod directory;
+mod entries;
+#[cfg(test)]
+mod fixtures;
+mod issuer;
+mod maintenance;
+mod subscriptions;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use spindle_keys::{DiskKeys, KeyManager, MemoryKeys};
+use spindle_runtime::{Shutdown, TaskEnd, TaskSet};
+use spindle_spiffe_core::{Clock, Entropy};
+use spindle_store::{Store, StoreConfig};
+use spindle_transport::{ServerTls, TlsListener, UnixClients, UnixListener, UnixSocketConfig, grpc_server};
+use tracing::info;
+
+pub use authorities::AuthoritiesError;
+pub use config::{KeySettings, ServerConfig, StoreSettings};
+pub use copy::{CopyStoreError, copy_store};
+pub use directory::DirectoryError;
+pub use spindle_ca::CaSubject;
+pub use spindle_keys::KeyType;
+pub use spindle_store::StoreKind;
+
+use authorities::{Authorities, AuthoritySettings};
+use context::Context;
+use directory::Directory;
+use issuer::Issuer;
+use subscriptions::Subscriptions;
+
+/// How long calls at hand may take to end at a shutdown; SPIRE's ten seconds.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Mode of the admin socket: the server's user and group.
+const ADMIN_SOCKET_MODE: u32 = 0o770;
+
+/// Mode of the admin socket's directory when it has to be made.
+const ADMIN_SOCKET_PARENT_MODE: u32 = 0o750;
+
+/// Why a server does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The store cannot be opened.
+    #[error("cannot open the store")]
+    Open(#[from] spindle_store::OpenError),
+    /// What the store holds cannot be loaded.
+    #[error("cannot load what the store holds")]
+    Directory(#[from] DirectoryError),
+    /// The key manager cannot be opened.
+    #[error("cannot open the key manager")]
+    Keys(#[from] spindle_keys::KeyError),
+    /// No authority.
+    #[error("cannot bring up the X.509 authority")]
+    Authorities(#[from] AuthoritiesError),
+    /// The admin socket is taken, or not allowed.
+    #[error("cannot listen on the admin socket")]
+    AdminSocket(#[from] spindle_transport::unix::UnixBindError),
+    /// The TLS port is taken, or not allowed.
+    #[error("cannot listen on {address}")]
+    Port {
+        /// The address as configured.
+        address: SocketAddr,
+        /// What the kernel answered.
+        source: std::io::Error,
+    },
+    /// A task ended that must not.
+    #[error("{0}")]
+    Task(TaskEnd),
+}
+
+/// Starts servers.
+pub struct Server;
+
+/// A server that serves. Dropping it does not stop it; the shutdown handle does.
+pub struct RunningServer {
+    addr: SocketAddr,
+    socket_path: PathBuf,
+    tasks: TaskSet,
+    shutdown: Shutdown,
+    directory: Directory,
+}
+
+impl Server {
+    /// Opens the store, brings up an authority, binds both listeners and serves. Returns once callers can connect.
+    ///
+    /// # Errors
+    /// When any of these steps fails; nothing is left running then.
+    pub async fn start(
+        config: ServerConfig,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        shutdown: Shutdown,
+    ) -> Result<RunningServer, ServerError> {
+        let keys = open_keys(&config.keys)?;
+        let directory = open_directory(&config, entropy.as_ref())?;
+        let subscriptions = Subscriptions::of(&directory);
+        let settings = AuthoritySettings {
+            trust_domain: config.trust_domain.clone(),
+            key_type: config.ca_key_type,
+            ca_ttl_secs: config.ca_ttl_secs,
+            subject: config.ca_subject.clone(),
+            server_svid_ttl_secs: config.default_x509_svid_ttl_secs,
+        };
+        let authorities = Arc::new(Authorities::new(
+            settings,
+            directory.clone(),
+            subscriptions.clone(),
+            keys,
+            clock.clone(),
+            entropy.clone(),
+        ));
+        authorities.start().await?;
+        let issuer = Issuer::new(
+            config.trust_domain.clone(),
+            authorities.clone(),
+            clock.clone(),
+            entropy.clone(),
+            config.default_x509_svid_ttl_secs,
+        );
+        let context = Arc::new(Context {
+            trust_domain: config.trust_domain.clone(),
+            directory: directory.clone(),
+            subscriptions,
+            authorities: authorities.clone(),
+            issuer,
+            started_at: clock.now(),
+            clock: clock.clone(),
+            entropy,
+            agent_ttl_secs: config.agent_ttl_secs,
+            shutdown: shutdown.clone(),
+        });
+        let mut tasks = TaskSet::new();
+        let addr = serve_tls(&config, &context, clock, &shutdown, &mut tasks).await?;
+        let socket_path = serve_admin(&config, &context, &shutdown, &mut tasks)?;
+        tasks.spawn_infallible("X.509 authorities", authorities.run(shutdown.clone()));
+        tasks.spawn_infallible("maintenance", maintenance::run(context, shutdown.clone()));
+        info!(address = %addr, network = "tcp", "Starting Server APIs");
+        info!(address = %socket_path.display(), network = "unix", "Starting Server APIs");
+        Ok(RunningServer { addr, socket_path, tasks, shutdown, directory })
+    }
+}
+
+impl RunningServer {
+    /// Address of the TLS listener, with the real port.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Path of the admin socket.
+    pub fn socket_path(&self) -> &Path {
+        &self.socket_path
+    }
+
+    /// Serves until the shutdown begins or a task fails, then ends everything in order and closes the store.
+    ///
+    /// # Errors
+    /// When a task failed.
+    pub async fn wait(self) -> Result<(), ServerError> {
+        let failed = self.tasks.run(&self.shutdown, GRACE).await;
+        self.directory.close();
+        match failed {
+            Some(end) => Err(ServerError::Task(end)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn open_keys(settings: &KeySettings) -> Result<Arc<dyn KeyManager>, ServerError> {
+    Ok(match settings {
+        KeySettings::Disk(path) => Arc::new(DiskKeys::open(path)?),
+        KeySettings::Memory => Arc::new(MemoryKeys::new()),
+    })
+}
+
+fn open_directory(config: &ServerConfig, entropy: &dyn Entropy) -> Result<Directory, ServerError> {
+    let mut history = [0; 16];
+    entropy.fill(&mut history);
+    let store =
+        Store::open(&StoreConfig { kind: config.store.kind, dir: config.store.directory.clone(), history })?;
+    Ok(Directory::open(store, &config.trust_domain)?)
+}
+
+async fn serve_tls(
+    config: &ServerConfig,
+    context: &Arc<Context>,
+    clock: Arc<dyn Clock>,
+    shutdown: &Shutdown,
+    tasks: &mut TaskSet,
+) -> Result<SocketAddr, ServerError> {
+    let address = SocketAddr::new(config.bind_address, config.bind_port);
+    let tls =
+        ServerTls { identity: context.authorities.identity(), bundles: context.authorities.bundles(), clock };
+    let listener =
+        TlsListener::bind(address, tls).await.map_err(|source| ServerError::Port { address, source })?;
+    let bound = listener.local_addr();
+    let server =
+        grpc_server().layer(api::gate(context, config.admin_ids.clone())).add_routes(api::routes(context));
+    let stop = shutdown.clone();
+    tasks.spawn("TLS listener", async move {
+        server.serve_with_incoming_shutdown(listener.incoming(), async move { stop.begun().await }).await
+    });
+    Ok(bound)
+}
+
+fn serve_admin(
+    config: &ServerConfig,
+    context: &Arc<Context>,
+    shutdown: &Shutdown,
+    tasks: &mut TaskSet,
+) -> Result<PathBuf, ServerError> {
+    let listener = UnixListener::bind(&UnixSocketConfig {
+        path: config.socket_path.clone(),
+        mode: ADMIN_SOCKET_MODE,
+        parent_mode: ADMIN_SOCKET_PARENT_MODE,
+        clients: UnixClients::Tools,
+    })?;
+    let path = listener.path().to_owned();
+    let server = grpc_server().layer(api::gate(context, Vec::new())).add_routes(api::routes(context));
+    let stop = shutdown.clone();
+    tasks.spawn("admin socket", async move {
+        server.serve_with_incoming_shutdown(listener.incoming(), async move { stop.begun().await }).await
+    });
+    Ok(path)
+}

@@ -1,0 +1,126 @@
+//! Housekeeping on a timer: ended entries and stale join tokens go. Nothing that users wait for happens here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spindle_runtime::Shutdown;
+use spindle_spiffe_core::{ErrorChain, Timestamp};
+use spindle_store::Transaction;
+use tracing::{info, warn};
+
+use crate::context::Context;
+use crate::directory::{CommitError, View, join_token_key};
+use crate::entries;
+
+/// SPIRE prunes entries every five minutes.
+const INTERVAL: Duration = Duration::from_secs(300);
+
+/// Runs until the shutdown begins.
+pub(crate) async fn run(context: Arc<Context>, shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => prune(&context, context.clock.now()).await,
+            () = shutdown.begun() => return,
+        }
+    }
+}
+
+/// Removes everything that has ended before `now`.
+pub(crate) async fn prune(context: &Context, now: Timestamp) {
+    let view = context.directory.view();
+    let ended: Vec<_> = view.entries_after(0).filter(|row| row.entry.is_expired(now)).cloned().collect();
+    for row in ended {
+        // Looked at anew each time: the one before may have been similar.
+        let deletion = entries::deletion(&context.directory.view(), &row, Transaction::new());
+        match context.directory.commit(deletion).await {
+            Ok(_) => {
+                info!(entry_id = %row.entry.id, spiffe_id = %row.entry.spiffe_id, "entry has ended and is deleted");
+            }
+            // It was changed a moment ago; the next round looks again.
+            Err(CommitError::Conflict(_)) => {}
+            Err(error) => return warn!(error = %ErrorChain(&error), "cannot delete an ended entry"),
+        }
+    }
+    for token in stale_tokens(&view, now) {
+        let removal = Transaction::new().delete(join_token_key(&token));
+        if let Err(error) = context.directory.commit(removal).await {
+            return warn!(error = %ErrorChain(&error), "cannot delete an expired join token");
+        }
+    }
+}
+
+fn stale_tokens(view: &View, now: Timestamp) -> Vec<Arc<str>> {
+    view.join_tokens().filter(|(_, ends)| *ends < now).map(|(token, _)| token).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use spindle_proto::spire::api::types;
+    use spindle_testkit::{ManualClock, NOW};
+
+    use super::*;
+    use crate::attestation::create_join_token;
+    use crate::fixtures::{context, create, entry, id};
+
+    fn ids(context: &Context) -> Vec<String> {
+        let mut ids: Vec<_> =
+            context.directory.view().entries_after(0).map(|row| row.entry.id.to_string()).collect();
+        ids.sort();
+        ids
+    }
+
+    #[tokio::test]
+    async fn entries_go_in_the_second_they_end_and_others_stay() {
+        let clock = ManualClock::default();
+        let context = context(&clock).await;
+        for (name, expires_at) in [("never", 0), ("soon", 100), ("later", 101)] {
+            let expires_at = if expires_at == 0 { 0 } else { NOW.unix_secs() + expires_at };
+            let path = format!("/{name}");
+            let wire = types::Entry { id: name.into(), expires_at, ..entry(&id("/node"), &path, &["a:1"]) };
+            create(&context.directory, wire).await;
+        }
+        prune(&context, NOW + 99).await;
+        assert_eq!(ids(&context), ["later", "never", "soon"]);
+        prune(&context, NOW + 100).await;
+        assert_eq!(ids(&context), ["later", "never"]);
+        prune(&context, NOW + 1_000_000).await;
+        assert_eq!(ids(&context), ["never"]);
+    }
+
+    #[tokio::test]
+    async fn what_an_ended_entry_held_is_free_again() {
+        let clock = ManualClock::default();
+        let context = context(&clock).await;
+        let wire = types::Entry { expires_at: NOW.unix_secs(), ..entry(&id("/node"), "/web", &["a:1"]) };
+        create(&context.directory, wire.clone()).await;
+        prune(&context, NOW).await;
+        create(&context.directory, wire).await;
+    }
+
+    #[tokio::test]
+    async fn join_tokens_go_once_they_are_over() {
+        let clock = ManualClock::default();
+        let context = context(&clock).await;
+        create_join_token(&context, "short".into(), 10, None).await.unwrap();
+        create_join_token(&context, "long".into(), 11, None).await.unwrap();
+        let tokens = || {
+            let view = context.directory.view();
+            ["short", "long"].map(|token| view.join_token(token).is_some())
+        };
+        prune(&context, NOW + 10).await;
+        assert_eq!(tokens(), [true, true], "a token works in its last second");
+        prune(&context, NOW + 11).await;
+        assert_eq!(tokens(), [false, true]);
+    }
+
+    #[tokio::test]
+    async fn a_store_that_fails_leaves_everything_for_the_next_round() {
+        let clock = ManualClock::default();
+        let context = context(&clock).await;
+        let wire = types::Entry { expires_at: NOW.unix_secs(), ..entry(&id("/node"), "/web", &["a:1"]) };
+        create(&context.directory, wire).await;
+        context.directory.close();
+        prune(&context, NOW + 1).await;
+        assert_eq!(ids(&context).len(), 1);
+    }
+}

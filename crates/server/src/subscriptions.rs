@@ -1,0 +1,291 @@
+//! Who is connected and what they have not been told yet.
+//!
+//! A change is routed only to the agents it concerns: upwards from each touched entry to the agents above it. Each
+//! subscription holds one merged set of news, never a queue, so a slow reader costs no memory and gets one delta.
+//! Routing runs on the store's owner thread and touches no entry set; the stream task computes the delta.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use spindle_spiffe_core::{EntryId, Selectors, SpiffeId};
+use tokio::sync::Notify;
+
+use crate::directory::{Ancestor, Ancestors, Directory, EntryRow, Touched, View, moves_others};
+
+/// Beyond so many changed entries a subscription compares its whole set instead of listing them.
+const NEWS_ENTRIES_MAX: usize = 10_000;
+
+/// What an agent has not been told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// Entries that may have changed for it.
+    pub(crate) entries: BTreeSet<EntryId>,
+    /// Its whole set has to be compared.
+    pub(crate) everything: bool,
+    /// A bundle changed.
+    pub(crate) bundles: bool,
+    /// Its own row changed: ban, eviction, renewal.
+    pub(crate) standing: bool,
+}
+
+/// One connected agent.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) agent: SpiffeId,
+    selectors: Selectors,
+    news: Mutex<News>,
+    wake: Notify,
+    acknowledged: AtomicU64,
+}
+
+/// All connected agents. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Subscriptions(Arc<Mutex<HashMap<u64, Arc<Subscription>>>>);
+
+/// Removes its subscription when dropped.
+pub(crate) struct Subscribed {
+    all: Subscriptions,
+    number: u64,
+    pub(crate) subscription: Arc<Subscription>,
+}
+
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
+impl Subscriptions {
+    /// An empty set that hears of every change of `directory`.
+    pub(crate) fn of(directory: &Directory) -> Self {
+        let subscriptions = Self::default();
+        let router = subscriptions.clone();
+        directory.listen(Box::new(move |view, touched| router.route(view, touched)));
+        subscriptions
+    }
+
+    /// Registers a stream of `agent`, who showed `selectors` when it attested.
+    pub(crate) fn add(&self, agent: SpiffeId, selectors: Selectors) -> Subscribed {
+        let subscription = Arc::new(Subscription {
+            agent,
+            selectors,
+            news: Mutex::default(),
+            wake: Notify::new(),
+            acknowledged: AtomicU64::new(0),
+        });
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert(number, subscription.clone());
+        Subscribed { all: self.clone(), number, subscription }
+    }
+
+    /// How many streams are open.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether every connected agent has acknowledged `revision` or a later one.
+    pub(crate) fn all_have(&self, revision: u64) -> bool {
+        self.lock().values().all(|one| one.acknowledged.load(Ordering::Acquire) >= revision)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Subscription>>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn route(&self, view: &View, touched: &Touched) {
+        let connected = self.lock();
+        if connected.is_empty() {
+            return;
+        }
+        for (old, new) in &touched.entries {
+            for row in old.iter().chain(new) {
+                route_entry(&connected, view, row);
+            }
+        }
+        for one in connected.values() {
+            let standing = touched.agents.iter().find(|agent| agent.spiffe_id == one.agent);
+            if let Some(agent) = standing {
+                one.tell(|news| {
+                    news.standing = true;
+                    news.everything |= agent.moved;
+                });
+            }
+            if !touched.bundles.is_empty() {
+                one.tell(|news| news.bundles = true);
+            }
+        }
+    }
+}
+
+fn route_entry(connected: &HashMap<u64, Arc<Subscription>>, view: &View, row: &Arc<EntryRow>) {
+    let everything = moves_others(view, &row.entry);
+    let tell = |one: &Subscription| {
+        one.tell(|news| {
+            news.everything |= everything;
+            news.entries.insert(row.entry.id.clone());
+        });
+    };
+    if row.entry.parent_id == *view.server_id() {
+        connected
+            .values()
+            .filter(|one| row.entry.selectors.is_subset_of(&one.selectors))
+            .for_each(|one| tell(one));
+        return;
+    }
+    for ancestor in Ancestors::of(view, &row.entry) {
+        let concerned = |one: &&Arc<Subscription>| match &ancestor {
+            Ancestor::Parent(id) => one.agent == *id,
+            Ancestor::Alias(selectors) => selectors.is_subset_of(&one.selectors),
+        };
+        connected.values().filter(concerned).for_each(|one| tell(one));
+    }
+}
+
+impl Subscription {
+    fn tell(&self, add: impl FnOnce(&mut News)) {
+        let mut news = self.news.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        add(&mut news);
+        if news.entries.len() > NEWS_ENTRIES_MAX {
+            news.entries.clear();
+            news.everything = true;
+        }
+        drop(news);
+        self.wake.notify_one();
+    }
+
+    /// Waits until there is news and takes all of it. Cancel-safe: news is taken only when it is returned.
+    pub(crate) async fn news(&self) -> News {
+        loop {
+            {
+                let mut news = self.news.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if *news != News::default() {
+                    return std::mem::take(&mut news);
+                }
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// The agent has applied everything up to `revision`.
+    pub(crate) fn acknowledge(&self, revision: u64) {
+        self.acknowledged.fetch_max(revision, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use spindle_proto::spire::api::types;
+
+    use super::*;
+    use crate::entries;
+    use crate::fixtures::{agent, create, directory, entry, foreign_bundle, id, selectors, trust_domain};
+
+    async fn put(directory: &Directory, name: &str, parent: &str, path: &str, selectors: &[&str]) {
+        create(directory, types::Entry { id: name.into(), ..entry(&id(parent), path, selectors) }).await;
+    }
+
+    /// What there is to tell now; none when there is nothing.
+    fn taken(subscribed: &Subscribed) -> Option<News> {
+        subscribed.subscription.news().now_or_never()
+    }
+
+    /// News of these entries alone.
+    fn of(names: &[&str]) -> Option<News> {
+        let entries = names.iter().map(|name| name.parse().unwrap()).collect();
+        Some(News { entries, ..News::default() })
+    }
+
+    #[tokio::test]
+    async fn what_happens_before_a_reader_looks_is_one_piece_of_news() {
+        let directory = directory();
+        let subscriptions = Subscriptions::of(&directory);
+        let one = subscriptions.add(id("/spire/agent/x/1"), selectors(&[]));
+        assert_eq!(taken(&one), None);
+        put(&directory, "a", "/spire/agent/x/1", "/a", &["s:1"]).await;
+        put(&directory, "b", "/spire/agent/x/1", "/b", &["s:1"]).await;
+        entries::delete(&directory, &"a".parse().unwrap()).await.unwrap();
+        assert_eq!(taken(&one), of(&["a", "b"]));
+        assert_eq!(taken(&one), None, "news is told once");
+    }
+
+    #[tokio::test]
+    async fn only_those_above_an_entry_are_told() {
+        let directory = directory();
+        put(&directory, "parent", "/spire/agent/x/1", "/parent", &["s:1"]).await;
+        put(&directory, "alias", "/spire/server", "/group", &["n:a"]).await;
+        let subscriptions = Subscriptions::of(&directory);
+        let one = subscriptions.add(id("/spire/agent/x/1"), selectors(&["n:b"]));
+        let grouped = subscriptions.add(id("/spire/agent/x/2"), selectors(&["n:a", "n:b"]));
+        put(&directory, "nested", "/parent", "/nested", &["s:1"]).await;
+        assert_eq!((taken(&one), taken(&grouped)), (of(&["nested"]), None));
+        put(&directory, "shared", "/group", "/shared", &["s:1"]).await;
+        assert_eq!((taken(&one), taken(&grouped)), (None, of(&["shared"])));
+        put(&directory, "orphan", "/nobody", "/orphan", &["s:1"]).await;
+        assert_eq!((taken(&one), taken(&grouped)), (None, None));
+    }
+
+    #[tokio::test]
+    async fn a_change_that_moves_others_has_the_whole_set_compared() {
+        let directory = directory();
+        put(&directory, "child", "/parent", "/child", &["s:1"]).await;
+        let subscriptions = Subscriptions::of(&directory);
+        let one = subscriptions.add(id("/spire/agent/x/1"), selectors(&["n:a"]));
+        put(&directory, "parent", "/spire/agent/x/1", "/parent", &["s:1"]).await;
+        assert!(taken(&one).is_some_and(|news| news.everything));
+        put(&directory, "alias", "/spire/server", "/parent", &["n:a"]).await;
+        assert!(taken(&one).is_some_and(|news| news.everything));
+        put(&directory, "other-alias", "/spire/server", "/parent", &["n:other"]).await;
+        assert_eq!(taken(&one), None, "an alias of other nodes");
+    }
+
+    #[tokio::test]
+    async fn an_agents_own_row_and_every_bundle_are_news() {
+        let directory = directory();
+        let subscriptions = Subscriptions::of(&directory);
+        let one = subscriptions.add(id("/spire/agent/x/1"), selectors(&[]));
+        agent(&directory, "/spire/agent/x/2", &[]).await;
+        assert_eq!(taken(&one), None);
+        agent(&directory, "/spire/agent/x/1", &[]).await;
+        assert_eq!(taken(&one), Some(News { standing: true, everything: true, ..News::default() }));
+        agent(&directory, "/spire/agent/x/1", &[]).await;
+        assert_eq!(taken(&one), Some(News { standing: true, ..News::default() }), "its set is the same");
+        foreign_bundle(&directory, "other.example", 1).await;
+        assert_eq!(taken(&one), Some(News { bundles: true, ..News::default() }));
+    }
+
+    #[tokio::test]
+    async fn too_much_to_list_becomes_a_comparison_of_the_whole_set() {
+        let directory = directory();
+        let subscriptions = Subscriptions::of(&directory);
+        let one = subscriptions.add(id("/spire/agent/x/1"), selectors(&[]));
+        let (directory, trust_domain) = (&directory, &trust_domain());
+        let wanted = (0..=NEWS_ENTRIES_MAX).map(|n| {
+            let wire = entry(&id("/spire/agent/x/1"), &format!("/w{n}"), &["s:1"]);
+            let draft = spindle_proto::convert::entry_from_proto(&wire, || format!("e{n}").parse().unwrap());
+            entries::create(directory, trust_domain, draft.unwrap())
+        });
+        futures_util::future::join_all(wanted.collect::<Vec<_>>()).await;
+        assert_eq!(taken(&one), Some(News { everything: true, ..News::default() }));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_is_forgotten() {
+        let directory = directory();
+        let subscriptions = Subscriptions::of(&directory);
+        let one = subscriptions.add(id("/spire/agent/x/1"), selectors(&[]));
+        let two = subscriptions.add(id("/spire/agent/x/1"), selectors(&[]));
+        assert_eq!(subscriptions.len(), 2);
+        one.subscription.acknowledge(5);
+        assert!(!subscriptions.all_have(5));
+        drop(two);
+        assert!(subscriptions.all_have(5) && !subscriptions.all_have(6));
+        one.subscription.acknowledge(3);
+        assert!(subscriptions.all_have(5), "an acknowledgement is not taken back");
+        drop(one);
+        assert!(subscriptions.all_have(u64::MAX) && subscriptions.len() == 0, "nobody is waited for");
+    }
+}

@@ -1,0 +1,18 @@
+//! A real server, called with the generated clients over its admin socket and over TLS.
+//!
+//! Each file is one service. Nothing sleeps: a test waits for an answer, for a message of a stream, or moves the clock.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod agent_admin;
+mod agent_attest;
+mod authority;
+mod authorization;
+mod entry_change;
+mod entry_create;
+mod entry_list;
+mod entry_sync;
+mod follow;
+mod following;
+mod support;
+mod svid;
