@@ -1,0 +1,221 @@
+//! Puts the agent together and keeps it running: socket, identities, node identity, sync.
+//!
+//! The socket is bound before anything else, so that a wrong path is known at once and early callers wait instead of
+//! failing. Start at [`Agent::start`].
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use spindle_attest::{UnixAttestor, WorkloadAttestor};
+use spindle_keys::{DiskKeys, KeyManager, MemoryKeys};
+use spindle_runtime::{Shutdown, TaskSet};
+use spindle_spiffe_core::{Clock, Entropy, X509Bundle};
+use spindle_transport::{ExpectedServer, LiveIdentity, TlsDialer, Trust};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use crate::cache::Cache;
+use crate::callers::Callers;
+use crate::config::{AgentConfig, KeyStorage};
+use crate::error::AgentError;
+use crate::identities::{self, Identities};
+use crate::node_identity::{self, NodeIdentity, StateFile};
+use crate::server::ServerLink;
+use crate::sync::{self, Sync};
+use crate::trust::OwnTrust;
+use crate::workload_api::{Socket, WorkloadApi};
+
+/// How long open streams may take to end when the agent stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Updates that may wait for the cache: each is applied before the next is asked for.
+const UPDATES_WAITING: usize = 1;
+
+/// Starts agents.
+pub struct Agent;
+
+/// An agent at work. It stops when its shutdown begins, or by itself on an error.
+pub struct RunningAgent {
+    socket_path: PathBuf,
+    ready: watch::Receiver<bool>,
+    tasks: TaskSet,
+    shutdown: Shutdown,
+    failure: Arc<OnceLock<AgentError>>,
+}
+
+impl Agent {
+    /// Binds the socket, opens keys and state, and starts all tasks. Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the socket, the keys or the state cannot be opened. What fails later ends [`RunningAgent::wait`].
+    pub fn start(
+        config: AgentConfig,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        shutdown: Shutdown,
+    ) -> Result<RunningAgent, AgentError> {
+        let config = Arc::new(config);
+        let socket = Socket::bind(&config.socket_path)?;
+        let socket_path = socket.path();
+        let file = StateFile::open(&config.data_dir, config.trust_domain.clone())?;
+        let keys = open_keys(&config.keys)?;
+        let cache = Arc::new(Cache::new(config.trust_domain.clone()));
+        let ready = cache.synced();
+        let failure = Arc::new(OnceLock::new());
+        let mut tasks = TaskSet::new();
+
+        let callers = Callers::new(attestors(&config));
+        let api = WorkloadApi::new(
+            cache.clone(),
+            callers,
+            config.allow_unauthenticated_verifiers,
+            shutdown.clone(),
+        );
+        tasks.spawn("Workload API", socket.serve(api, ready.clone(), shutdown.clone()));
+        info!(socket = %socket_path.display(), "the Workload API socket is open");
+
+        let own_tasks = Tasks { config, clock, entropy, cache, keys, file, shutdown: shutdown.clone() };
+        own_tasks.spawn(&mut tasks, failure.clone());
+        Ok(RunningAgent { socket_path, ready, tasks, shutdown, failure })
+    }
+}
+
+impl RunningAgent {
+    /// The Workload API's socket.
+    pub fn socket_path(&self) -> &Path {
+        &self.socket_path
+    }
+
+    /// True once the first sync is complete and workloads are served.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
+    }
+
+    /// Waits until the agent has stopped. Its shutdown has begun when this returns.
+    ///
+    /// # Errors
+    /// Why it stopped, unless it was told to.
+    pub async fn wait(self) -> Result<(), AgentError> {
+        let Self { tasks, shutdown, failure, .. } = self;
+        let ended = tasks.run(&shutdown, GRACE).await;
+        if let Some(error) = Arc::into_inner(failure).and_then(OnceLock::into_inner) {
+            return Err(error);
+        }
+        match ended {
+            None => Ok(()),
+            Some(end) => Err(AgentError::TaskEnded { task: end.name, why: end.to_string() }),
+        }
+    }
+}
+
+/// What the tasks behind the socket are made of.
+struct Tasks {
+    config: Arc<AgentConfig>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    cache: Arc<Cache>,
+    keys: Arc<dyn KeyManager>,
+    file: StateFile,
+    shutdown: Shutdown,
+}
+
+impl Tasks {
+    fn spawn(self, tasks: &mut TaskSet, failure: Arc<OnceLock<AgentError>>) {
+        let Self { config, clock, entropy, cache, keys, file, shutdown } = self;
+        let trust = OwnTrust::new(X509Bundle::empty(config.trust_domain.clone()));
+        let identity = LiveIdentity::new();
+        let dialer = TlsDialer::new(
+            &config.server_address,
+            config.server_port,
+            Trust::Bundles(trust.live()),
+            ExpectedServer::Id(config.trust_domain.server_id()),
+            clock.clone(),
+        );
+        let (link, standing) = ServerLink::new(dialer.with_identity(identity.clone()));
+        let (updates, received) = mpsc::channel(UPDATES_WAITING);
+        let (established, is_established) = oneshot::channel();
+
+        let identities = Identities::new(identities::Parts {
+            cache,
+            signer: Arc::new(link.clone()),
+            updates: received,
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            key_type: config.workload_key_type,
+        });
+        tasks.spawn_infallible("identities", identities.run(shutdown.clone()));
+
+        let sync = Sync::new(sync::Parts {
+            trust_domain: config.trust_domain.clone(),
+            link: link.clone(),
+            trust: trust.clone(),
+            updates,
+            entropy: entropy.clone(),
+            poll_interval: config.sync_interval,
+        });
+        let sync_shutdown = shutdown.clone();
+        tasks.spawn_infallible("sync", async move {
+            // Without an identity there is nothing to sync with; its task says why, and ends the agent.
+            if is_established.await.is_ok() {
+                sync.run(sync_shutdown).await;
+            } else {
+                sync_shutdown.begun().await;
+            }
+        });
+
+        let parts =
+            node_identity::Parts { config, keys, file, identity, trust, link, standing, clock, entropy };
+        tasks.spawn("node identity", async move {
+            let kept = keep_identity(parts, established);
+            // Cancel-safe: what the server gave is on disk before it is used.
+            let outcome = tokio::select! {
+                outcome = kept => outcome,
+                () = shutdown.begun() => Ok(()),
+            };
+            match outcome {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    let text = std::io::Error::other(error.to_string());
+                    let _ = failure.set(error);
+                    Err(text)
+                }
+            }
+        });
+    }
+}
+
+async fn keep_identity(
+    parts: node_identity::Parts,
+    established: oneshot::Sender<()>,
+) -> Result<(), AgentError> {
+    let node = NodeIdentity::establish(parts).await?;
+    let _ = established.send(());
+    node.run().await
+}
+
+fn open_keys(storage: &KeyStorage) -> Result<Arc<dyn KeyManager>, AgentError> {
+    match storage {
+        KeyStorage::Memory => {
+            warn!("the agent's keys are kept in memory: a restart needs a new join token");
+            Ok(Arc::new(MemoryKeys::new()))
+        }
+        KeyStorage::Disk { directory } => {
+            let keys = DiskKeys::open(directory.join("keys.json"))?;
+            if let Some(mode) = keys.exposed_mode() {
+                warn!(path = %keys.path().display(), mode = format!("{mode:o}"), "others may read the agent's keys");
+            }
+            Ok(Arc::new(keys))
+        }
+    }
+}
+
+fn attestors(config: &AgentConfig) -> Vec<Box<dyn WorkloadAttestor>> {
+    let unix = config
+        .unix_attestor
+        .map(|settings| Box::new(UnixAttestor::new(settings)) as Box<dyn WorkloadAttestor>);
+    if unix.is_none() {
+        warn!("no workload attestor is configured: no process can be recognised");
+    }
+    unix.into_iter().collect()
+}

@@ -1,0 +1,212 @@
+//! What the agent serves from: one immutable snapshot behind an atomic pointer, and a live view per set of selectors.
+//!
+//! One writer publishes changes; each is applied as a whole. A stream wakes only when its own view changes, and streams
+//! with equal views share one encoded answer. How SVIDs are come by is the business of `identities`. Start at
+//! [`Cache::publish`] and [`Cache::subscribe`].
+
+mod encode;
+mod near_miss;
+mod snapshot;
+mod view;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use arc_swap::ArcSwap;
+use spindle_spiffe_core::{EntryId, Selectors, TrustDomain, X509Bundle};
+use tokio::sync::{Notify, watch};
+
+pub(crate) use near_miss::near_misses;
+pub(crate) use snapshot::Snapshot;
+pub(crate) use view::{Content, HeldSvid, Identity, Unready, View};
+
+use view::Fingerprint;
+
+/// Views without a stream are kept up to this number, so that callers that come and go need no new matching.
+const IDLE_VIEWS_MAX: usize = 256;
+
+/// One change to what the agent knows, applied as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    /// Identities added or replaced.
+    pub(crate) put: Vec<Identity>,
+    /// Entries that are gone.
+    pub(crate) removed: Vec<EntryId>,
+    /// The own trust domain's new bundle.
+    pub(crate) own_bundle: Option<X509Bundle>,
+    /// Foreign bundles added or replaced.
+    pub(crate) federated: Vec<X509Bundle>,
+    /// Foreign bundles that are gone.
+    pub(crate) removed_federated: Vec<TrustDomain>,
+    /// The first sync is complete with this change.
+    pub(crate) synced: bool,
+}
+
+/// The agent's shared state. One writer, any number of readers.
+pub(crate) struct Cache {
+    snapshot: ArcSwap<Snapshot>,
+    views: Mutex<Views>,
+    synced: watch::Sender<bool>,
+    numbers: AtomicU64,
+    demanded: Notify,
+}
+
+#[derive(Default)]
+struct Views {
+    by_selectors: HashMap<Selectors, watch::Sender<View>>,
+    contents: HashMap<Fingerprint, Weak<Content>>,
+    /// Entries signed only on demand that a workload now matches.
+    demanded: BTreeSet<EntryId>,
+}
+
+impl Cache {
+    /// A cache that knows nothing yet.
+    pub(crate) fn new(trust_domain: TrustDomain) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(Snapshot::empty(trust_domain)),
+            views: Mutex::default(),
+            synced: watch::Sender::new(false),
+            numbers: AtomicU64::new(1),
+            demanded: Notify::new(),
+        }
+    }
+
+    /// The state of this moment.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// A number that no other SVID or bundle of this process has.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the first sync is complete: before that, "no entry" would be a guess.
+    pub(crate) fn synced(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+
+    /// A live view for a workload that shows `selectors`, current when this returns.
+    pub(crate) fn subscribe(&self, selectors: &Selectors) -> watch::Receiver<View> {
+        let mut views = self.lock();
+        if let Some(sender) = views.by_selectors.get(selectors) {
+            return sender.subscribe();
+        }
+        if views.by_selectors.len() >= IDLE_VIEWS_MAX {
+            views.by_selectors.retain(|_, sender| sender.receiver_count() > 0);
+        }
+        let view = views.shared(View::compute(&self.snapshot(), selectors));
+        if views.note_demand(&view) {
+            self.demanded.notify_one();
+        }
+        let (sender, receiver) = watch::channel(view);
+        views.by_selectors.insert(selectors.clone(), sender);
+        receiver
+    }
+
+    /// Waits until workloads match entries that are signed only on demand, and takes those entries' ids. Cancel-safe.
+    pub(crate) async fn demand(&self) -> BTreeSet<EntryId> {
+        loop {
+            let ids = std::mem::take(&mut self.lock().demanded);
+            if !ids.is_empty() {
+                return ids;
+            }
+            self.demanded.notified().await;
+        }
+    }
+
+    /// Applies `change` and tells the streams whose view it alters. Only the one writer calls this.
+    pub(crate) fn publish(&self, change: Change) {
+        let mut views = self.lock();
+        let before = self.snapshot();
+        let mut after = Snapshot::clone(&before);
+        let bundles_changed = self.apply_bundles(&mut after, &change);
+        let mut touched: Vec<Arc<Identity>> = Vec::new();
+        for id in &change.removed {
+            touched.extend(after.remove(id));
+        }
+        for identity in change.put {
+            touched.extend(before.identity(&identity.entry.id).cloned());
+            let identity = Arc::new(identity);
+            touched.push(identity.clone());
+            after.put(identity);
+        }
+        let after = Arc::new(after);
+        self.snapshot.store(after.clone());
+        if change.synced {
+            self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+        }
+        if views.refresh(&after, &touched, bundles_changed) {
+            self.demanded.notify_one();
+        }
+    }
+
+    fn apply_bundles(&self, snapshot: &mut Snapshot, change: &Change) -> bool {
+        let mut changed = false;
+        if let Some(bundle) = &change.own_bundle {
+            changed |= snapshot.set_own_bundle(self.next_number(), bundle.clone());
+        }
+        for bundle in &change.federated {
+            changed |= snapshot.set_federated(self.next_number(), bundle.clone());
+        }
+        for name in &change.removed_federated {
+            changed |= snapshot.remove_federated(name);
+        }
+        changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Views> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Views {
+    /// Recomputes the views that a change can concern. True when entries became demanded.
+    fn refresh(&mut self, snapshot: &Snapshot, touched: &[Arc<Identity>], everyone: bool) -> bool {
+        let concerned: Vec<Selectors> = self
+            .by_selectors
+            .keys()
+            .filter(|shown| everyone || touched.iter().any(|one| one.entry.selectors.is_subset_of(shown)))
+            .cloned()
+            .collect();
+        let mut demanded = false;
+        for selectors in concerned {
+            let view = self.shared(View::compute(snapshot, &selectors));
+            demanded |= self.note_demand(&view);
+            if let Some(sender) = self.by_selectors.get(&selectors) {
+                sender.send_if_modified(|old| {
+                    let differs = !old.is_same_as(&view);
+                    if differs {
+                        *old = view;
+                    }
+                    differs
+                });
+            }
+        }
+        self.contents.retain(|_, content| content.strong_count() > 0);
+        demanded
+    }
+
+    /// The view with its content replaced by an equal one that is already in use.
+    fn shared(&mut self, mut view: View) -> View {
+        let fingerprint = view.content.fingerprint();
+        match self.contents.get(&fingerprint).and_then(Weak::upgrade) {
+            Some(content) => view.content = content,
+            None => {
+                self.contents.insert(fingerprint, Arc::downgrade(&view.content));
+            }
+        }
+        view
+    }
+
+    fn note_demand(&mut self, view: &View) -> bool {
+        let waiting = view.unready.iter().filter(|(_, _, why)| *why == Unready::OnDemand);
+        let before = self.demanded.len();
+        self.demanded.extend(waiting.map(|(id, _, _)| id.clone()));
+        self.demanded.len() > before
+    }
+}
+
+#[cfg(test)]
+mod tests;

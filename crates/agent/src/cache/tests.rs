@@ -1,0 +1,232 @@
+use proptest::prelude::*;
+use prost::Message;
+use spindle_proto::workload;
+use spindle_spiffe_core::Hint;
+
+use super::*;
+use crate::fixtures::{Authority, entry, selectors, signing, trust_domain};
+
+fn put(identities: Vec<Identity>) -> Change {
+    Change { put: identities, ..Change::default() }
+}
+
+fn ids(view: &View) -> Vec<String> {
+    view.content.identities.iter().map(|one| one.entry.id.to_string()).collect()
+}
+
+/// A cache with the authority's bundle in it.
+fn cache() -> (Cache, Authority) {
+    let (cache, authority) = (Cache::new(trust_domain()), Authority::new(&trust_domain()));
+    cache.publish(Change { own_bundle: Some(authority.bundle.clone()), synced: true, ..Change::default() });
+    (cache, authority)
+}
+
+#[test]
+fn only_entries_whose_selectors_are_all_shown_match() {
+    let (cache, ca) = cache();
+    cache.publish(put(vec![
+        ca.identity(&cache, entry("one", &["unix:uid:1"])),
+        ca.identity(&cache, entry("both", &["unix:uid:1", "unix:gid:1"])),
+        ca.identity(&cache, entry("other", &["unix:uid:2"])),
+    ]));
+    let mut view = cache.subscribe(&selectors(&["unix:uid:1", "unix:user:a"]));
+    assert_eq!(ids(&view.borrow_and_update()), ["one"]);
+}
+
+#[test]
+fn the_oldest_entry_comes_first_and_ids_break_ties() {
+    let (cache, ca) = cache();
+    let mut young = entry("a", &["unix:uid:1"]);
+    young.created_at = young.created_at + 1;
+    cache.publish(put(vec![
+        ca.identity(&cache, young),
+        ca.identity(&cache, entry("c", &["unix:uid:1"])),
+        ca.identity(&cache, entry("b", &["unix:uid:1"])),
+    ]));
+    assert_eq!(ids(&cache.subscribe(&selectors(&["unix:uid:1"])).borrow()), ["b", "c", "a"]);
+}
+
+#[test]
+fn a_stream_is_woken_only_by_a_change_of_its_own_view() {
+    let (cache, ca) = cache();
+    let mut mine = cache.subscribe(&selectors(&["unix:uid:1"]));
+    mine.mark_unchanged();
+    cache.publish(put(vec![ca.identity(&cache, entry("other", &["unix:uid:2"]))]));
+    assert!(!mine.has_changed().unwrap());
+    cache.publish(put(vec![ca.identity(&cache, entry("mine", &["unix:uid:1"]))]));
+    assert!(mine.has_changed().unwrap());
+}
+
+#[test]
+fn a_bundle_that_is_the_same_wakes_nobody_and_a_new_one_everybody() {
+    let (cache, ca) = cache();
+    let mut mine = cache.subscribe(&selectors(&["unix:uid:1"]));
+    mine.mark_unchanged();
+    cache.publish(Change { own_bundle: Some(ca.bundle.clone()), ..Change::default() });
+    assert!(!mine.has_changed().unwrap());
+    let next = Authority::new(&trust_domain()).bundle;
+    cache.publish(Change { own_bundle: Some(next), ..Change::default() });
+    assert!(mine.has_changed().unwrap());
+}
+
+#[test]
+fn different_selectors_with_the_same_matches_share_one_encoded_answer() {
+    let (cache, ca) = cache();
+    cache.publish(put(vec![ca.identity(&cache, entry("one", &["unix:uid:1"]))]));
+    let (a, b) = (
+        cache.subscribe(&selectors(&["unix:uid:1", "unix:path:/a"])),
+        cache.subscribe(&selectors(&["unix:uid:1", "unix:path:/b"])),
+    );
+    assert!(Arc::ptr_eq(&a.borrow().content, &b.borrow().content));
+    assert_eq!(a.borrow().content.x509_svids().as_ptr(), b.borrow().content.x509_svids().as_ptr());
+}
+
+#[test]
+fn an_entry_that_is_not_signed_yet_does_not_hold_back_the_others() {
+    let (cache, ca) = cache();
+    cache.publish(put(vec![
+        ca.identity(&cache, entry("ready", &["unix:uid:1"])),
+        signing(entry("late", &["unix:uid:1"])),
+    ]));
+    let view = cache.subscribe(&selectors(&["unix:uid:1"])).borrow().clone();
+    assert_eq!(ids(&view), ["ready"]);
+    assert!(view.is_signing());
+}
+
+#[test]
+fn a_removed_entry_leaves_the_view() {
+    let (cache, ca) = cache();
+    cache.publish(put(vec![ca.identity(&cache, entry("one", &["unix:uid:1"]))]));
+    let mut view = cache.subscribe(&selectors(&["unix:uid:1"]));
+    view.mark_unchanged();
+    cache.publish(Change { removed: vec!["one".parse().unwrap()], ..Change::default() });
+    assert!(view.has_changed().unwrap() && ids(&view.borrow()).is_empty());
+}
+
+#[test]
+fn an_entry_whose_selectors_moved_leaves_one_view_and_joins_another() {
+    let (cache, ca) = cache();
+    cache.publish(put(vec![ca.identity(&cache, entry("one", &["unix:uid:1"]))]));
+    let (first, second) =
+        (cache.subscribe(&selectors(&["unix:uid:1"])), cache.subscribe(&selectors(&["unix:uid:2"])));
+    cache.publish(put(vec![ca.identity(&cache, entry("one", &["unix:uid:2"]))]));
+    assert_eq!((ids(&first.borrow()).len(), ids(&second.borrow())), (0, vec!["one".to_owned()]));
+}
+
+#[test]
+fn an_entry_for_a_store_is_not_served() {
+    let (cache, ca) = cache();
+    let mut stored = entry("stored", &["unix:uid:1"]);
+    stored.store_svid = true;
+    cache.publish(put(vec![ca.identity(&cache, stored)]));
+    assert!(ids(&cache.subscribe(&selectors(&["unix:uid:1"])).borrow()).is_empty());
+}
+
+#[test]
+fn encoded_answers_read_back_with_the_generated_code() {
+    let (cache, ca) = cache();
+    let foreign = Authority::new(&"partner.example".parse().unwrap()).bundle;
+    let mut one = entry("one", &["unix:uid:1"]);
+    one.hint = "main".parse().unwrap();
+    one.federates_with = vec!["partner.example".parse().unwrap(), "unknown.example".parse().unwrap()];
+    let mut two = entry("two", &["unix:uid:1"]);
+    two.hint = "main".parse().unwrap();
+    cache.publish(Change {
+        put: vec![ca.identity(&cache, one), ca.identity(&cache, two)],
+        federated: vec![foreign.clone()],
+        ..Change::default()
+    });
+    let content = cache.subscribe(&selectors(&["unix:uid:1"])).borrow().content.clone();
+
+    let frame = content.x509_svids();
+    assert_eq!(frame[0], 0);
+    assert_eq!(u32::from_be_bytes(frame[1..5].try_into().unwrap()) as usize, frame.len() - 5);
+    let answer = workload::X509svidResponse::decode(&frame[5..]).unwrap();
+    assert_eq!(answer.svids.len(), 2);
+    let (first, held) = (&answer.svids[0], &content.identities[0].held);
+    assert_eq!(first.spiffe_id, "spiffe://prod.example/one");
+    assert_eq!(first.x509_svid, held.svid.to_der());
+    assert_eq!(first.x509_svid_key[..], held.key_pkcs8[..]);
+    assert_eq!(first.bundle, ca.bundle.to_der());
+    assert_eq!((first.hint.as_str(), answer.svids[1].hint.as_str()), ("main", ""));
+    assert_eq!(answer.federated_bundles.len(), 1);
+    assert_eq!(answer.federated_bundles["spiffe://partner.example"], foreign.to_der());
+    assert!(answer.crl.is_empty());
+
+    let bundles = workload::X509BundlesResponse::decode(&content.x509_bundles()[5..]).unwrap();
+    assert_eq!(bundles.bundles.len(), 2);
+    assert_eq!(bundles.bundles["spiffe://prod.example"], ca.bundle.to_der());
+}
+
+#[tokio::test]
+async fn a_match_of_an_on_demand_entry_is_reported_once() {
+    let (cache, _) = cache();
+    let quiet = Identity { entry: Arc::new(entry("quiet", &["unix:uid:1"])), state: Err(Unready::OnDemand) };
+    cache.publish(put(vec![quiet]));
+    let _view = cache.subscribe(&selectors(&["unix:uid:1"]));
+    assert_eq!(cache.demand().await, ["quiet".parse().unwrap()].into());
+    assert!(cache.lock().demanded.is_empty());
+}
+
+#[test]
+fn views_of_callers_that_left_are_dropped_in_the_end() {
+    let (cache, _) = cache();
+    for uid in 0..3 * IDLE_VIEWS_MAX {
+        let _ = cache.subscribe(&selectors(&[&format!("unix:uid:{uid}")]));
+    }
+    assert!(cache.lock().by_selectors.len() <= IDLE_VIEWS_MAX + 1);
+}
+
+fn some_selectors(most: usize) -> impl Strategy<Value = Vec<String>> {
+    proptest::collection::vec(
+        (0..4u8, 0..4u8).prop_map(|(kind, value)| format!("k{kind}:v{value}")),
+        1..=most,
+    )
+}
+
+proptest! {
+    /// Showing more never loses an identity, and the index finds exactly what a plain scan finds.
+    #[test]
+    fn extra_selectors_lose_no_match(
+        entries in proptest::collection::vec(some_selectors(4), 1..12),
+        shown in some_selectors(6),
+        extra in some_selectors(6),
+    ) {
+        let mut snapshot = Snapshot::empty(trust_domain());
+        for (number, needs) in entries.iter().enumerate() {
+            let needs: Vec<&str> = needs.iter().map(String::as_str).collect();
+            snapshot.put(Arc::new(signing(entry(&format!("e{number}"), &needs))));
+        }
+        let matches = |texts: &[String]| {
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let shown = selectors(&texts);
+            let found: BTreeSet<EntryId> =
+                snapshot.matching(&shown).iter().map(|one| one.entry.id.clone()).collect();
+            let scanned: BTreeSet<EntryId> = snapshot
+                .identities()
+                .filter(|one| one.entry.selectors.is_subset_of(&shown))
+                .map(|one| one.entry.id.clone())
+                .collect();
+            assert_eq!(found, scanned);
+            found
+        };
+        let more: Vec<String> = shown.iter().chain(&extra).cloned().collect();
+        prop_assert!(matches(&shown).is_subset(&matches(&more)));
+    }
+
+    /// No two identities of one answer carry the same hint (Workload API 5.2.1).
+    #[test]
+    fn hints_are_unique_in_every_answer(hints in proptest::collection::vec(0..3u8, 1..6)) {
+        let (cache, ca) = cache();
+        let identities = hints.iter().enumerate().map(|(number, hint)| {
+            let mut one = entry(&format!("e{number}"), &["unix:uid:1"]);
+            one.hint = if *hint == 0 { Hint::default() } else { format!("h{hint}").parse().unwrap() };
+            ca.identity(&cache, one)
+        }).collect();
+        cache.publish(put(identities));
+        let view = cache.subscribe(&selectors(&["unix:uid:1"])).borrow().clone();
+        let shown: Vec<&str> = view.content.identities.iter().map(|one| one.hint.as_str()).filter(|hint| !hint.is_empty()).collect();
+        let distinct: BTreeSet<&str> = shown.iter().copied().collect();
+        prop_assert_eq!((shown.len(), view.content.identities.len()), (distinct.len(), hints.len()));
+    }
+}

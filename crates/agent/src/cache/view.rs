@@ -1,0 +1,222 @@
+//! What one set of selectors may see: the identities that match, in order, and the trust bundles that go with them.
+//!
+//! Pure. A [`View`] is immutable and shared by all streams with the same selectors. Its [`Content`] is what a workload
+//! is told; two views with the same content share it, and with it the encoded answers, which are built once.
+//! Start at [`View::compute`].
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use spindle_spiffe_core::{
+    EntryId, Hint, RegistrationEntry, Selectors, SpiffeId, Timestamp, X509Bundle, X509Svid,
+};
+use zeroize::Zeroizing;
+
+use super::encode;
+use super::snapshot::Snapshot;
+
+/// An X509-SVID with its private key. The key is wiped when the last view lets go of it.
+pub(crate) struct HeldSvid {
+    /// Unique in the life of the process: names this SVID in fingerprints.
+    pub(crate) number: u64,
+    /// The certificate chain.
+    pub(crate) svid: X509Svid,
+    /// The private key as PKCS#8 in DER.
+    pub(crate) key_pkcs8: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for HeldSvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HeldSvid({}, serial {})", self.svid.spiffe_id(), self.svid.serial())
+    }
+}
+
+/// Why an entry has no SVID to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unready {
+    /// It is about to be signed, or being signed: worth a short wait.
+    Signing,
+    /// It is signed once a workload that matches asks (`disable_x509_svid_prefetch`).
+    OnDemand,
+    /// Signing failed or the SVID ran out; it is tried again later.
+    Failed(Arc<str>),
+}
+
+impl fmt::Display for Unready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signing => f.write_str("it is being signed"),
+            Self::OnDemand => f.write_str("it waits to be asked for"),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+/// One entry and the SVID it has, if any.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// The registration.
+    pub(crate) entry: Arc<RegistrationEntry>,
+    /// The SVID, or why there is none.
+    pub(crate) state: Result<Arc<HeldSvid>, Unready>,
+}
+
+/// An identity as a workload is shown it.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    /// The registration.
+    pub(crate) entry: Arc<RegistrationEntry>,
+    /// Its SVID.
+    pub(crate) held: Arc<HeldSvid>,
+    /// The hint after duplicates were cleared (Workload API 5.2.1).
+    pub(crate) hint: Hint,
+}
+
+/// A trust bundle under a number that changes with its content.
+#[derive(Clone, Debug)]
+pub(crate) struct NumberedBundle {
+    /// Unique in the life of the process.
+    pub(crate) number: u64,
+    /// The bundle.
+    pub(crate) bundle: X509Bundle,
+}
+
+/// What makes two contents the same message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Fingerprint {
+    shown: Vec<(u64, Hint)>,
+    bundles: Vec<u64>,
+}
+
+/// Everything a workload is told, with the encoded answers.
+pub(crate) struct Content {
+    /// Matching identities that have an SVID, the default one first.
+    pub(crate) identities: Vec<Shown>,
+    /// The agent's own trust domain.
+    pub(crate) own: NumberedBundle,
+    /// Foreign trust domains that the shown identities federate with, by name.
+    pub(crate) federated: Vec<NumberedBundle>,
+    x509_svids: OnceLock<Bytes>,
+    x509_bundles: OnceLock<Bytes>,
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Content").field("identities", &self.identities).finish_non_exhaustive()
+    }
+}
+
+/// Content, and the matching entries that are not part of it.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// What a workload is told.
+    pub(crate) content: Arc<Content>,
+    /// Matching entries without an SVID, for the operator and for short waits.
+    pub(crate) unready: Arc<[(EntryId, SpiffeId, Unready)]>,
+}
+
+impl Content {
+    /// The framed answer to FetchX509SVID; built on first use. Wiped on drop, for it holds private keys.
+    pub(crate) fn x509_svids(&self) -> Bytes {
+        self.x509_svids.get_or_init(|| encode::x509_svids(self)).clone()
+    }
+
+    /// The framed answer to FetchX509Bundles; built on first use.
+    pub(crate) fn x509_bundles(&self) -> Bytes {
+        self.x509_bundles.get_or_init(|| encode::x509_bundles(self)).clone()
+    }
+
+    /// What distinguishes this content from another.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint {
+            shown: self.identities.iter().map(|one| (one.held.number, one.hint.clone())).collect(),
+            bundles: std::iter::once(&self.own).chain(&self.federated).map(|one| one.number).collect(),
+        }
+    }
+}
+
+impl View {
+    /// The view of `snapshot` for a workload that shows `selectors`: every entry whose selectors are all among them,
+    /// oldest first, entries of one second by their id. The first is the default identity (Workload API 8).
+    pub(crate) fn compute(snapshot: &Snapshot, selectors: &Selectors) -> Self {
+        let mut matching = snapshot.matching(selectors);
+        matching.sort_unstable_by(|a, b| order(&a.entry).cmp(&order(&b.entry)));
+        let mut unready = Vec::new();
+        let mut shown = Vec::new();
+        for identity in matching {
+            match &identity.state {
+                Ok(held) => shown.push((identity.entry.clone(), held.clone())),
+                Err(why) => {
+                    unready.push((identity.entry.id.clone(), identity.entry.spiffe_id.clone(), why.clone()));
+                }
+            }
+        }
+        Self { content: Arc::new(content(snapshot, shown)), unready: unready.into() }
+    }
+
+    /// Whether a stream would notice no difference.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        self.unready == other.unready && self.content.fingerprint() == other.content.fingerprint()
+    }
+
+    /// Whether a matching entry's SVID can be expected in a moment.
+    pub(crate) fn is_signing(&self) -> bool {
+        self.unready.iter().any(|(_, _, why)| matches!(why, Unready::Signing | Unready::OnDemand))
+    }
+}
+
+/// The documented order of identities in an answer.
+fn order(entry: &RegistrationEntry) -> (Timestamp, &EntryId) {
+    (entry.created_at, &entry.id)
+}
+
+fn content(snapshot: &Snapshot, shown: Vec<(Arc<RegistrationEntry>, Arc<HeldSvid>)>) -> Content {
+    let hints = unique_hints(shown.iter().map(|(entry, _)| &entry.hint));
+    let identities: Vec<Shown> =
+        shown.into_iter().zip(hints).map(|((entry, held), hint)| Shown { entry, held, hint }).collect();
+    let mut names: Vec<_> = identities.iter().flat_map(|one| &one.entry.federates_with).collect();
+    names.sort_unstable();
+    names.dedup();
+    let federated = names.into_iter().filter_map(|name| snapshot.federated(name)).cloned().collect();
+    Content {
+        identities,
+        own: snapshot.own_bundle().clone(),
+        federated,
+        x509_svids: OnceLock::new(),
+        x509_bundles: OnceLock::new(),
+    }
+}
+
+/// Keeps the first of each hint and clears its repeats: no identity is lost, and no hint is ambiguous.
+fn unique_hints<'a>(hints: impl Iterator<Item = &'a Hint>) -> Vec<Hint> {
+    let mut kept: Vec<Hint> = Vec::new();
+    for hint in hints {
+        let repeated = !hint.is_empty() && kept.contains(hint);
+        kept.push(if repeated { Hint::default() } else { hint.clone() });
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hints(texts: &[&str]) -> Vec<String> {
+        let parsed: Vec<Hint> = texts.iter().map(|text| text.parse().expect("short hint")).collect();
+        unique_hints(parsed.iter()).iter().map(|hint| hint.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_repeated_hint_is_cleared_and_the_oldest_keeps_it() {
+        assert_eq!(
+            hints(&["internal", "internal", "external", "internal"]),
+            ["internal", "", "external", ""]
+        );
+    }
+
+    #[test]
+    fn empty_hints_are_no_repeats() {
+        assert_eq!(hints(&["", "", "a"]), ["", "", "a"]);
+    }
+}

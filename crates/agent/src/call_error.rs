@@ -1,0 +1,105 @@
+//! What a failed call to the server means for the agent: try again, attest again, or give up.
+
+use std::fmt;
+use std::sync::Arc;
+
+use spindle_proto::refusal::{permission_denied_details_of, reason_of};
+use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
+use spindle_spiffe_core::{ErrorChain, Reason};
+use spindle_transport::DialError;
+use tonic::{Code, Status};
+
+/// Why a call to the server brought nothing.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// The server, or the way to it, answered with a status.
+    Status(Box<Status>),
+    /// There is no connection, and this is why.
+    Dial(Arc<DialError>),
+    /// The server's answer makes no sense.
+    Answer(String),
+    /// The agent could not even ask.
+    Local(String),
+}
+
+impl CallError {
+    pub(crate) fn answer(what: impl Into<String>) -> Self {
+        Self::Answer(what.into())
+    }
+
+    pub(crate) fn local(error: &dyn std::error::Error) -> Self {
+        Self::Local(error.to_string())
+    }
+
+    /// The status's code, if there is one.
+    pub(crate) fn code(&self) -> Option<Code> {
+        match self {
+            Self::Status(status) => Some(status.code()),
+            _ => None,
+        }
+    }
+
+    /// Whether the server could not be reached, or is not ready.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.reason() == Reason::Unreachable,
+            _ => self.code() == Some(Code::Unavailable),
+        }
+    }
+
+    /// What the server says about the agent's standing.
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        match self {
+            Self::Status(status) => permission_denied_details_of(status),
+            _ => None,
+        }
+    }
+
+    /// The stable code for logs.
+    pub(crate) fn reason_code(&self) -> String {
+        let known = match self {
+            Self::Status(status) => reason_of(status),
+            Self::Dial(error) => Some(error.reason().code().into()),
+            _ => None,
+        };
+        known.unwrap_or_else(|| match self {
+            Self::Status(status) if status.code() == Code::Unavailable => Reason::Unreachable.code().into(),
+            Self::Status(status) => format!("{:?}", status.code()).to_lowercase(),
+            Self::Dial(_) => Reason::Unreachable.code().into(),
+            Self::Answer(_) => "bad_answer".into(),
+            Self::Local(_) => "local_failure".into(),
+        })
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => {
+                f.write_str(status.message())?;
+                // A broken connection says why only in its sources.
+                match std::error::Error::source(&**status) {
+                    Some(cause) => write!(f, ": {}", ErrorChain(cause)),
+                    None => Ok(()),
+                }
+            }
+            Self::Dial(error) => ErrorChain(&**error).fmt(f),
+            Self::Answer(what) => write!(f, "the server's answer makes no sense: {what}"),
+            Self::Local(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+impl From<DialError> for CallError {
+    fn from(error: DialError) -> Self {
+        Self::Dial(Arc::new(error))
+    }
+}

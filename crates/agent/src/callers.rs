@@ -1,0 +1,198 @@
+//! Who is calling: pins the process behind a connection and has it attested, on a bounded number of blocking threads.
+//!
+//! Before each later push the process is looked at again; when it has changed it is attested anew, and what it gets is
+//! decided by what it shows then. Start at [`Callers::attest`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spindle_attest::{
+    AttestError, AttestedCaller, Caller, CallerError, ProcRoot, SocketPeer, WorkloadAttestor, attest_all,
+};
+use spindle_spiffe_core::Reason;
+use spindle_transport::LocalPeer;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// How long an attestation may take, its turn in the queue included. A program on a dead network drive hangs for ever.
+const ATTEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Threads that look at processes, per processor: the work is short and mostly in the kernel.
+const THREADS_PER_PROCESSOR: usize = 4;
+
+/// Why a caller cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallerFault {
+    /// The process is gone, or no attestor could tell anything.
+    #[error(transparent)]
+    Attest(#[from] AttestError),
+    /// The process is gone, or cannot be looked at.
+    #[error(transparent)]
+    Caller(#[from] CallerError),
+    /// Too many callers at once, or a look at the process hangs.
+    #[error("the calling process was not attested within {} s", ATTEST_TIMEOUT.as_secs())]
+    TooSlow,
+    /// A bug of ours.
+    #[error("the attestation broke: {0}")]
+    Broke(String),
+}
+
+impl CallerFault {
+    /// The code to show.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::Attest(error) => error.reason(),
+            Self::Caller(error) => error.reason(),
+            Self::TooSlow => Reason::Overloaded,
+            Self::Broke(_) => Reason::AttestationFailed,
+        }
+    }
+}
+
+/// What a fresh look at a known caller brought.
+#[derive(Debug)]
+pub(crate) enum Look {
+    /// It is what it was.
+    Same,
+    /// It has changed and was attested anew.
+    Changed(Arc<AttestedCaller>),
+}
+
+/// Attests callers. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Callers {
+    attestors: Arc<[Box<dyn WorkloadAttestor>]>,
+    threads: Arc<Semaphore>,
+}
+
+impl Callers {
+    /// Attests with the given attestors.
+    pub(crate) fn new(attestors: Vec<Box<dyn WorkloadAttestor>>) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            attestors: attestors.into(),
+            threads: Arc::new(Semaphore::new(processors * THREADS_PER_PROCESSOR)),
+        }
+    }
+
+    /// What the process behind `peer` shows.
+    pub(crate) async fn attest(&self, peer: &LocalPeer) -> Result<Arc<AttestedCaller>, CallerFault> {
+        let (attestors, peer) = (self.attestors.clone(), socket_peer(peer));
+        self.on_thread(move || attest(&attestors, peer)).await
+    }
+
+    /// Looks again at a caller that was attested before.
+    pub(crate) async fn look_again(
+        &self,
+        peer: &LocalPeer,
+        known: &Arc<AttestedCaller>,
+    ) -> Result<Look, CallerFault> {
+        let (attestors, peer, known) = (self.attestors.clone(), socket_peer(peer), known.clone());
+        self.on_thread(move || match known.recheck() {
+            Ok(()) => Ok(Look::Same),
+            Err(CallerError::Changed { .. }) => Ok(Look::Changed(attest(&attestors, peer)?)),
+            Err(error) => Err(error.into()),
+        })
+        .await
+    }
+
+    /// A thread that hangs keeps its permit, so that hanging threads cannot pile up.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, CallerFault> + Send + 'static,
+    ) -> Result<T, CallerFault> {
+        let done = async {
+            let permit = self.threads.clone().acquire_owned().await;
+            let work = move || {
+                let _permit = permit;
+                work()
+            };
+            tokio::task::spawn_blocking(work)
+                .await
+                .unwrap_or_else(|error| Err(CallerFault::Broke(error.to_string())))
+        };
+        timeout(ATTEST_TIMEOUT, done).await.unwrap_or(Err(CallerFault::TooSlow))
+    }
+}
+
+fn attest(
+    attestors: &[Box<dyn WorkloadAttestor>],
+    peer: SocketPeer,
+) -> Result<Arc<AttestedCaller>, CallerFault> {
+    let caller = Arc::new(Caller::open(&ProcRoot::default(), peer)?);
+    let attested = attest_all(attestors, caller)?;
+    for failure in attested.failures() {
+        tracing::warn!(pid = attested.caller().pid(), attestor = failure.attestor, error = %failure.error,
+            "a workload attestor failed; its selectors are missing");
+    }
+    Ok(Arc::new(attested))
+}
+
+fn socket_peer(peer: &LocalPeer) -> SocketPeer {
+    SocketPeer { pid: peer.pid, uid: peer.uid, gid: peer.gid, pidfd: peer.pidfd.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use spindle_attest::{AttestorError, UnixAttestor, UnixConfig};
+    use spindle_spiffe_core::Selector;
+
+    use super::*;
+
+    struct Silent;
+
+    impl WorkloadAttestor for Silent {
+        fn name(&self) -> &'static str {
+            "silent"
+        }
+
+        fn attest(&self, caller: &Caller) -> Result<Vec<Selector>, AttestorError> {
+            Err(AttestorError::Unsteady { pid: caller.pid() })
+        }
+    }
+
+    fn ourselves() -> LocalPeer {
+        let facts = std::fs::metadata("/proc/self").unwrap();
+        let pid = i32::try_from(std::process::id()).unwrap();
+        LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None }
+    }
+
+    fn unix() -> Box<dyn WorkloadAttestor> {
+        Box::new(UnixAttestor::new(UnixConfig::default()))
+    }
+
+    #[tokio::test]
+    async fn a_process_shows_its_user_and_stays_what_it_is() {
+        let callers = Callers::new(vec![unix()]);
+        let attested = callers.attest(&ourselves()).await.unwrap();
+        let uid: Selector = format!("unix:uid:{}", ourselves().uid).parse().unwrap();
+        assert!(attested.selectors().contains(&uid));
+        assert!(matches!(callers.look_again(&ourselves(), &attested).await, Ok(Look::Same)));
+    }
+
+    #[tokio::test]
+    async fn one_failing_attestor_does_not_matter_but_all_do() {
+        assert!(Callers::new(vec![Box::new(Silent), unix()]).attest(&ourselves()).await.is_ok());
+        let fault = Callers::new(vec![Box::new(Silent)]).attest(&ourselves()).await.unwrap_err();
+        assert_eq!(fault.reason(), Reason::AttestationFailed);
+        let fault = Callers::new(vec![]).attest(&ourselves()).await.unwrap_err();
+        assert_eq!(fault.reason(), Reason::AttestationFailed);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_not_there_is_told_as_gone() {
+        let nobody = LocalPeer { pid: i32::MAX, ..ourselves() };
+        let fault = Callers::new(vec![unix()]).attest(&nobody).await.unwrap_err();
+        assert_eq!(fault.reason(), Reason::CallerGone);
+    }
+
+    #[tokio::test]
+    async fn a_thousand_callers_at_once_are_all_attested() {
+        let callers = Callers::new(vec![unix()]);
+        let (all, peer) = (0..1000, ourselves());
+        let attested = futures_util::future::join_all(all.map(|_| callers.attest(&peer))).await;
+        assert!(attested.iter().all(Result::is_ok));
+    }
+}

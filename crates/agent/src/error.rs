@@ -1,0 +1,109 @@
+//! Why an agent cannot start, or cannot go on.
+
+use spindle_keys::KeyError;
+use spindle_spiffe_core::Reason;
+use spindle_transport::UnixBindError;
+
+use crate::bootstrap::BootstrapError;
+use crate::node_identity::StateError;
+
+/// Why an agent ends. Each says what failed; [`AgentError::remedy`] says what to try.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The Workload API's socket cannot be opened.
+    #[error("cannot open the Workload API socket")]
+    Socket(#[from] UnixBindError),
+    /// The agent's keys cannot be opened.
+    #[error("cannot open the agent's keys")]
+    Keys(#[from] KeyError),
+    /// The agent's kept state cannot be read.
+    #[error("cannot read the agent's kept state")]
+    State(#[from] StateError),
+    /// There is no bundle to recognise the server by.
+    #[error("cannot load the trust bundle")]
+    Bootstrap(#[from] BootstrapError),
+    /// The agent has no identity and nothing to get one with.
+    #[error("the agent needs a join token: {why}")]
+    JoinTokenNeeded {
+        /// Why a stored identity does not serve.
+        why: String,
+    },
+    /// The server refuses to let the agent in.
+    #[error("the server at {target} refused the attestation: {why}")]
+    AttestationRefused {
+        /// Host and port.
+        target: String,
+        /// What the server said.
+        why: String,
+        /// The stable code, in snake case.
+        code: String,
+    },
+    /// The server is not the one that is expected, or does not speak our language, and that did not change.
+    #[error("cannot attest to the server at {target}: {why}")]
+    AttestationFailed {
+        /// Host and port.
+        target: String,
+        /// What went wrong last.
+        why: String,
+        /// The stable code, in snake case.
+        code: String,
+    },
+    /// The server does not accept the agent's identity any more, and the agent cannot get a new one by itself.
+    #[error("the server no longer accepts this agent: {}", .reason.code())]
+    StandingLost {
+        /// What the server said.
+        reason: Reason,
+    },
+    /// The agent's own SVID ended before it could be renewed.
+    #[error("the agent's SVID has expired and could not be renewed in time")]
+    SvidExpired,
+    /// A part of the agent ended by itself.
+    #[error("{task} ended: {why}")]
+    TaskEnded {
+        /// Which part.
+        task: &'static str,
+        /// What it said.
+        why: String,
+    },
+}
+
+impl AgentError {
+    /// The stable code of the reason, where there is one.
+    pub fn reason_code(&self) -> Option<&str> {
+        match self {
+            Self::AttestationRefused { code, .. } | Self::AttestationFailed { code, .. } => Some(code),
+            Self::StandingLost { reason } => Some(reason.code()),
+            Self::SvidExpired => Some(Reason::AgentExpired.code()),
+            _ => None,
+        }
+    }
+
+    /// What the operator can try, in one sentence.
+    pub fn remedy(&self) -> &'static str {
+        if let Some(code) = self.reason_code()
+            && let Some(reason) = Reason::ALL.iter().find(|reason| reason.code() == code)
+            && matches!(self, Self::AttestationRefused { .. } | Self::AttestationFailed { .. })
+        {
+            return reason.remedy();
+        }
+        match self {
+            Self::Socket(_) => "stop the other agent, or choose another socket path",
+            Self::Keys(_) | Self::State(_) => "check the data directory: its owner, its mode, and free space",
+            Self::Bootstrap(_) => {
+                "write the server's bundle with `bundle show` and point trust_bundle_path at it"
+            }
+            Self::JoinTokenNeeded { .. } => {
+                "generate one with `token generate` on the server and pass it as join token"
+            }
+            Self::AttestationRefused { .. } => "generate a new token with `token generate`; each works once",
+            Self::AttestationFailed { .. } => {
+                "check the server's address, the trust domain and the trust bundle"
+            }
+            Self::StandingLost { reason: Reason::AgentBanned } => Reason::AgentBanned.remedy(),
+            Self::StandingLost { .. } | Self::SvidExpired => {
+                "generate a new token with `token generate` and start the agent with it"
+            }
+            Self::TaskEnded { .. } => "look at the agent's log",
+        }
+    }
+}

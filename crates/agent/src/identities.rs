@@ -1,0 +1,303 @@
+//! Keeps an SVID for every entry the agent is authorised for: takes updates, has what is due signed, feeds the cache.
+//!
+//! One task owns the plan and is the cache's only writer. A new entry is signed at once; nothing on that way waits for a
+//! timer. One refused entry waits alone, with a reason; when a whole call fails all its entries stay due and the calls
+//! back off. What is due is decided in `plan`, keys and requests are made in `batch`. Start at [`Identities::run`].
+
+mod batch;
+mod plan;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use spindle_keys::KeyType;
+use spindle_renewal::{Backoff, BackoffPolicy, Jitter, Renewal, RenewalPolicy};
+use spindle_runtime::{Shutdown, sleep_until};
+use spindle_spiffe_core::{
+    Bundle, Clock, Entropy, EntryId, RegistrationEntry, Timestamp, TrustDomain, X509Svid,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+use zeroize::Zeroizing;
+
+use crate::cache::{Cache, Change, HeldSvid, Identity, Unready};
+use plan::{Plan, Put, Ticket};
+
+pub(crate) use batch::{Signer, SigningAnswer, SigningRequest};
+
+/// Batches under way at once, so that one slow call does not hold up a new entry.
+const BATCHES_MAX: usize = 4;
+
+/// Requests in one call, SPIRE's bound: about 250 KiB.
+const BATCH_MAX: usize = 500;
+
+/// Pauses between failed calls: the first retry comes fast, because most breaks are short.
+const CALL_BACKOFF: BackoffPolicy = BackoffPolicy {
+    first: Duration::from_millis(100),
+    max: Duration::from_secs(30),
+    growth_percent: 200,
+    jitter_percent: 25,
+};
+
+/// A change of what the agent is authorised for, to be applied as one.
+#[derive(Debug)]
+pub(crate) struct Update {
+    /// Whether this replaces everything, or changes it.
+    pub(crate) snapshot: bool,
+    /// Entries, new or changed.
+    pub(crate) entries: Vec<RegistrationEntry>,
+    /// Entries that are gone. Empty in a snapshot.
+    pub(crate) removed: Vec<EntryId>,
+    /// The own trust domain's bundle, if it may have changed.
+    pub(crate) own_bundle: Option<Bundle>,
+    /// Foreign bundles, new or changed.
+    pub(crate) federated: Vec<Bundle>,
+    /// Foreign bundles that are gone. Empty in a snapshot.
+    pub(crate) removed_federated: Vec<TrustDomain>,
+    /// Told once the cache shows the change.
+    pub(crate) applied: oneshot::Sender<()>,
+}
+
+/// What the task needs from outside.
+pub(crate) struct Parts {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) signer: Arc<dyn Signer>,
+    pub(crate) updates: mpsc::Receiver<Update>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) key_type: KeyType,
+}
+
+/// The task that owns the plan.
+pub(crate) struct Identities {
+    parts: Parts,
+    plan: Plan,
+    under_way: FuturesUnordered<BoxFuture<'static, batch::Outcome>>,
+    batch_max: usize,
+    backoff: Backoff,
+    failed_calls: u32,
+    calls_from: Option<Instant>,
+}
+
+impl Identities {
+    /// A task without entries.
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            plan: Plan::default(),
+            under_way: FuturesUnordered::new(),
+            batch_max: BATCH_MAX,
+            backoff: Backoff::new(CALL_BACKOFF),
+            failed_calls: 0,
+            calls_from: None,
+        }
+    }
+
+    /// Works until the shutdown begins or nobody sends updates any more.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) {
+        let (clock, cache) = (self.parts.clock.clone(), self.parts.cache.clone());
+        loop {
+            self.drop_expired();
+            self.begin_due();
+            let calls_from = self.calls_from.filter(|_| self.plan.has_due(clock.now()));
+            let wake_at = self.next_event();
+            // Every arm is cancel-safe: channels and timers by contract, `demand` takes only what it returns.
+            tokio::select! {
+                () = shutdown.begun() => return,
+                update = self.parts.updates.recv() => match update {
+                    Some(update) => self.apply(update),
+                    None => return,
+                },
+                Some(outcome) = self.under_way.next() => self.on_outcome(outcome),
+                ids = cache.demand() => {
+                    let now = clock.now();
+                    ids.iter().for_each(|id| self.plan.demand(id, now));
+                }
+                () = instant(calls_from) => self.calls_from = None,
+                () = moment(clock.as_ref(), wake_at) => {}
+            }
+        }
+    }
+
+    /// When the plan wants attention next; none while only a batch's end can change anything.
+    fn next_event(&self) -> Option<Timestamp> {
+        let may_call = self.under_way.len() < BATCHES_MAX && self.calls_from.is_none();
+        let due = self.plan.next_due().filter(|_| may_call);
+        let expiry = self.plan.next_expiry().map(|last| last + 1);
+        due.into_iter().chain(expiry).min()
+    }
+
+    fn apply(&mut self, update: Update) {
+        let now = self.parts.clock.now();
+        let mut change = Change { synced: true, removed: update.removed, ..Change::default() };
+        if update.snapshot {
+            let kept: HashSet<&EntryId> = update.entries.iter().map(|entry| &entry.id).collect();
+            change.removed = self.plan.ids().filter(|id| !kept.contains(id)).cloned().collect();
+            let bundles: HashSet<&TrustDomain> =
+                update.federated.iter().map(|bundle| &bundle.trust_domain).collect();
+            let snapshot = self.parts.cache.snapshot();
+            let gone = snapshot.federated_names().filter(|name| !bundles.contains(name));
+            change.removed_federated.extend(gone.cloned());
+        } else {
+            change.removed_federated = update.removed_federated;
+        }
+        for id in &change.removed {
+            self.plan.remove(id);
+        }
+        for entry in update.entries {
+            self.put(entry, now, &mut change);
+        }
+        change.own_bundle = update.own_bundle.map(|bundle| bundle.x509_bundle());
+        change.federated = update.federated.iter().map(Bundle::x509_bundle).collect();
+        debug!(changed = change.put.len(), removed = change.removed.len(), "authorised entries changed");
+        self.parts.cache.publish(change);
+        // News means the server is back: what waited for it need not wait longer.
+        self.calls_from = None;
+        let _ = update.applied.send(());
+    }
+
+    fn put(&mut self, entry: RegistrationEntry, now: Timestamp, change: &mut Change) {
+        if entry.store_svid {
+            self.plan.remove(&entry.id);
+            change.removed.push(entry.id);
+            return;
+        }
+        let entry = Arc::new(entry);
+        let state = match self.plan.put(entry.clone(), now) {
+            Put::Unchanged => return,
+            Put::Changed => {
+                self.parts.cache.snapshot().identity(&entry.id).and_then(|held| held.state.clone().ok())
+            }
+            Put::Fresh => None,
+        };
+        let on_demand = self.plan.is_on_demand(&entry.id);
+        let unready = if on_demand { Unready::OnDemand } else { Unready::Signing };
+        change.put.push(Identity { entry, state: state.ok_or(unready) });
+    }
+
+    fn drop_expired(&mut self) {
+        let ended = self.plan.take_expired(self.parts.clock.now());
+        if ended.is_empty() {
+            return;
+        }
+        warn!(svids = ended.len(), "X509-SVIDs have expired and are withdrawn");
+        let snapshot = self.parts.cache.snapshot();
+        let put = ended.iter().filter_map(|id| snapshot.identity(id)).map(|identity| Identity {
+            entry: identity.entry.clone(),
+            state: Err(Unready::Failed("the SVID has expired".into())),
+        });
+        self.parts.cache.publish(Change { put: put.collect(), ..Change::default() });
+    }
+
+    fn begin_due(&mut self) {
+        let now = self.parts.clock.now();
+        while self.calls_from.is_none() && self.under_way.len() < BATCHES_MAX {
+            let tickets = self.plan.take_due(now, self.batch_max);
+            if tickets.is_empty() {
+                return;
+            }
+            debug!(entries = tickets.len(), "signing");
+            let signed = batch::sign(self.parts.signer.clone(), tickets, self.parts.key_type);
+            self.under_way.push(Box::pin(signed));
+        }
+    }
+
+    fn on_outcome(&mut self, outcome: batch::Outcome) {
+        match outcome {
+            Ok(signed) => {
+                self.backoff.reset();
+                self.failed_calls = 0;
+                self.batch_max = (self.batch_max * 2).min(BATCH_MAX);
+                self.on_answers(signed);
+            }
+            Err((tickets, error)) => {
+                let now = self.parts.clock.now();
+                tickets.iter().for_each(|ticket| self.plan.on_call_failed(ticket, now));
+                if !error.is_unreachable() {
+                    self.batch_max = (tickets.len() / 2).max(1);
+                }
+                self.failed_calls += 1;
+                if self.failed_calls == 1 {
+                    warn!(entries = tickets.len(), %error, reason = error.reason_code(),
+                        "signing failed; X509-SVIDs are tried again");
+                }
+                self.calls_from = Some(Instant::now() + self.backoff.next_pause(self.jitter()));
+            }
+        }
+    }
+
+    fn on_answers(&mut self, answers: Vec<(Ticket, Result<batch::Signed, String>)>) {
+        let now = self.parts.clock.now();
+        let mut put = Vec::new();
+        for (ticket, answer) in answers {
+            let checked = answer.and_then(|signed| match signed.svid.validity().is_over(now) {
+                true => Err("the server answered with an expired certificate".to_owned()),
+                false => Ok(signed),
+            });
+            match checked {
+                Ok(signed) => put.extend(self.on_signed(&ticket, signed)),
+                Err(why) => put.extend(self.on_refused(&ticket, &why, now)),
+            }
+        }
+        if !put.is_empty() {
+            self.parts.cache.publish(Change { put, ..Change::default() });
+        }
+    }
+
+    fn on_signed(&mut self, ticket: &Ticket, signed: batch::Signed) -> Option<Identity> {
+        let validity = signed.svid.validity();
+        let now = self.parts.clock.now();
+        let renewal = Renewal::issued(RenewalPolicy::default(), validity, now, self.jitter());
+        if !self.plan.on_signed(ticket, validity.not_after, renewal.due_at()) {
+            return None;
+        }
+        info!(spiffe_id = %signed.svid.spiffe_id(), entry_id = %ticket.entry.id,
+            serial_num = %signed.svid.serial(), expires_at = %validity.not_after, "X509-SVID received");
+        Some(self.identity(ticket, signed.svid, signed.key_pkcs8))
+    }
+
+    fn identity(&self, ticket: &Ticket, svid: X509Svid, key_pkcs8: Zeroizing<Vec<u8>>) -> Identity {
+        let held = HeldSvid { number: self.parts.cache.next_number(), svid, key_pkcs8 };
+        Identity { entry: ticket.entry.clone(), state: Ok(Arc::new(held)) }
+    }
+
+    /// Drawn once for each SVID or pause.
+    fn jitter(&self) -> Jitter {
+        Jitter::draw(self.parts.entropy.as_ref())
+    }
+
+    /// The entry waits; an SVID it still has serves on, without one the reason is shown.
+    fn on_refused(&mut self, ticket: &Ticket, why: &str, now: Timestamp) -> Option<Identity> {
+        let jitter = self.jitter();
+        let failures = self.plan.on_refused(ticket, now, jitter)?;
+        if failures.is_power_of_two() {
+            warn!(spiffe_id = %ticket.entry.spiffe_id, entry_id = %ticket.entry.id, failures, why,
+                "X509-SVID was refused");
+        }
+        let snapshot = self.parts.cache.snapshot();
+        let held = snapshot.identity(&ticket.entry.id).is_some_and(|identity| identity.state.is_ok());
+        (!held).then(|| Identity { entry: ticket.entry.clone(), state: Err(Unready::Failed(why.into())) })
+    }
+}
+
+async fn instant(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn moment(clock: &dyn Clock, at: Option<Timestamp>) {
+    match at {
+        Some(at) => sleep_until(clock, at).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use spindle_runtime::SystemEntropy;
+use spindle_spiffe_core::Selectors;
+use tokio::sync::{Notify, watch};
+use tonic::Status;
+use x509_parser::prelude::{FromDer, X509CertificationRequest};
+
+use super::*;
+use crate::cache::View;
+use crate::call_error::CallError;
+use crate::fixtures::{Authority, ManualClock, entry, selectors, trust_domain};
+
+/// Signs with a test authority, for the entries it is told to know.
+struct FakeServer {
+    authority: Authority,
+    clock: ManualClock,
+    ttl_secs: i64,
+    refused: Mutex<HashSet<String>>,
+    down: Mutex<bool>,
+    calls: AtomicUsize,
+    largest: AtomicUsize,
+    called: Notify,
+}
+
+impl Signer for FakeServer {
+    fn sign(
+        &self,
+        requests: Vec<SigningRequest>,
+    ) -> BoxFuture<'static, Result<Vec<Result<Vec<Bytes>, String>>, CallError>> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.largest.fetch_max(requests.len(), Ordering::SeqCst);
+        self.called.notify_one();
+        let answer = if *self.down.lock().unwrap() {
+            Err(Status::unavailable("down").into())
+        } else {
+            Ok(requests.iter().map(|request| self.answer(request)).collect())
+        };
+        Box::pin(async { answer })
+    }
+}
+
+impl FakeServer {
+    fn answer(&self, request: &SigningRequest) -> Result<Vec<Bytes>, String> {
+        let id = request.entry_id.as_str();
+        if self.refused.lock().unwrap().contains(id) {
+            return Err("entry not found or not authorized".into());
+        }
+        let (_, csr) = X509CertificationRequest::from_der(&request.csr).unwrap();
+        csr.verify_signature().unwrap();
+        let spki = csr.certification_request_info.subject_pki.raw;
+        let spiffe_id = trust_domain().member(&format!("/{id}")).unwrap();
+        let svid = self.authority.sign(&spiffe_id, spki, self.clock.now(), self.ttl_secs);
+        Ok(vec![svid.to_der().into()])
+    }
+}
+
+struct Rig {
+    cache: Arc<Cache>,
+    server: Arc<FakeServer>,
+    updates: mpsc::Sender<Update>,
+    clock: ManualClock,
+    _task: tokio_util::task::AbortOnDropHandle<()>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the handle ends with the rig")]
+fn rig(ttl_secs: i64) -> Rig {
+    let clock = ManualClock::default();
+    let cache = Arc::new(Cache::new(trust_domain()));
+    let server = Arc::new(FakeServer {
+        authority: Authority::new(&trust_domain()),
+        clock: clock.clone(),
+        ttl_secs,
+        refused: Mutex::default(),
+        down: Mutex::default(),
+        calls: AtomicUsize::new(0),
+        largest: AtomicUsize::new(0),
+        called: Notify::new(),
+    });
+    let (updates, receiver) = mpsc::channel(1);
+    let parts = Parts {
+        cache: cache.clone(),
+        signer: server.clone(),
+        updates: receiver,
+        clock: Arc::new(clock.clone()),
+        entropy: Arc::new(SystemEntropy),
+        key_type: KeyType::EcP256,
+    };
+    let task = tokio::spawn(Identities::new(parts).run(Shutdown::new()));
+    Rig { cache, server, updates, clock, _task: tokio_util::task::AbortOnDropHandle::new(task) }
+}
+
+impl Rig {
+    async fn update(&self, snapshot: bool, entries: Vec<RegistrationEntry>, removed: &[&str]) {
+        let (applied, done) = oneshot::channel();
+        let update = Update {
+            snapshot,
+            entries,
+            removed: removed.iter().map(|id| id.parse().unwrap()).collect(),
+            own_bundle: None,
+            federated: Vec::new(),
+            removed_federated: Vec::new(),
+            applied,
+        };
+        self.updates.send(update).await.unwrap();
+        done.await.unwrap();
+    }
+
+    fn view(&self) -> watch::Receiver<View> {
+        self.cache.subscribe(&everybody())
+    }
+}
+
+fn everybody() -> Selectors {
+    selectors(&["unix:uid:1"])
+}
+
+fn one(id: &str) -> RegistrationEntry {
+    entry(id, &["unix:uid:1"])
+}
+
+async fn until(view: &mut watch::Receiver<View>, holds: impl FnMut(&View) -> bool) -> View {
+    let waited = tokio::time::timeout(Duration::from_secs(120), view.wait_for(holds)).await;
+    waited.expect("the condition comes about").unwrap().clone()
+}
+
+fn serials(view: &View) -> Vec<String> {
+    view.content.identities.iter().map(|one| one.held.svid.serial().to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_new_entry_gets_an_svid_with_its_own_key() {
+    let rig = rig(600);
+    let mut view = rig.view();
+    rig.update(true, vec![one("a"), one("b")], &[]).await;
+    let seen = until(&mut view, |view| view.content.identities.len() == 2).await;
+    let keys: HashSet<Vec<u8>> =
+        seen.content.identities.iter().map(|one| one.held.key_pkcs8.to_vec()).collect();
+    assert_eq!(keys.len(), 2);
+}
+
+#[tokio::test]
+async fn the_update_is_shown_before_it_is_acknowledged() {
+    let rig = rig(600);
+    *rig.server.down.lock().unwrap() = true;
+    rig.update(true, vec![one("a")], &[]).await;
+    assert!(*rig.cache.synced().borrow());
+    assert!(rig.cache.snapshot().identity(&"a".parse().unwrap()).is_some());
+}
+
+#[tokio::test]
+async fn a_removed_entry_is_withdrawn_with_the_update() {
+    let rig = rig(600);
+    let mut view = rig.view();
+    rig.update(true, vec![one("a"), one("b")], &[]).await;
+    until(&mut view, |view| view.content.identities.len() == 2).await;
+    rig.update(false, vec![], &["a"]).await;
+    assert_eq!(rig.view().borrow().content.identities.len(), 1);
+}
+
+#[tokio::test]
+async fn a_snapshot_removes_what_it_does_not_name_and_keeps_the_svids_of_the_rest() {
+    let rig = rig(600);
+    let mut view = rig.view();
+    rig.update(true, vec![one("a"), one("b")], &[]).await;
+    let before = until(&mut view, |view| view.content.identities.len() == 2).await;
+    rig.update(true, vec![one("b")], &[]).await;
+    assert_eq!(serials(&rig.view().borrow()), serials(&before)[1..]);
+}
+
+#[tokio::test]
+async fn a_refused_entry_keeps_none_of_the_others() {
+    let rig = rig(600);
+    rig.server.refused.lock().unwrap().insert("bad".into());
+    let mut view = rig.view();
+    rig.update(true, vec![one("bad"), one("good")], &[]).await;
+    let seen = until(&mut view, |view| view.content.identities.len() == 1 && !view.is_signing()).await;
+    assert!(matches!(&seen.unready[0].2, Unready::Failed(why) if why.contains("not authorized")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_away_is_asked_again_and_all_entries_are_signed() {
+    let rig = rig(600);
+    *rig.server.down.lock().unwrap() = true;
+    let mut view = rig.view();
+    rig.update(true, vec![one("a"), one("b")], &[]).await;
+    while rig.server.calls.load(Ordering::SeqCst) < 3 {
+        rig.server.called.notified().await;
+    }
+    assert!(view.borrow_and_update().is_signing());
+    *rig.server.down.lock().unwrap() = false;
+    until(&mut view, |view| view.content.identities.len() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_svid_is_replaced_by_one_with_another_key_at_about_half_its_life() {
+    let rig = rig(590);
+    let mut view = rig.view();
+    rig.update(true, vec![one("a")], &[]).await;
+    let before = until(&mut view, |view| view.content.identities.len() == 1).await;
+    let lifetime = 600;
+    rig.clock.advance(lifetime / 2 - 10 - lifetime / 20 - 1);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(rig.server.calls.load(Ordering::SeqCst), 1, "too early");
+    rig.clock.advance(lifetime / 10 + 2);
+    let after = until(&mut view, |view| serials(view) != serials(&before)).await;
+    assert_ne!(
+        before.content.identities[0].held.key_pkcs8[..],
+        after.content.identities[0].held.key_pkcs8[..]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_svid_that_cannot_be_renewed_serves_to_its_end_and_is_then_withdrawn() {
+    let rig = rig(50);
+    let mut view = rig.view();
+    rig.update(true, vec![one("a")], &[]).await;
+    until(&mut view, |view| view.content.identities.len() == 1).await;
+    *rig.server.down.lock().unwrap() = true;
+    rig.clock.advance(50);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(view.borrow_and_update().content.identities.len(), 1);
+    rig.clock.advance(1);
+    let seen = until(&mut view, |view| view.content.identities.is_empty()).await;
+    assert!(matches!(&seen.unready[0].2, Unready::Failed(why) if why.contains("expired")));
+    *rig.server.down.lock().unwrap() = false;
+    until(&mut view, |view| view.content.identities.len() == 1).await;
+}
+
+#[tokio::test]
+async fn many_entries_are_signed_in_bounded_batches() {
+    let rig = rig(600);
+    let mut view = rig.view();
+    let entries = (0..BATCH_MAX + 1).map(|number| one(&format!("e{number}"))).collect();
+    rig.update(true, entries, &[]).await;
+    until(&mut view, |view| view.content.identities.len() == BATCH_MAX + 1).await;
+    assert_eq!(rig.server.calls.load(Ordering::SeqCst), 2);
+    assert_eq!(rig.server.largest.load(Ordering::SeqCst), BATCH_MAX);
+}
+
+#[tokio::test]
+async fn an_entry_without_prefetch_is_signed_when_a_workload_asks() {
+    let rig = rig(600);
+    let mut quiet = one("quiet");
+    quiet.disable_x509_svid_prefetch = true;
+    rig.update(true, vec![quiet], &[]).await;
+    assert_eq!(rig.server.calls.load(Ordering::SeqCst), 0);
+    until(&mut rig.view(), |view| view.content.identities.len() == 1).await;
+}

@@ -1,0 +1,27 @@
+//! The agent of one node: proves the node to the server, recognises local processes, streams their X509-SVIDs to them.
+//!
+//! A change at the server reaches an open stream without any timer in between: `sync` takes it, `identities` has it
+//! signed, `cache` shows it to the streams it concerns. It leaves out configuration files and flags (`spindle-cli`) and
+//! talks to the server through `spindle-proto` only. Start at [`Agent::start`].
+
+mod agent;
+pub mod bootstrap;
+mod cache;
+mod call_error;
+mod callers;
+pub mod config;
+mod error;
+#[cfg(test)]
+mod fixtures;
+mod identities;
+mod node_identity;
+mod server;
+mod sync;
+mod trust;
+mod workload_api;
+
+pub use agent::{Agent, RunningAgent};
+pub use config::{AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage};
+pub use error::AgentError;
+pub use node_identity::StateError;
+pub use spindle_attest::UnixConfig;

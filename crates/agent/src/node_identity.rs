@@ -1,0 +1,337 @@
+//! The agent's own identity: found from an earlier run or attested, renewed at half of its life, kept on disk.
+//!
+//! A server that is away is waited for; a server that refuses is final, unless the agent may attest again. One task owns
+//! all of it. Start at [`NodeIdentity::establish`], then [`NodeIdentity::run`].
+
+mod enroll;
+mod state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spindle_keys::{Key, KeyManager};
+use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
+use spindle_renewal::{Backoff, BackoffPolicy, Jitter, Renewal, RenewalPolicy, Step};
+use spindle_runtime::sleep_until;
+use spindle_spiffe_core::{Clock, Entropy, ErrorChain, Reason, X509Svid};
+use spindle_transport::{ExpectedServer, LiveIdentity, TlsDialer, Trust};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+use tracing::{error, info, warn};
+
+use crate::bootstrap;
+use crate::call_error::CallError;
+use crate::config::{AgentConfig, JoinToken};
+use crate::error::AgentError;
+use crate::server::ServerLink;
+use crate::trust::OwnTrust;
+use enroll::Enrolled;
+use state::State;
+
+pub(crate) use enroll::own_bundle;
+pub use state::StateError;
+pub(crate) use state::StateFile;
+
+/// How long a server may answer wrongly, as an untrusted one does, before a first attestation gives up: SPIRE's bound.
+/// One that cannot be reached is waited for without end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Pauses between attestations.
+const ATTEST_BACKOFF: BackoffPolicy = BackoffPolicy {
+    first: Duration::from_millis(250),
+    max: Duration::from_secs(30),
+    growth_percent: 200,
+    jitter_percent: 25,
+};
+
+/// What the task needs from outside.
+pub(crate) struct Parts {
+    pub(crate) config: Arc<AgentConfig>,
+    pub(crate) keys: Arc<dyn KeyManager>,
+    pub(crate) file: StateFile,
+    pub(crate) identity: LiveIdentity,
+    pub(crate) trust: OwnTrust,
+    pub(crate) link: ServerLink,
+    pub(crate) standing: mpsc::Receiver<Standing>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+}
+
+/// An agent that has an identity.
+pub(crate) struct NodeIdentity {
+    parts: Parts,
+    state: State,
+    svid: X509Svid,
+    renewal: Renewal,
+}
+
+impl NodeIdentity {
+    /// Takes up the stored identity if it still serves, or attests.
+    ///
+    /// # Errors
+    /// When neither is possible, or the server refuses.
+    pub(crate) async fn establish(parts: Parts) -> Result<Self, AgentError> {
+        let mut state = on_disk(&parts.file, StateFile::load).await?;
+        if let Some(bundle) = &state.bundle {
+            parts.trust.set(bundle.clone());
+        }
+        let now = parts.clock.now();
+        let jitter = Jitter::draw(parts.entropy.as_ref());
+        match stored(&parts, &state) {
+            Ok((svid, key)) => {
+                info!(agent_id = %svid.spiffe_id(), expires_at = %svid.validity().not_after,
+                    "the stored agent SVID is used");
+                present(&parts.identity, &svid, &key)?;
+                let renewal = Renewal::restored(RenewalPolicy::default(), svid.validity(), now, jitter);
+                Ok(Self { parts, state, svid, renewal })
+            }
+            Err(why) => {
+                let Some(token) = parts.config.join_token.clone() else {
+                    return Err(AgentError::JoinTokenNeeded { why });
+                };
+                let enrolled = first_attestation(&parts, &state, &token).await?;
+                let svid = adopt(&parts, &mut state, enrolled).await?;
+                let renewal = Renewal::issued(RenewalPolicy::default(), svid.validity(), now, jitter);
+                Ok(Self { parts, state, svid, renewal })
+            }
+        }
+    }
+
+    /// Keeps the identity good until it is lost for good.
+    ///
+    /// # Errors
+    /// When the server refuses the agent, or the SVID ends.
+    pub(crate) async fn run(mut self) -> Result<(), AgentError> {
+        let mut bundles = self.parts.trust.changes();
+        self.keep_bundle().await;
+        loop {
+            let now = self.parts.clock.now();
+            let wake_at = match self.renewal.step(now) {
+                Step::Renew => {
+                    self.renew().await?;
+                    continue;
+                }
+                Step::Expired => {
+                    self.start_over(AgentError::SvidExpired).await?;
+                    continue;
+                }
+                Step::Wait(until) => until,
+            };
+            // Cancel-safe: all three only wait.
+            tokio::select! {
+                Some(standing) = self.parts.standing.recv() => self.on_standing(standing).await?,
+                Ok(()) = bundles.changed() => self.keep_bundle().await,
+                () = sleep_until(self.parts.clock.as_ref(), wake_at) => {}
+            }
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), AgentError> {
+        let now = self.parts.clock.now();
+        match enroll::renew(&self.parts.link, &self.parts.keys, &self.svid, now).await {
+            Ok(mut enrolled) => {
+                enrolled.reattestable = self.state.reattestable;
+                self.adopt(enrolled).await
+            }
+            Err(error) => {
+                warn!(agent_id = %self.svid.spiffe_id(), %error, reason = error.reason_code(),
+                    expires_at = %self.svid.validity().not_after, "the agent SVID was not renewed, trying again");
+                self.renewal.on_failure(self.parts.clock.now(), self.jitter());
+                match error.standing() {
+                    Some(standing) => self.on_standing(standing).await,
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    async fn on_standing(&mut self, standing: Standing) -> Result<(), AgentError> {
+        let reason = match standing {
+            Standing::Unknown => {
+                warn!("the server refused the agent without a reason");
+                return Ok(());
+            }
+            Standing::AgentExpired => Reason::AgentExpired,
+            Standing::AgentNotAttested => Reason::AgentNotAttested,
+            Standing::AgentNotActive => Reason::AgentNotActive,
+            Standing::AgentMustReattest => Reason::AgentMustReattest,
+            Standing::AgentBanned => {
+                self.forget().await;
+                return Err(AgentError::StandingLost { reason: Reason::AgentBanned });
+            }
+        };
+        self.start_over(AgentError::StandingLost { reason }).await
+    }
+
+    /// Attests again if that is allowed; else the identity is deleted and `lost` is why the agent ends.
+    async fn start_over(&mut self, lost: AgentError) -> Result<(), AgentError> {
+        let token = self.parts.config.join_token.clone().filter(|_| self.state.reattestable);
+        let Some(token) = token else {
+            self.forget().await;
+            return Err(lost);
+        };
+        info!(agent_id = %self.svid.spiffe_id(), why = %lost, "attesting again");
+        match attest_until_final(&self.parts, &self.state, &token, true).await {
+            Ok(enrolled) => self.adopt(enrolled).await,
+            Err(error) => {
+                self.forget().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn adopt(&mut self, enrolled: Enrolled) -> Result<(), AgentError> {
+        self.svid = adopt(&self.parts, &mut self.state, enrolled).await?;
+        let (now, jitter) = (self.parts.clock.now(), self.jitter());
+        self.renewal.on_success(self.svid.validity(), now, jitter);
+        self.parts.link.reopen();
+        // What was said about the identity before this one does not count.
+        while self.parts.standing.try_recv().is_ok() {}
+        Ok(())
+    }
+
+    /// Deletes the identity: the server will not take it again. The bundle stays.
+    async fn forget(&mut self) {
+        warn!(agent_id = %self.svid.spiffe_id(), "the agent's identity is deleted");
+        self.parts.identity.clear();
+        self.state.svid = None;
+        keep(&self.parts.file, &self.state).await;
+    }
+
+    async fn keep_bundle(&mut self) {
+        let bundle = Some(self.parts.trust.bundle()).filter(|bundle| !bundle.is_empty());
+        if self.state.bundle != bundle {
+            self.state.bundle = bundle;
+            keep(&self.parts.file, &self.state).await;
+        }
+    }
+
+    fn jitter(&self) -> Jitter {
+        Jitter::draw(self.parts.entropy.as_ref())
+    }
+}
+
+/// The stored SVID with its key, or why it does not serve.
+fn stored(parts: &Parts, state: &State) -> Result<(X509Svid, Key), String> {
+    let svid = state.svid.clone().ok_or("no identity is stored")?;
+    if svid.validity().is_over(parts.clock.now()) {
+        return Err(format!("the stored SVID expired at {}", svid.validity().not_after));
+    }
+    if state.bundle.is_none() {
+        return Err("no trust bundle is stored".into());
+    }
+    match enroll::key_of(parts.keys.as_ref(), &svid) {
+        Some(key) => Ok((svid, key)),
+        None => Err("the key of the stored SVID is not there any more".into()),
+    }
+}
+
+async fn first_attestation(parts: &Parts, state: &State, token: &JoinToken) -> Result<Enrolled, AgentError> {
+    let bootstrapped = match &state.bundle {
+        Some(bundle) => Some(bundle.clone()),
+        None => bootstrap::fetch(&parts.config).await?,
+    };
+    if let Some(bundle) = &bootstrapped {
+        parts.trust.set(bundle.clone());
+    }
+    attest_until_final(parts, state, token, bootstrapped.is_some()).await
+}
+
+/// Attests, again and again while the server cannot be reached or is not ready.
+async fn attest_until_final(
+    parts: &Parts,
+    state: &State,
+    token: &JoinToken,
+    has_bundle: bool,
+) -> Result<Enrolled, AgentError> {
+    let config = &parts.config;
+    let trust = if has_bundle {
+        Trust::Bundles(parts.trust.live())
+    } else {
+        warn!("the server is believed once without a trust bundle (insecure bootstrap)");
+        Trust::InsecureOnce
+    };
+    let expected = ExpectedServer::Id(config.trust_domain.server_id());
+    let dialer =
+        TlsDialer::new(&config.server_address, config.server_port, trust, expected, parts.clock.clone());
+    let (mut backoff, mut failures, mut wrong_since) = (Backoff::new(ATTEST_BACKOFF), 0u32, None);
+    loop {
+        let attested = enroll::attest(&dialer, &parts.keys, state.svid.as_ref(), token, &config.trust_domain);
+        let error = match attested.await {
+            Ok(enrolled) => return Ok(enrolled),
+            Err(error) => error,
+        };
+        if is_final(&error) {
+            return Err(AgentError::AttestationRefused {
+                target: dialer.target(),
+                why: error.to_string(),
+                code: error.reason_code(),
+            });
+        }
+        let began = if error.is_unreachable() { None } else { wrong_since.or(Some(Instant::now())) };
+        wrong_since = began;
+        if wrong_since.is_some_and(|since| since.elapsed() >= PATIENCE) {
+            return Err(AgentError::AttestationFailed {
+                target: dialer.target(),
+                why: error.to_string(),
+                code: error.reason_code(),
+            });
+        }
+        failures = failures.saturating_add(1);
+        if failures.is_power_of_two() {
+            warn!(server = dialer.target(), %error, reason = error.reason_code(), failures,
+                "attestation failed, trying again");
+        }
+        sleep(backoff.next_pause(Jitter::draw(parts.entropy.as_ref()))).await;
+    }
+}
+
+/// Whether trying again with the same token cannot help.
+fn is_final(error: &CallError) -> bool {
+    matches!(
+        error.code(),
+        Some(Code::PermissionDenied | Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented)
+    )
+}
+
+/// Keeps what the server gave, then presents it.
+async fn adopt(parts: &Parts, state: &mut State, enrolled: Enrolled) -> Result<X509Svid, AgentError> {
+    let Enrolled { svid, key, bundle, reattestable } = enrolled;
+    info!(agent_id = %svid.spiffe_id(), serial_num = %svid.serial(),
+        expires_at = %svid.validity().not_after, reattestable, "the agent has a new SVID");
+    if let Some(bundle) = bundle {
+        state.bundle = Some(bundle.clone());
+        parts.trust.set(bundle);
+    }
+    state.svid = Some(svid.clone());
+    state.reattestable = reattestable;
+    keep(&parts.file, state).await;
+    present(&parts.identity, &svid, &key)?;
+    Ok(svid)
+}
+
+fn present(identity: &LiveIdentity, svid: &X509Svid, key: &Key) -> Result<(), AgentError> {
+    identity
+        .set(svid.chain().to_vec(), &key.pkcs8_der())
+        .map_err(|error| AgentError::TaskEnded { task: "node identity", why: error.to_string() })
+}
+
+/// A disk that fails does not take the identity away from a running agent: a restart would need a new token.
+async fn keep(file: &StateFile, state: &State) {
+    let copy = state.clone();
+    if let Err(error) = on_disk(file, move |file| file.store(&copy)).await {
+        error!(error = %ErrorChain(&error), "the agent's identity cannot be kept; a restart will need a new join token");
+    }
+}
+
+async fn on_disk<T: Send + 'static>(
+    file: &StateFile,
+    work: impl FnOnce(&StateFile) -> Result<T, StateError> + Send + 'static,
+) -> Result<T, AgentError> {
+    let file = file.clone();
+    match tokio::task::spawn_blocking(move || work(&file)).await {
+        Ok(done) => Ok(done?),
+        Err(error) => Err(AgentError::TaskEnded { task: "state file", why: error.to_string() }),
+    }
+}

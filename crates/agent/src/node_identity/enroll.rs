@@ -1,0 +1,194 @@
+//! The two calls that give the agent an identity: AttestAgent with a join token, and RenewAgent.
+//!
+//! A certificate is taken only when it is an agent's of the own trust domain, holds the key that was made for it, and is
+//! trusted by the bundle that came with it. Start at [`attest`] and [`renew`].
+
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+use spindle_keys::{Key, KeyManager, KeyType, certificate_request};
+use spindle_proto::convert::bundle_from_proto;
+use spindle_proto::spire::api::server::agent::v1 as agent;
+use spindle_proto::spire::api::server::agent::v1::agent_client::AgentClient;
+use spindle_proto::spire::api::server::agent::v1::{attest_agent_request, attest_agent_response};
+use spindle_proto::spire::api::server::bundle::v1::GetBundleRequest;
+use spindle_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
+use spindle_proto::spire::api::types;
+use spindle_spiffe_core::{Timestamp, TrustDomain, X509Bundle, X509Bundles, X509Svid, verify_x509_svid};
+use spindle_transport::{TlsDialer, Trust};
+use tokio::time::timeout;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tracing::warn;
+
+use crate::call_error::CallError;
+use crate::config::JoinToken;
+use crate::server::{CALL_TIMEOUT, ServerLink};
+
+/// The agent's own keys alternate between these names, SPIRE's, so that the one in use is never overwritten.
+const KEY_IDS: [&str; 2] = ["agent-svid-A", "agent-svid-B"];
+
+/// SPIRE's name of the attestor.
+const JOIN_TOKEN: &str = "join_token";
+
+/// An identity the server has just given.
+#[derive(Debug)]
+pub(crate) struct Enrolled {
+    pub(crate) svid: X509Svid,
+    pub(crate) key: Key,
+    /// The server's bundle, when it was asked for.
+    pub(crate) bundle: Option<X509Bundle>,
+    pub(crate) reattestable: bool,
+}
+
+/// The key that belongs to `svid`, if it is kept.
+pub(crate) fn key_of(keys: &dyn KeyManager, svid: &X509Svid) -> Option<Key> {
+    KEY_IDS.iter().filter_map(|id| keys.get(id)).find(|key| key.spki_der() == svid.spki_der())
+}
+
+/// Attests with a join token over a connection without a client certificate, and fetches the bundle on it.
+pub(crate) async fn attest(
+    dialer: &TlsDialer,
+    keys: &Arc<dyn KeyManager>,
+    current: Option<&X509Svid>,
+    token: &JoinToken,
+    trust_domain: &TrustDomain,
+) -> Result<Enrolled, CallError> {
+    let (key, csr) = request(keys, current).await?;
+    let channel = dialer.connect().await?;
+    let explain = |status: Status| match (status.code(), dialer.last_fault()) {
+        (Code::Unavailable | Code::Unknown | Code::Cancelled, Some(fault)) => CallError::Dial(fault),
+        _ => CallError::from(status),
+    };
+    let result = in_time(exchange(channel.clone(), token, csr)).await.map_err(explain)?;
+    let wire = in_time(async {
+        BundleClient::new(channel)
+            .get_bundle(GetBundleRequest::default())
+            .await
+            .map(tonic::Response::into_inner)
+    });
+    let fetched = match wire.await {
+        Ok(wire) => own_bundle(&wire, trust_domain),
+        Err(status) => Err(explain(status)),
+    };
+    // The token is spent by now, so nothing may be given up that can be kept.
+    let bundle = match (fetched, &dialer.trust) {
+        (Ok(bundle), _) => bundle,
+        (Err(error), Trust::Bundles(live)) => {
+            warn!(%error, "the server's bundle was not fetched; the one it was recognised by stays");
+            live.load().get(trust_domain).cloned().ok_or(error)?
+        }
+        (Err(error), Trust::InsecureOnce) => return Err(error),
+    };
+    let bundles = X509Bundles::from(bundle.clone());
+    let svid = verify_x509_svid(&chain(result.svid)?, &bundles, dialer.clock.now())
+        .map_err(|error| CallError::answer(format!("agent SVID: {error}")))?;
+    check(&svid, &key, trust_domain)?;
+    Ok(Enrolled { svid, key, bundle: Some(bundle), reattestable: result.reattestable })
+}
+
+/// Has a new key certified under the identity of the link's connection.
+///
+/// The chain is not held against the bundle: the server has proved itself on this connection, and a new authority may
+/// reach us a moment later in its bundle.
+pub(crate) async fn renew(
+    link: &ServerLink,
+    keys: &Arc<dyn KeyManager>,
+    current: &X509Svid,
+    now: Timestamp,
+) -> Result<Enrolled, CallError> {
+    let (key, csr) = request(keys, Some(current)).await?;
+    let request = agent::RenewAgentRequest { params: Some(agent::AgentX509svidParams { csr: csr.into() }) };
+    let answer =
+        link.call(|channel| async move { AgentClient::new(channel).renew_agent(request).await }).await?;
+    let svid = X509Svid::parse(chain(answer.svid)?)
+        .map_err(|error| CallError::answer(format!("agent SVID: {error}")))?;
+    check(&svid, &key, &current.spiffe_id().trust_domain())?;
+    if !svid.validity().contains(now) {
+        return Err(CallError::answer("an SVID that is not valid now"));
+    }
+    if svid.spiffe_id() != current.spiffe_id() {
+        return Err(CallError::answer(format!("it renewed the SVID as {}", svid.spiffe_id())));
+    }
+    Ok(Enrolled { svid, key, bundle: None, reattestable: false })
+}
+
+/// The own trust domain's bundle out of an answer.
+pub(crate) fn own_bundle(wire: &types::Bundle, trust_domain: &TrustDomain) -> Result<X509Bundle, CallError> {
+    let bundle = bundle_from_proto(wire).map_err(|error| CallError::answer(format!("bundle: {error}")))?;
+    if bundle.trust_domain != *trust_domain {
+        return Err(CallError::answer(format!("bundle of trust domain {}", bundle.trust_domain)));
+    }
+    Ok(bundle.x509_bundle())
+}
+
+/// A new key under the name that `current` does not use, and a request for it.
+async fn request(
+    keys: &Arc<dyn KeyManager>,
+    current: Option<&X509Svid>,
+) -> Result<(Key, Vec<u8>), CallError> {
+    let (keys, spki) = (keys.clone(), current.map(|svid| svid.spki_der().to_vec()));
+    let made = tokio::task::spawn_blocking(move || {
+        let in_use = |id: &&&str| {
+            keys.get(id).is_some_and(|key| spki.as_deref().is_some_and(|spki| key.spki_der() == spki))
+        };
+        let id = KEY_IDS.iter().find(|id| !in_use(id)).unwrap_or(&KEY_IDS[0]);
+        let key = keys.generate(id, KeyType::EcP256)?;
+        let csr = certificate_request(&key, None, &[])?;
+        Ok::<_, spindle_keys::KeyError>((key, csr))
+    });
+    match made.await {
+        Ok(Ok(made)) => Ok(made),
+        Ok(Err(error)) => Err(CallError::local(&error)),
+        Err(error) => Err(CallError::local(&error)),
+    }
+}
+
+async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = || Err(Status::deadline_exceeded("the server did not answer in time"));
+    timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| late())
+}
+
+async fn exchange(
+    channel: Channel,
+    token: &JoinToken,
+    csr: Vec<u8>,
+) -> Result<attest_agent_response::Result, Status> {
+    let params = attest_agent_request::Params {
+        data: Some(types::AttestationData {
+            r#type: JOIN_TOKEN.into(),
+            payload: token.reveal().as_bytes().to_vec().into(),
+        }),
+        params: Some(agent::AgentX509svidParams { csr: csr.into() }),
+    };
+    let first = agent::AttestAgentRequest { step: Some(attest_agent_request::Step::Params(params)) };
+    // The stream stays open until the answer is here: some servers take its end for a withdrawal.
+    let (sender, requests) = tokio::sync::mpsc::channel(1);
+    let _ = sender.send(first).await;
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let mut answers = AgentClient::new(channel).attest_agent(requests).await?.into_inner();
+    let answer = answers.message().await?;
+    drop(sender);
+    match answer.and_then(|answer| answer.step) {
+        Some(attest_agent_response::Step::Result(result)) => Ok(result),
+        Some(attest_agent_response::Step::Challenge(_)) => {
+            Err(Status::internal("the server challenges a join token, which has no answer"))
+        }
+        None => Err(Status::internal("the server ended the attestation without a result")),
+    }
+}
+
+fn chain(wire: Option<types::X509svid>) -> Result<Vec<CertificateDer<'static>>, CallError> {
+    let wire = wire.ok_or_else(|| CallError::answer("no certificate"))?;
+    Ok(wire.cert_chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect())
+}
+
+fn check(svid: &X509Svid, key: &Key, trust_domain: &TrustDomain) -> Result<(), CallError> {
+    if !svid.spiffe_id().is_member_of(trust_domain) || !svid.spiffe_id().is_agent() {
+        return Err(CallError::answer(format!("{} is no agent of {trust_domain}", svid.spiffe_id())));
+    }
+    if svid.spki_der() != key.spki_der() {
+        return Err(CallError::answer("the agent SVID holds another key"));
+    }
+    Ok(())
+}

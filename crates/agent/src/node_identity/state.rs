@@ -1,0 +1,276 @@
+//! What the agent keeps between runs, in `agent-data.json`: its own SVID, the trust bundle, and whether it may attest
+//! again. Keys are not in it.
+//!
+//! Written as a whole beside the old file and then put in its place, readable by the owner only. A file that cannot be
+//! understood is an error, never a fresh start: it may hold the only identity this node can have.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use spindle_spiffe_core::{TrustDomain, X509Bundle, X509Svid};
+
+/// The name of the file in the data directory, SPIRE's.
+const FILE: &str = "agent-data.json";
+
+/// The format written and understood.
+const VERSION: u32 = 1;
+
+/// The largest file read, in bytes: a chain and a bundle, with a wide margin.
+const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Why kept state cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The operating system refused.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not what this program writes.
+    #[error("{} cannot be understood: {why}; restore it, or move it away to let the agent attest anew", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The file belongs to an agent of another trust domain.
+    #[error("{} belongs to trust domain {found:?}, the agent is configured for {expected:?}", .path.display())]
+    TrustDomain {
+        /// The file.
+        path: PathBuf,
+        /// What it names.
+        found: String,
+        /// What is configured.
+        expected: TrustDomain,
+    },
+}
+
+/// What is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct State {
+    /// The agent's own SVID.
+    pub(crate) svid: Option<X509Svid>,
+    /// The own trust domain's bundle.
+    pub(crate) bundle: Option<X509Bundle>,
+    /// Whether the agent may attest again.
+    pub(crate) reattestable: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    version: u32,
+    trust_domain: String,
+    /// DER in base64, leaf first.
+    svid: Vec<String>,
+    /// DER in base64.
+    bundle: Vec<String>,
+    reattestable: bool,
+}
+
+/// The file and the trust domain it is for.
+#[derive(Clone, Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+    trust_domain: TrustDomain,
+}
+
+impl StateFile {
+    /// Makes the data directory if it is missing, private to the user.
+    pub(crate) fn open(data_dir: &Path, trust_domain: TrustDomain) -> Result<Self, StateError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(data_dir)
+            .map_err(|source| fail("make", data_dir, source))?;
+        Ok(Self { path: data_dir.join(FILE), trust_domain })
+    }
+
+    /// What is kept; nothing when there is no file.
+    pub(crate) fn load(&self) -> Result<State, StateError> {
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
+            Err(source) => return Err(fail("open", &self.path, source)),
+        };
+        let mut text = Vec::new();
+        let read = file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text);
+        read.map_err(|source| fail("read", &self.path, source))?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(self.malformed("it is too large"));
+        }
+        let document: Document =
+            serde_json::from_slice(&text).map_err(|error| self.malformed(&error.to_string()))?;
+        self.read(document)
+    }
+
+    fn read(&self, document: Document) -> Result<State, StateError> {
+        if document.version != VERSION {
+            return Err(self.malformed(&format!("its version is {}, not {VERSION}", document.version)));
+        }
+        if document.trust_domain != self.trust_domain.name() {
+            return Err(StateError::TrustDomain {
+                path: self.path.clone(),
+                found: document.trust_domain,
+                expected: self.trust_domain.clone(),
+            });
+        }
+        let (chain, roots) = (self.certificates(&document.svid)?, self.certificates(&document.bundle)?);
+        let svid = match chain.is_empty() {
+            true => None,
+            false => Some(X509Svid::parse(chain).map_err(|error| self.malformed(&error.to_string()))?),
+        };
+        let bundle = match roots.is_empty() {
+            true => None,
+            false => Some(
+                X509Bundle::from_certificates(self.trust_domain.clone(), roots)
+                    .map_err(|error| self.malformed(&error.to_string()))?,
+            ),
+        };
+        Ok(State { svid, bundle, reattestable: document.reattestable })
+    }
+
+    fn certificates(&self, texts: &[String]) -> Result<Vec<CertificateDer<'static>>, StateError> {
+        let decoded = texts.iter().map(|text| STANDARD.decode(text).map(CertificateDer::from));
+        decoded.collect::<Result<_, _>>().map_err(|error| self.malformed(&error.to_string()))
+    }
+
+    /// Replaces what is kept. Durable when it returns; on failure the old file stays.
+    pub(crate) fn store(&self, state: &State) -> Result<(), StateError> {
+        let text = |der: &CertificateDer<'_>| STANDARD.encode(der);
+        let document = Document {
+            version: VERSION,
+            trust_domain: self.trust_domain.name().to_owned(),
+            svid: state.svid.iter().flat_map(X509Svid::chain).map(text).collect(),
+            bundle: state.bundle.iter().flat_map(X509Bundle::certificates).map(text).collect(),
+            reattestable: state.reattestable,
+        };
+        let json = serde_json::to_vec_pretty(&document)
+            .map_err(|error| fail("write", &self.path, io::Error::other(error)))?;
+        let beside = self.path.with_extension("json.new");
+        write_private(&beside, &json).map_err(|source| fail("write", &beside, source))?;
+        fs::rename(&beside, &self.path).map_err(|source| fail("replace", &self.path, source))?;
+        let parent = self.path.parent().unwrap_or(Path::new("."));
+        File::open(parent)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|source| fail("make durable", parent, source))
+    }
+
+    fn malformed(&self, why: &str) -> StateError {
+        StateError::Malformed { path: self.path.clone(), why: why.to_owned() }
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn fail(action: &'static str, path: &Path, source: io::Error) -> StateError {
+    StateError::Io { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use spindle_keys::{Key, KeyType};
+
+    use super::*;
+    use crate::fixtures::{Authority, NOW, trust_domain};
+
+    fn some_state() -> State {
+        let authority = Authority::new(&trust_domain());
+        let id = trust_domain().member("/spire/agent/join_token/t").unwrap();
+        let key = Key::generate(KeyType::EcP256).unwrap();
+        State {
+            svid: Some(authority.sign(&id, key.spki_der(), NOW, 3600)),
+            bundle: Some(authority.bundle),
+            reattestable: true,
+        }
+    }
+
+    fn file(dir: &Path) -> StateFile {
+        StateFile::open(dir, trust_domain()).unwrap()
+    }
+
+    #[test]
+    fn what_is_stored_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, state) = (file(&dir.path().join("a/b")), some_state());
+        assert_eq!(file.load().unwrap(), State::default());
+        file.store(&state).unwrap();
+        assert_eq!(file.load().unwrap(), state);
+        file.store(&State::default()).unwrap();
+        assert_eq!(file.load().unwrap(), State::default());
+    }
+
+    #[test]
+    fn nobody_else_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(&dir.path().join("data"));
+        file.store(&some_state()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&file.path), mode(&dir.path().join("data"))), (0o600, 0o700));
+    }
+
+    #[test]
+    fn a_leftover_of_an_interrupted_write_does_not_matter() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path());
+        fs::write(file.path.with_extension("json.new"), "half").unwrap();
+        file.store(&some_state()).unwrap();
+        assert!(file.load().unwrap().svid.is_some());
+    }
+
+    #[test]
+    fn a_file_of_another_trust_domain_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        file(dir.path()).store(&some_state()).unwrap();
+        let other = StateFile::open(dir.path(), "other.example".parse().unwrap()).unwrap();
+        assert!(matches!(other.load(), Err(StateError::TrustDomain { .. })));
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_and_is_left_alone() {
+        let good =
+            r#"{"version":1,"trust_domain":"prod.example","svid":[],"bundle":[],"reattestable":false}"#;
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path());
+        fs::write(&file.path, good).unwrap();
+        assert!(file.load().is_ok());
+        let bad = [
+            "",
+            "{",
+            "{}",
+            &good[..good.len() - 2],
+            &good.replace("\"version\":1", "\"version\":2"),
+            &good.replace("\"svid\":[]", "\"svid\":[\"!\"]"),
+            &good.replace("\"svid\":[]", "\"svid\":[\"AAAA\"]"),
+            &good.replace("\"bundle\":[]", "\"bundle\":[\"AAAA\"]"),
+            &good.replace("\"bundle\":[]", "\"bundle\":[],\"more\":1"),
+        ];
+        for text in bad {
+            fs::write(&file.path, text).unwrap();
+            assert!(matches!(file.load(), Err(StateError::Malformed { .. })), "{text}");
+            assert_eq!(fs::read_to_string(&file.path).unwrap(), text);
+        }
+    }
+}

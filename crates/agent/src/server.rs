@@ -1,0 +1,171 @@
+//! The agent's link to its server: one connection with the agent's identity, reopened when that identity is renewed.
+//!
+//! The server looks at the certificate of the connection on each call, so after a renewal new calls go over a new
+//! connection. What the server says about the agent's standing is passed on, unless it concerns a connection that has
+//! been given up already. Start at [`ServerLink::open`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use spindle_proto::spire::api::server::svid::v1 as svid;
+use spindle_proto::spire::api::server::svid::v1::svid_client::SvidClient;
+use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
+use spindle_transport::TlsDialer;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::call_error::CallError;
+use crate::identities::{Signer, SigningAnswer, SigningRequest};
+
+/// How long one call may take, SPIRE's bound.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest answer taken: 500 chains with intermediates, or 500 large entries.
+pub(crate) const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The shared link. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ServerLink(Arc<Shared>);
+
+struct Shared {
+    dialer: TlsDialer,
+    current: Mutex<Option<Connection>>,
+    /// Held while dialing, so that many callers make one connection.
+    dialing: tokio::sync::Mutex<()>,
+    generation: watch::Sender<u64>,
+    standing: mpsc::Sender<Standing>,
+}
+
+/// A connection under one identity of the agent.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) channel: Channel,
+    generation: u64,
+}
+
+impl ServerLink {
+    /// A link that is not connected yet, and where to hear of the agent's standing.
+    pub(crate) fn new(dialer: TlsDialer) -> (Self, mpsc::Receiver<Standing>) {
+        let (standing, heard) = mpsc::channel(1);
+        let shared = Shared {
+            dialer,
+            current: Mutex::default(),
+            dialing: tokio::sync::Mutex::default(),
+            generation: watch::Sender::new(0),
+            standing,
+        };
+        (Self(Arc::new(shared)), heard)
+    }
+
+    /// The connection of the moment, made when there is none.
+    pub(crate) async fn open(&self) -> Result<Connection, CallError> {
+        let _dialing = self.0.dialing.lock().await;
+        if let Some(connection) = self.lock().clone() {
+            return Ok(connection);
+        }
+        let generation = *self.0.generation.borrow();
+        let channel = self.0.dialer.connect().await?;
+        let connection = Connection { channel, generation };
+        *self.lock() = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// Gives the connection up, for the agent has a new identity. Calls under way may still end well.
+    pub(crate) fn reopen(&self) {
+        self.0.generation.send_modify(|generation| *generation += 1);
+        self.lock().take();
+    }
+
+    /// Told of each [`ServerLink::reopen`].
+    pub(crate) fn reopened(&self) -> watch::Receiver<u64> {
+        self.0.generation.subscribe()
+    }
+
+    /// Host and port, for logs.
+    pub(crate) fn target(&self) -> String {
+        self.0.dialer.target()
+    }
+
+    /// What `status` means. The agent's standing is passed on, and a broken connection is given up and explained.
+    pub(crate) fn failed(&self, connection: &Connection, status: Status) -> CallError {
+        let error = CallError::from(status);
+        if connection.generation != *self.0.generation.borrow() {
+            return error;
+        }
+        if let Some(standing) = error.standing() {
+            // One is enough: while it waits to be heard, the next says the same.
+            let _ = self.0.standing.try_send(standing);
+            return error;
+        }
+        match error.code() {
+            Some(Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal) => {
+                self.give_up(connection);
+                self.0.dialer.last_fault().map_or(error, CallError::Dial)
+            }
+            _ => error,
+        }
+    }
+
+    /// Makes a unary call within [`CALL_TIMEOUT`].
+    pub(crate) async fn call<T, F>(&self, call: impl FnOnce(Channel) -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let connection = self.open().await?;
+        let answer = timeout(CALL_TIMEOUT, call(connection.channel.clone()))
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("the server did not answer in time")));
+        answer.map(tonic::Response::into_inner).map_err(|status| self.failed(&connection, status))
+    }
+
+    fn give_up(&self, connection: &Connection) {
+        let mut current = self.lock();
+        if current.as_ref().is_some_and(|one| one.generation == connection.generation) {
+            current.take();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Connection>> {
+        self.0.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Signer for ServerLink {
+    fn sign(
+        &self,
+        requests: Vec<SigningRequest>,
+    ) -> BoxFuture<'static, Result<Vec<SigningAnswer>, CallError>> {
+        let link = self.clone();
+        Box::pin(async move {
+            let params = requests
+                .into_iter()
+                .map(|one| svid::NewX509svidParams {
+                    entry_id: one.entry_id.as_str().into(),
+                    csr: one.csr.into(),
+                })
+                .collect();
+            let request = svid::BatchNewX509svidRequest { params };
+            let answer = link
+                .call(|channel| async move {
+                    SvidClient::new(channel)
+                        .max_decoding_message_size(ANSWER_BYTES_MAX)
+                        .batch_new_x509svid(request)
+                        .await
+                })
+                .await?;
+            Ok(answer.results.into_iter().map(signing_answer).collect())
+        })
+    }
+}
+
+fn signing_answer(result: svid::batch_new_x509svid_response::Result) -> SigningAnswer {
+    let status = result.status.unwrap_or_default();
+    match result.svid {
+        Some(svid) if status.code == 0 => Ok(svid.cert_chain),
+        _ if status.code == 0 => Err("the server answered without a certificate".into()),
+        _ => Err(status.message),
+    }
+}

@@ -1,0 +1,167 @@
+//! Learns what the agent is authorised for: follows the server's push stream, or polls a server that has none.
+//!
+//! Holds the revision of what was applied, so that a broken stream goes on from there and older state is never taken.
+//! A new connection is tried soon after the first break and later with growing pauses. Start at [`Sync::run`].
+
+mod collect;
+mod follow;
+mod poll;
+mod revision;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spindle_proto::spire::api::server::agent::v1::PostStatusRequest;
+use spindle_proto::spire::api::server::agent::v1::agent_client::AgentClient;
+use spindle_renewal::{Backoff, BackoffPolicy, Jitter};
+use spindle_runtime::Shutdown;
+use spindle_spiffe_core::{Entropy, EntryId, RegistrationEntry, TrustDomain};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use crate::call_error::CallError;
+use crate::identities::Update;
+use crate::server::ServerLink;
+use crate::trust::OwnTrust;
+use poll::Polled;
+use revision::Revision;
+
+/// Pauses between connections: the first comes fast, because most breaks are short.
+const BACKOFF: BackoffPolicy = BackoffPolicy {
+    first: Duration::from_millis(100),
+    max: Duration::from_secs(30),
+    growth_percent: 200,
+    jitter_percent: 25,
+};
+
+/// What the task needs from outside.
+pub(crate) struct Parts {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) link: ServerLink,
+    pub(crate) trust: OwnTrust,
+    pub(crate) updates: mpsc::Sender<Update>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) poll_interval: Duration,
+}
+
+/// The task that keeps the agent in step with its server.
+pub(crate) struct Sync {
+    parts: Parts,
+    held: Option<Revision>,
+    polled: Polled,
+}
+
+/// Why a stream or a round of polls is over.
+#[derive(Debug)]
+enum Ended {
+    /// The agent has a new identity: go on over a new connection at once.
+    Reopened,
+    /// The server has no push stream.
+    NotSupported,
+    /// Try again after a pause.
+    Broken(CallError),
+    /// The agent stops.
+    Stopping,
+}
+
+impl Sync {
+    /// A task that holds nothing yet.
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self { parts, held: None, polled: Polled::default() }
+    }
+
+    /// Runs until the shutdown begins.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) {
+        // Cancel-safe as a whole: nothing is kept outside of memory.
+        tokio::select! {
+            () = shutdown.begun() => {}
+            () = self.keep_in_step() => {}
+        }
+    }
+
+    async fn keep_in_step(&mut self) {
+        let (mut backoff, mut failures, mut is_posted) = (Backoff::new(BACKOFF), 0u32, false);
+        loop {
+            let mut progress = false;
+            // Beside the stream, so that it delays nothing.
+            let link = self.parts.link.clone();
+            let posting = async {
+                if !is_posted {
+                    is_posted = post_status(&link).await;
+                }
+                std::future::pending().await
+            };
+            // Cancel-safe: what was not posted is posted beside the next stream.
+            let ended = tokio::select! {
+                ended = self.follow_or_poll(&mut progress) => ended,
+                never = posting => never,
+            };
+            if progress {
+                backoff.reset();
+                failures = 0;
+            }
+            match ended {
+                Ended::Reopened => debug!("going on over a new connection"),
+                Ended::Stopping => return,
+                Ended::Broken(_) | Ended::NotSupported => {
+                    failures = failures.saturating_add(1);
+                    if let Ended::Broken(error) = &ended
+                        && failures.is_power_of_two()
+                    {
+                        warn!(server = self.parts.link.target(), %error, reason = error.reason_code(), failures,
+                            "sync with the server broke, trying again");
+                    }
+                    let jitter = Jitter::draw(self.parts.entropy.as_ref());
+                    tokio::time::sleep(backoff.next_pause(jitter)).await;
+                }
+            }
+        }
+    }
+
+    async fn follow_or_poll(&mut self, progress: &mut bool) -> Ended {
+        match self.follow(progress).await {
+            Ended::NotSupported => {
+                info!(
+                    server = self.parts.link.target(),
+                    interval_secs = self.parts.poll_interval.as_secs_f32(),
+                    "the server has no push stream, polling it"
+                );
+                self.held = None;
+                self.poll(progress).await
+            }
+            ended => ended,
+        }
+    }
+
+    /// Hands an update on and waits until the cache shows it. False when the agent stops.
+    async fn apply(&self, update: impl FnOnce(oneshot::Sender<()>) -> Update) -> bool {
+        let (applied, shown) = oneshot::channel();
+        let update = update(applied);
+        if let Some(bundle) = &update.own_bundle {
+            self.parts.trust.set(bundle.x509_bundle());
+        }
+        self.parts.updates.send(update).await.is_ok() && shown.await.is_ok()
+    }
+
+    /// The entries that can be served here. Others are named, left out so that they do not hold up the rest, and added to
+    /// `removed`, for what they were before must not be served either.
+    fn usable(&self, entries: Vec<RegistrationEntry>, removed: &mut Vec<EntryId>) -> Vec<RegistrationEntry> {
+        let mut usable = |entry: &RegistrationEntry| match entry.check(&self.parts.trust_domain) {
+            Ok(()) => true,
+            Err(error) => {
+                warn!(entry_id = %entry.id, %error, "an entry cannot be served and is left out");
+                removed.push(entry.id.clone());
+                false
+            }
+        };
+        entries.into_iter().filter(|entry| usable(entry)).collect()
+    }
+}
+
+/// Tells the server our version. It is for people who list agents; failing does not matter.
+async fn post_status(link: &ServerLink) -> bool {
+    let request =
+        PostStatusRequest { current_bundle_serial: 0, agent_version: env!("CARGO_PKG_VERSION").to_owned() };
+    let posted = link.call(|channel| async move { AgentClient::new(channel).post_status(request).await });
+    posted.await.inspect_err(|error| debug!(%error, "the agent's version was not posted")).is_ok()
+}

@@ -1,0 +1,209 @@
+//! SPIRE's way for servers without the push stream: asks for the entries and bundles every few seconds.
+//!
+//! Small sets come whole. For large ones the server names revisions first and is asked only for entries that differ.
+//! Nothing is applied unless a whole round worked. Start at [`Sync::poll`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use spindle_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
+use spindle_proto::spire::api::server::bundle::v1::{GetBundleRequest, GetFederatedBundleRequest};
+use spindle_proto::spire::api::server::entry::v1::entry_client::EntryClient;
+use spindle_proto::spire::api::server::entry::v1::{
+    EntryRevision, SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse,
+};
+use spindle_proto::spire::api::types;
+use spindle_spiffe_core::{Bundle, EntryId, RegistrationEntry, TrustDomain};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+use tracing::debug;
+
+use super::collect::{entry, read_bundle};
+use super::{Ended, Sync};
+use crate::call_error::CallError;
+use crate::identities::Update;
+use crate::node_identity::own_bundle;
+use crate::server::{ANSWER_BYTES_MAX, CALL_TIMEOUT, Connection};
+
+/// The most entries taken from one server.
+const ENTRIES_MAX: usize = 100_000;
+
+/// SPIRE's page size, asked for at a time.
+const PAGE_ENTRIES: usize = 500;
+
+/// What the last round brought.
+#[derive(Debug, Default)]
+pub(super) struct Polled {
+    entries: BTreeMap<EntryId, RegistrationEntry>,
+    federated: BTreeSet<TrustDomain>,
+    applied_once: bool,
+}
+
+type Requests = mpsc::Sender<SyncAuthorizedEntriesRequest>;
+
+impl Sync {
+    /// Polls until something breaks or the agent's identity is renewed.
+    pub(super) async fn poll(&mut self, progress: &mut bool) -> Ended {
+        let mut reopened = self.parts.link.reopened();
+        loop {
+            let connection = match self.parts.link.open().await {
+                Ok(connection) => connection,
+                Err(error) => return Ended::Broken(error),
+            };
+            let round = timeout(CALL_TIMEOUT, self.round(&connection)).await;
+            let late = || Err(Failed::Status(Status::deadline_exceeded("the server did not answer in time")));
+            match round.unwrap_or_else(|_| late()) {
+                Ok(true) => *progress = true,
+                Ok(false) => return Ended::Stopping,
+                Err(Failed::Status(status)) => {
+                    return Ended::Broken(self.parts.link.failed(&connection, status));
+                }
+                Err(Failed::Answer(error)) => return Ended::Broken(error),
+            }
+            // Cancel-safe: both only wait.
+            tokio::select! {
+                _ = reopened.changed() => return Ended::Reopened,
+                () = sleep(self.parts.poll_interval) => {}
+            }
+        }
+    }
+
+    /// One round: entries, then bundles, then all of it applied as one.
+    async fn round(&mut self, connection: &Connection) -> Result<bool, Failed> {
+        let entries = self.fetch_entries(connection).await?;
+        let mut bundles = BundleClient::new(connection.channel.clone());
+        let wire = bundles.get_bundle(GetBundleRequest::default()).await?.into_inner();
+        // For the check that it is the own trust domain's; the whole bundle is what is kept.
+        own_bundle(&wire, &self.parts.trust_domain)?;
+        let own = read_bundle(&wire);
+        let names: BTreeSet<TrustDomain> =
+            entries.values().flat_map(|entry| entry.federates_with.iter().cloned()).collect();
+        let mut federated: Vec<Bundle> = Vec::new();
+        for name in &names {
+            let request =
+                GetFederatedBundleRequest { trust_domain: name.name().to_owned(), output_mask: None };
+            match bundles.get_federated_bundle(request).await {
+                Ok(answer) => federated.extend(read_bundle(&answer.into_inner())),
+                Err(status) if status.code() == Code::NotFound => {
+                    debug!(trust_domain_id = %name, "no bundle");
+                }
+                Err(status) => return Err(status.into()),
+            }
+        }
+        let held: BTreeSet<TrustDomain> =
+            federated.iter().map(|bundle| bundle.trust_domain.clone()).collect();
+        let changed: Vec<RegistrationEntry> =
+            entries.values().filter(|new| self.polled.entries.get(&new.id) != Some(*new)).cloned().collect();
+        let mut removed: Vec<EntryId> =
+            self.polled.entries.keys().filter(|id| !entries.contains_key(*id)).cloned().collect();
+        let removed_federated = self.polled.federated.difference(&held).cloned().collect();
+        let snapshot = !self.polled.applied_once;
+        let changed = self.usable(changed, &mut removed);
+        let applied = self
+            .apply(|applied| Update {
+                snapshot,
+                entries: changed,
+                removed,
+                own_bundle: own,
+                federated,
+                removed_federated,
+                applied,
+            })
+            .await;
+        self.polled = Polled { entries, federated: held, applied_once: true };
+        Ok(applied)
+    }
+
+    async fn fetch_entries(
+        &self,
+        connection: &Connection,
+    ) -> Result<BTreeMap<EntryId, RegistrationEntry>, Failed> {
+        let mut client =
+            EntryClient::new(connection.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let (requests, outgoing) = mpsc::channel(1);
+        // The channel is empty and its reader is below, so this cannot fail.
+        let _ = requests.try_send(SyncAuthorizedEntriesRequest::default());
+        let mut answers = client.sync_authorized_entries(ReceiverStream::new(outgoing)).await?.into_inner();
+        let (revisions, whole) = read_round(&mut answers).await?;
+        if revisions.is_empty() {
+            return Ok(whole.iter().filter_map(entry).map(|entry| (entry.id.clone(), entry)).collect());
+        }
+        let (mut kept, stale) = self.compare(&revisions);
+        for ids in stale.chunks(PAGE_ENTRIES) {
+            kept.extend(ask(&requests, &mut answers, ids).await?);
+        }
+        Ok(kept)
+    }
+
+    /// The entries that are still as the server has them, and the ids of all others, sorted.
+    fn compare(&self, revisions: &[EntryRevision]) -> (BTreeMap<EntryId, RegistrationEntry>, Vec<String>) {
+        let (mut kept, mut stale) = (BTreeMap::new(), Vec::new());
+        for revision in revisions {
+            let held = revision.id.parse().ok().and_then(|id: EntryId| self.polled.entries.get(&id));
+            match held {
+                Some(held) if is_same(held, revision) => {
+                    kept.insert(held.id.clone(), held.clone());
+                }
+                _ => stale.push(revision.id.clone()),
+            }
+        }
+        stale.sort_unstable();
+        (kept, stale)
+    }
+}
+
+fn is_same(held: &RegistrationEntry, revision: &EntryRevision) -> bool {
+    let made_at = held.created_at.unix_secs();
+    held.revision_number == revision.revision_number
+        && (revision.created_at == 0 || made_at == 0 || revision.created_at == made_at)
+}
+
+async fn ask(
+    requests: &Requests,
+    answers: &mut Streaming<SyncAuthorizedEntriesResponse>,
+    ids: &[String],
+) -> Result<Vec<(EntryId, RegistrationEntry)>, Failed> {
+    let request = SyncAuthorizedEntriesRequest { ids: ids.to_vec(), output_mask: None };
+    let gone = |_| Status::unavailable("the server ended the sync");
+    requests.send(request).await.map_err(gone)?;
+    let (_, entries) = read_round(answers).await?;
+    Ok(entries.iter().filter_map(entry).map(|entry| (entry.id.clone(), entry)).collect())
+}
+
+/// Reads pages up to one that says no more follow.
+async fn read_round(
+    answers: &mut Streaming<SyncAuthorizedEntriesResponse>,
+) -> Result<(Vec<EntryRevision>, Vec<types::Entry>), Failed> {
+    let (mut revisions, mut entries) = (Vec::new(), Vec::new());
+    loop {
+        let page = answers.message().await?;
+        let page = page.ok_or_else(|| CallError::answer("the sync ended in the middle"))?;
+        revisions.extend(page.entry_revisions);
+        entries.extend(page.entries);
+        if revisions.len().max(entries.len()) > ENTRIES_MAX {
+            return Err(CallError::answer(format!("more than {ENTRIES_MAX} entries")).into());
+        }
+        if !page.more {
+            return Ok((revisions, entries));
+        }
+    }
+}
+
+/// Why a round brought nothing.
+enum Failed {
+    Status(Status),
+    Answer(CallError),
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl From<CallError> for Failed {
+    fn from(error: CallError) -> Self {
+        Self::Answer(error)
+    }
+}

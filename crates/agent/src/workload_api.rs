@@ -1,0 +1,181 @@
+//! The SPIFFE Workload API on the agent's Unix socket, with health and reflection beside it.
+//!
+//! Thin: header rule, caller, view, answer. Finished messages come from the cache and are shared by all streams with the
+//! same view, so the service writes them itself instead of having each stream encode its own copy. The JWT and WIT
+//! profiles are not here yet: their methods answer UNIMPLEMENTED. Start at [`WorkloadApi`].
+
+mod decide;
+mod refusals;
+mod session;
+mod socket;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use spindle_proto::refusal::refusal;
+use spindle_proto::workload::{X509BundlesRequest, X509svidRequest};
+use spindle_runtime::Shutdown;
+use spindle_spiffe_core::Reason;
+use spindle_transport::{LocalPeer, Peer};
+use tokio::time::timeout;
+use tonic::body::Body;
+use tonic::codec::{Codec, Streaming};
+use tonic::codegen::Service;
+use tonic::server::NamedService;
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+
+use crate::cache::Cache;
+use crate::callers::Callers;
+use decide::Method;
+use refusals::Refusals;
+use session::Session;
+
+pub(crate) use socket::Socket;
+
+/// The metadata every call must carry (Workload Endpoint 3).
+const SECURITY_HEADER: &str = "workload.spiffe.io";
+
+/// The largest request taken: those of the X.509 profile are empty.
+const REQUEST_BYTES_MAX: usize = 4096;
+
+/// A caller sends its request right after the headers.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct WorkloadApi(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) callers: Callers,
+    pub(crate) allow_unauthenticated_verifiers: bool,
+    pub(crate) shutdown: Shutdown,
+    refusals: Refusals,
+}
+
+impl WorkloadApi {
+    pub(crate) fn new(
+        cache: Arc<Cache>,
+        callers: Callers,
+        allow_unauthenticated_verifiers: bool,
+        shutdown: Shutdown,
+    ) -> Self {
+        let refusals = Refusals::default();
+        Self(Arc::new(Shared { cache, callers, allow_unauthenticated_verifiers, shutdown, refusals }))
+    }
+
+    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        check_security_header(request.headers())?;
+        let method = match request.uri().path().rsplit_once('/') {
+            Some((_, "FetchX509SVID")) => Method::X509Svids,
+            Some((_, "FetchX509Bundles")) => Method::X509Bundles,
+            _ => return Err(Status::unimplemented("this profile of the Workload API is not supported")),
+        };
+        let Some(Peer::Local(peer)) = request.extensions().get::<Peer>().cloned() else {
+            return Err(Status::internal("the caller came over no Unix socket"));
+        };
+        read_request(method, request.into_body()).await?;
+        self.stream(method, peer).await
+    }
+
+    /// Waits for the first message, so that a refusal is the whole answer, and streams the later ones.
+    async fn stream(self, method: Method, peer: LocalPeer) -> Result<Response<Body>, Status> {
+        let mut session = Session::open(self.0, method, peer).await?;
+        let first = session.next().await?;
+        let first_then_rest = stream::unfold(Next::Ready(first, session), |next| async {
+            match next {
+                Next::Ready(bytes, session) => Some((data(bytes), Next::Wait(session))),
+                Next::Wait(mut session) => Some(match session.next().await {
+                    Ok(bytes) => (data(bytes), Next::Wait(session)),
+                    Err(status) => (trailers(&status), Next::Over),
+                }),
+                Next::Over => None,
+            }
+        });
+        let mut response = Response::new(Body::new(StreamBody::new(first_then_rest)));
+        let grpc = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(header::CONTENT_TYPE, grpc);
+        Ok(response)
+    }
+}
+
+/// Where a stream stands.
+enum Next {
+    Ready(Bytes, Session),
+    Wait(Session),
+    Over,
+}
+
+fn data(bytes: Bytes) -> Result<Frame<Bytes>, Status> {
+    Ok(Frame::data(bytes))
+}
+
+fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
+    let mut headers = HeaderMap::new();
+    status.add_header(&mut headers)?;
+    Ok(Frame::trailers(headers))
+}
+
+/// Exactly one value, exactly `true`. Checked before anything else is looked at.
+fn check_security_header(headers: &HeaderMap) -> Result<(), Status> {
+    let mut values = headers.get_all(SECURITY_HEADER).iter();
+    match (values.next().map(HeaderValue::as_bytes), values.next()) {
+        (Some(b"true"), None) => Ok(()),
+        _ => Err(refusal(
+            Code::InvalidArgument,
+            Reason::SecurityHeaderMissing,
+            "security header missing from request",
+        )),
+    }
+}
+
+/// Reads the request as gRPC demands, although the X.509 profile puts nothing in it.
+async fn read_request(method: Method, body: Body) -> Result<(), Status> {
+    let read = async {
+        match method {
+            Method::X509Svids => read_message::<X509svidRequest>(body).await,
+            Method::X509Bundles => read_message::<X509BundlesRequest>(body).await,
+        }
+    };
+    timeout(REQUEST_TIMEOUT, read).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no request came")))
+}
+
+async fn read_message<M: prost::Message + Default + 'static>(body: Body) -> Result<(), Status> {
+    let decoder = ProstCodec::<M, M>::default().decoder();
+    let mut messages = Streaming::new_request(decoder, body, None, Some(REQUEST_BYTES_MAX));
+    match messages.message().await? {
+        Some(_) => Ok(()),
+        None => Err(Status::internal("the request has no message")),
+    }
+}
+
+impl Service<Request<Body>> for WorkloadApi {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(service.answer(request).await.unwrap_or_else(Status::into_http)) })
+    }
+}
+
+impl NamedService for WorkloadApi {
+    const NAME: &'static str = "SpiffeWorkloadAPI";
+}
+
+#[cfg(test)]
+mod tests;

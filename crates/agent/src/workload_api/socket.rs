@@ -1,0 +1,90 @@
+//! The socket with all its services: Workload API, health, reflection.
+//!
+//! Bound first and served later: until then callers wait in the kernel's queue. Health and reflection need no security
+//! header, as with SPIRE (Workload Endpoint 3 speaks of the Workload API).
+
+use std::path::{Path, PathBuf};
+
+use spindle_proto::WORKLOAD_DESCRIPTOR_SET;
+use spindle_runtime::Shutdown;
+use spindle_transport::{UnixBindError, UnixClients, UnixListener, UnixSocketConfig, grpc_server};
+use tokio::sync::watch;
+use tonic_health::ServingStatus;
+
+use super::WorkloadApi;
+
+/// Anybody on the node may ask; who gets what is decided by what the process shows.
+const SOCKET_MODE: u32 = 0o777;
+
+/// For directories that have to be made.
+const PARENT_MODE: u32 = 0o755;
+
+/// Why the socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SocketError {
+    /// gRPC gave up.
+    #[error("the Workload API socket failed")]
+    Serve(#[from] tonic::transport::Error),
+    /// The reflection service cannot be built.
+    #[error("cannot offer reflection: {0}")]
+    Reflection(String),
+}
+
+/// A bound socket.
+pub(crate) struct Socket(UnixListener);
+
+impl Socket {
+    /// Binds `path`.
+    pub(crate) fn bind(path: &Path) -> Result<Self, UnixBindError> {
+        let config = UnixSocketConfig {
+            path: path.to_owned(),
+            mode: SOCKET_MODE,
+            parent_mode: PARENT_MODE,
+            clients: UnixClients::Workloads,
+        };
+        Ok(Self(UnixListener::bind(&config)?))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.path().to_owned()
+    }
+
+    /// Serves until the shutdown begins. `ready` says when the health service may answer SERVING.
+    pub(crate) async fn serve(
+        self,
+        api: WorkloadApi,
+        mut ready: watch::Receiver<bool>,
+        shutdown: Shutdown,
+    ) -> Result<(), SocketError> {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_service_status("", ServingStatus::NotServing).await;
+        let served = grpc_server()
+            .add_service(api)
+            .add_service(health)
+            .add_service(reflection().build_v1().map_err(unbuilt)?)
+            .add_service(reflection().build_v1alpha().map_err(unbuilt)?)
+            .serve_with_incoming_shutdown(self.0.incoming(), shutdown.begun());
+        let report = async {
+            if ready.wait_for(|ready| *ready).await.is_ok() {
+                reporter.set_service_status("", ServingStatus::Serving).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        // Cancel-safe: the report only sets a value.
+        tokio::select! {
+            served = served => Ok(served?),
+            () = report => Ok(()),
+        }
+    }
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(WORKLOAD_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+fn unbuilt(error: impl std::fmt::Display) -> SocketError {
+    SocketError::Reflection(error.to_string())
+}

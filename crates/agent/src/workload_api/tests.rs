@@ -1,0 +1,333 @@
+use std::os::unix::fs::MetadataExt;
+
+use prost::Message;
+use spindle_attest::{UnixAttestor, UnixConfig, WorkloadAttestor};
+use spindle_proto::refusal::reason_of;
+use spindle_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use spindle_proto::workload::{self, X509svidResponse};
+use spindle_runtime::TaskSet;
+use spindle_spiffe_core::RegistrationEntry;
+use spindle_testkit::TestFolder;
+use spindle_transport::connect_unix;
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::*;
+use crate::cache::Change;
+use crate::fixtures::{Authority, entry, signing, trust_domain};
+
+/// A served socket over a cache that the test fills.
+struct Rig {
+    cache: Arc<Cache>,
+    ca: Authority,
+    channel: Channel,
+    shutdown: Shutdown,
+    tasks: TaskSet,
+    folder: TestFolder,
+}
+
+async fn rig() -> Rig {
+    rig_with(false, vec![Box::new(UnixAttestor::new(UnixConfig::default()))]).await
+}
+
+async fn rig_with(allow_unauthenticated: bool, attestors: Vec<Box<dyn WorkloadAttestor>>) -> Rig {
+    let (folder, shutdown, mut tasks) = (TestFolder::new(), Shutdown::new(), TaskSet::new());
+    let cache = Arc::new(Cache::new(trust_domain()));
+    let callers = Callers::new(attestors);
+    let api = WorkloadApi::new(cache.clone(), callers, allow_unauthenticated, shutdown.clone());
+    let path = folder.socket("api.sock");
+    let socket = Socket::bind(&path).unwrap();
+    tasks.spawn("api", socket.serve(api, cache.synced(), shutdown.clone()));
+    let channel = connect_unix(&path).await.unwrap();
+    Rig { cache, ca: Authority::new(&trust_domain()), channel, shutdown, tasks, folder }
+}
+
+impl Rig {
+    /// Completes the first sync with these entries signed.
+    fn publish(&self, entries: Vec<RegistrationEntry>) {
+        let put = entries.into_iter().map(|entry| self.ca.identity(&self.cache, entry)).collect();
+        self.cache.publish(Change {
+            put,
+            own_bundle: Some(self.ca.bundle.clone()),
+            synced: true,
+            ..Change::default()
+        });
+    }
+
+    fn remove(&self, id: &str) {
+        self.cache.publish(Change { removed: vec![id.parse().unwrap()], ..Change::default() });
+    }
+
+    async fn svids(&self) -> Result<Streaming<X509svidResponse>, Status> {
+        let mut client = SpiffeWorkloadApiClient::new(self.channel.clone());
+        client.fetch_x509svid(with_header(X509svidRequest {})).await.map(tonic::Response::into_inner)
+    }
+
+    async fn bundles(&self) -> Result<Streaming<workload::X509BundlesResponse>, Status> {
+        let mut client = SpiffeWorkloadApiClient::new(self.channel.clone());
+        client.fetch_x509_bundles(with_header(X509BundlesRequest {})).await.map(tonic::Response::into_inner)
+    }
+}
+
+fn with_header<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.metadata_mut().insert("workload.spiffe.io", "true".parse().unwrap());
+    request
+}
+
+/// An entry for whoever runs the tests.
+fn mine(id: &str) -> RegistrationEntry {
+    let uid = std::fs::metadata("/proc/self").unwrap().uid();
+    entry(id, &[&format!("unix:uid:{uid}")])
+}
+
+fn nobodys(id: &str) -> RegistrationEntry {
+    entry(id, &["unix:uid:4000000"])
+}
+
+fn ids(answer: &X509svidResponse) -> Vec<&str> {
+    answer.svids.iter().map(|svid| svid.spiffe_id.as_str()).collect()
+}
+
+fn check_refused<T>(answer: Result<T, Status>, code: Code, reason: Reason, text: &str) {
+    let Err(status) = answer else { panic!("must be refused") };
+    let found = (status.code(), reason_of(&status), status.message());
+    assert_eq!(found, (code, Some(reason.code().to_owned()), text));
+}
+
+#[tokio::test]
+async fn a_registered_caller_gets_his_identities_and_every_later_change() {
+    let rig = rig().await;
+    rig.publish(vec![mine("a"), nobodys("b")]);
+    let mut stream = rig.svids().await.unwrap();
+    assert_eq!(ids(&stream.message().await.unwrap().unwrap()), ["spiffe://prod.example/a"]);
+    rig.publish(vec![mine("c")]);
+    let all = ["spiffe://prod.example/a", "spiffe://prod.example/c"];
+    assert_eq!(ids(&stream.message().await.unwrap().unwrap()), all);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_when_nothing_changed_for_the_caller() {
+    let rig = rig().await;
+    rig.publish(vec![mine("a")]);
+    let mut stream = rig.svids().await.unwrap();
+    stream.message().await.unwrap().unwrap();
+    rig.publish(vec![nobodys("b")]);
+    rig.publish(vec![mine("c")]);
+    assert_eq!(stream.message().await.unwrap().unwrap().svids.len(), 2);
+}
+
+#[tokio::test]
+async fn the_last_entry_that_goes_ends_the_stream() {
+    let rig = rig().await;
+    rig.publish(vec![mine("a"), mine("b")]);
+    let mut stream = rig.svids().await.unwrap();
+    stream.message().await.unwrap();
+    rig.remove("a");
+    assert_eq!(ids(&stream.message().await.unwrap().unwrap()), ["spiffe://prod.example/b"]);
+    rig.remove("b");
+    let end = stream.message().await;
+    check_refused(end, Code::PermissionDenied, Reason::NoMatchingEntry, "no identity issued");
+}
+
+#[tokio::test]
+async fn an_unregistered_caller_is_refused_and_learns_of_nobody_else() {
+    let rig = rig().await;
+    rig.publish(vec![nobodys("secret")]);
+    let status = rig.svids().await.unwrap_err();
+    assert!(!format!("{status:?}").contains("secret"));
+    check_refused::<()>(Err(status), Code::PermissionDenied, Reason::NoMatchingEntry, "no identity issued");
+    let bundles = rig.bundles().await;
+    check_refused(bundles, Code::PermissionDenied, Reason::NoMatchingEntry, "no identity issued");
+}
+
+#[tokio::test]
+async fn before_the_first_sync_both_methods_are_unavailable() {
+    let rig = rig().await;
+    let text = "the agent has not reached its server yet";
+    check_refused(rig.svids().await, Code::Unavailable, Reason::AgentStarting, text);
+    check_refused(rig.bundles().await, Code::Unavailable, Reason::AgentStarting, text);
+    rig.publish(vec![mine("a")]);
+    assert!(rig.svids().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_caller_nobody_can_attest_is_told_to_come_back() {
+    let rig = rig_with(false, vec![]).await;
+    rig.publish(vec![mine("a")]);
+    let text = "workload attestation failed";
+    check_refused(rig.svids().await, Code::Unavailable, Reason::AttestationFailed, text);
+}
+
+#[tokio::test]
+async fn an_svid_that_is_being_signed_is_waited_for() {
+    let rig = rig().await;
+    rig.publish(vec![]);
+    rig.cache.publish(Change { put: vec![signing(mine("a"))], ..Change::default() });
+    let (answer, ()) = tokio::join!(rig.svids(), async {
+        tokio::task::yield_now().await;
+        rig.publish(vec![mine("a")]);
+    });
+    assert_eq!(answer.unwrap().message().await.unwrap().unwrap().svids.len(), 1);
+}
+
+#[tokio::test]
+async fn bundles_are_sent_again_only_when_they_changed() {
+    let rig = rig().await;
+    rig.publish(vec![mine("a")]);
+    let mut stream = rig.bundles().await.unwrap();
+    let first = stream.message().await.unwrap().unwrap();
+    assert_eq!(first.bundles["spiffe://prod.example"], rig.ca.bundle.to_der());
+    // A rotated SVID changes no bundle; a new foreign one does.
+    rig.publish(vec![mine("a")]);
+    let foreign = Authority::new(&"partner.example".parse().unwrap()).bundle;
+    let mut federated = mine("b");
+    federated.federates_with = vec!["partner.example".parse().unwrap()];
+    rig.cache.publish(Change { federated: vec![foreign.clone()], ..Change::default() });
+    rig.publish(vec![federated]);
+    let second = stream.message().await.unwrap().unwrap();
+    assert_eq!(second.bundles["spiffe://partner.example"], foreign.to_der());
+}
+
+#[tokio::test]
+async fn a_verifier_without_identity_gets_the_own_bundle_only_if_that_is_allowed() {
+    let rig = rig_with(true, vec![Box::new(UnixAttestor::new(UnixConfig::default()))]).await;
+    rig.publish(vec![]);
+    let foreign = Authority::new(&"partner.example".parse().unwrap()).bundle;
+    rig.cache.publish(Change { federated: vec![foreign], ..Change::default() });
+    let answer = rig.bundles().await.unwrap().message().await.unwrap().unwrap();
+    assert_eq!(answer.bundles.keys().collect::<Vec<_>>(), ["spiffe://prod.example"]);
+    check_refused(rig.svids().await, Code::PermissionDenied, Reason::NoMatchingEntry, "no identity issued");
+}
+
+/// Calls a method by its path with these header values.
+async fn call_with_header(rig: &Rig, method: &str, values: &[&str]) -> Status {
+    let mut request = tonic::Request::new(X509svidRequest {});
+    for value in values {
+        request.metadata_mut().append("workload.spiffe.io", value.parse().unwrap());
+    }
+    let mut grpc = tonic::client::Grpc::new(rig.channel.clone());
+    grpc.ready().await.unwrap();
+    let path = format!("/SpiffeWorkloadAPI/{method}").parse().unwrap();
+    let codec = ProstCodec::<X509svidRequest, X509svidResponse>::default();
+    grpc.server_streaming(request, path, codec).await.expect_err("must be refused")
+}
+
+#[tokio::test]
+async fn without_the_exact_security_header_every_method_is_refused_before_anything_else() {
+    let rig = rig().await;
+    let methods = [
+        "FetchX509SVID",
+        "FetchX509Bundles",
+        "FetchJWTSVID",
+        "FetchJWTBundles",
+        "ValidateJWTSVID",
+        "FetchWITSVID",
+        "FetchWITBundles",
+        "Unknown",
+    ];
+    let bad: [&[&str]; 8] =
+        [&[], &["True"], &["TRUE"], &["1"], &[""], &["true", "true"], &["true,true"], &["false"]];
+    for method in methods {
+        for values in bad {
+            let status = call_with_header(&rig, method, values).await;
+            let text = "security header missing from request";
+            check_refused::<()>(Err(status), Code::InvalidArgument, Reason::SecurityHeaderMissing, text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn profiles_that_are_not_here_answer_unimplemented() {
+    let rig = rig().await;
+    for method in ["FetchJWTSVID", "FetchJWTBundles", "ValidateJWTSVID", "FetchWITSVID", "FetchWITBundles"] {
+        assert_eq!(call_with_header(&rig, method, &["true"]).await.code(), Code::Unimplemented, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn health_serves_without_a_header_once_the_agent_is_in_step() {
+    let rig = rig().await;
+    let mut health = HealthClient::new(rig.channel.clone());
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(
+        watch.message().await.unwrap().unwrap().status(),
+        tonic_health::pb::health_check_response::ServingStatus::NotServing
+    );
+    rig.publish(vec![]);
+    assert_eq!(
+        watch.message().await.unwrap().unwrap().status(),
+        tonic_health::pb::health_check_response::ServingStatus::Serving
+    );
+}
+
+#[tokio::test]
+async fn reflection_names_the_workload_api_without_a_header() {
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    let rig = rig().await;
+    let request = tonic_reflection::pb::v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = ServerReflectionClient::new(rig.channel.clone());
+    let answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+        panic!("no list of services")
+    };
+    let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
+    assert!(names.contains(&"SpiffeWorkloadAPI") && names.contains(&"grpc.health.v1.Health"), "{names:?}");
+}
+
+#[tokio::test]
+async fn open_streams_end_when_the_agent_stops() {
+    let rig = rig().await;
+    rig.publish(vec![mine("a")]);
+    let mut stream = rig.svids().await.unwrap();
+    stream.message().await.unwrap();
+    let Rig { tasks, shutdown, channel, folder, .. } = rig;
+    shutdown.begin();
+    assert_eq!(stream.message().await.unwrap_err().code(), Code::Unavailable);
+    drop((stream, channel));
+    assert!(tasks.run(&shutdown, Duration::from_secs(20)).await.is_none());
+    assert!(!folder.join("api.sock").exists());
+}
+
+#[tokio::test]
+async fn a_message_can_be_read_by_the_generated_code_to_its_last_byte() {
+    let rig = rig().await;
+    rig.publish(vec![mine("a")]);
+    let answer = rig.svids().await.unwrap().message().await.unwrap().unwrap();
+    let sent = rig.cache.snapshot().identity(&"a".parse().unwrap()).unwrap().state.clone().unwrap();
+    assert_eq!(answer.svids[0].x509_svid, sent.svid.to_der());
+    assert_eq!(answer.svids[0].x509_svid_key[..], sent.key_pkcs8[..]);
+    assert_eq!(answer.svids[0].bundle, rig.ca.bundle.to_der());
+    assert!(answer.encoded_len() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_streams_opened_at_once_are_all_answered() {
+    const STREAMS: usize = 2000;
+    let rig = rig().await;
+    rig.publish(vec![mine("a")]);
+    let path = rig.folder.join("api.sock");
+    let channels = futures_util::future::join_all((0..4).map(|_| connect_unix(&path))).await;
+    let channels: Vec<Channel> = channels.into_iter().map(Result::unwrap).collect();
+    let open = (0..STREAMS).map(|number| {
+        let mut client = SpiffeWorkloadApiClient::new(channels[number % 4].clone());
+        async move {
+            let mut stream = client.fetch_x509svid(with_header(X509svidRequest {})).await?.into_inner();
+            stream.message().await?;
+            Ok::<_, Status>(stream)
+        }
+    });
+    let streams = futures_util::future::join_all(open).await;
+    assert!(streams.iter().all(Result::is_ok));
+    rig.publish(vec![mine("b")]);
+    for stream in streams {
+        assert_eq!(stream.unwrap().message().await.unwrap().unwrap().svids.len(), 2);
+    }
+}
