@@ -1,0 +1,63 @@
+//! `spindle-agent`: SPIRE's words for an agent and its Workload API.
+
+mod api;
+mod healthcheck;
+mod run;
+mod svids;
+mod watch;
+mod write;
+
+pub(crate) use api::{not_served, open};
+pub(crate) use run::failure as run_failure;
+pub(crate) use svids::{Fetched, verify};
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+use crate::console::Console;
+use crate::error::Failure;
+use crate::go_flags;
+
+/// Runs a Spindle agent and calls its Workload API.
+#[derive(Debug, Parser)]
+#[command(name = "spindle-agent", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the agent.
+    Run(run::Args),
+    /// Determines agent health status.
+    Healthcheck(healthcheck::Args),
+    /// Calls the Workload API as this process.
+    #[command(subcommand)]
+    Api(api::Command),
+}
+
+/// Runs one command line; returns the exit status.
+pub fn main(args: impl IntoIterator<Item = OsString>, console: &mut Console<'_>) -> u8 {
+    let args: Args = match go_flags::parse(args, console.out, console.err) {
+        Ok(args) => args,
+        Err(status) => return status,
+    };
+    match run(args.command, console) {
+        Ok(()) => 0,
+        Err(failure) => {
+            failure.print(console.err);
+            failure.exit()
+        }
+    }
+}
+
+fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
+    match command {
+        Command::Run(args) => run::run(&args, console),
+        Command::Healthcheck(args) => healthcheck::run(&args, console),
+        Command::Api(api::Command::Fetch(args)) => api::run(&args, console),
+        Command::Api(api::Command::Watch(args)) => watch::run(&args, console),
+    }
+}

@@ -1,0 +1,113 @@
+//! `api fetch [x509]`: one answer of the Workload API, verified as a workload should.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Subcommand;
+use spindle_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use spindle_proto::workload::{X509svidRequest, X509svidResponse};
+use spindle_runtime::SystemClock;
+use spindle_spiffe_core::Clock;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
+
+use super::{svids, watch, write};
+use crate::args::{Output, Socket};
+use crate::client::{block_on, connect, refused};
+use crate::console::Console;
+use crate::error::Failure;
+use crate::{duration, output, socket};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Fetches X509-SVIDs from the Workload API.
+    Fetch(FetchArgs),
+    /// Stays connected and prints each update.
+    Watch(watch::Args),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct FetchArgs {
+    #[command(subcommand)]
+    kind: Option<FetchKind>,
+    #[command(flatten)]
+    x509: X509Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum FetchKind {
+    /// Fetches X509-SVIDs, which is also what fetch alone does.
+    X509(X509Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct X509Args {
+    #[command(flatten)]
+    socket: Socket,
+    /// How long to wait for the answer, like 5s.
+    #[arg(long = "timeout", value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
+    timeout: Duration,
+    /// Prints nothing about the SVIDs.
+    #[arg(long = "silent")]
+    silent: bool,
+    /// Directory to write the SVIDs, keys and bundles to; with pretty output only.
+    #[arg(long = "write", value_name = "DIR")]
+    write: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) fn run(args: &FetchArgs, console: &mut Console<'_>) -> Result<(), Failure> {
+    let args = match &args.kind {
+        Some(FetchKind::X509(args)) => args,
+        None => &args.x509,
+    };
+    let path = socket::resolve(&args.socket, &socket::AGENT, console.vars)?;
+    let (response, took) = block_on(fetch(&path, args.timeout))?;
+    output::print(args.output.form, console, &response, |console| {
+        let verified = svids::verify(&response, SystemClock.now())?;
+        if !args.silent {
+            svids::print(console.out, &verified, took)?;
+        }
+        match args.write.as_deref().filter(|dir| !dir.as_os_str().is_empty()) {
+            Some(dir) => write::write(console, dir, &verified),
+            None => Ok(()),
+        }
+    })
+}
+
+async fn fetch(path: &Path, timeout: Duration) -> Result<(X509svidResponse, Duration), Failure> {
+    let start = tokio::time::Instant::now();
+    let first = async {
+        let mut stream = open(connect(path, "agent").await?).await.map_err(|status| not_served(&status))?;
+        stream.message().await.map_err(|status| not_served(&status))
+    };
+    // Zero means to wait for ever, as with SPIRE's tool.
+    let answer = match timeout {
+        Duration::ZERO => first.await,
+        timeout => tokio::time::timeout(timeout, first).await.unwrap_or_else(|_| Err(too_late(timeout))),
+    };
+    let response = answer?.ok_or_else(|| {
+        Failure::new("the agent ended the stream without an answer").try_this("look at the agent's log")
+    })?;
+    Ok((response, start.elapsed()))
+}
+
+fn too_late(timeout: Duration) -> Failure {
+    Failure::new(format!("the agent did not answer within {}", duration::print(timeout)))
+        .try_this("give it more time with -timeout, and look at the agent's log")
+}
+
+/// A refused fetch in words.
+pub(crate) fn not_served(status: &Status) -> Failure {
+    refused("cannot fetch X509-SVIDs", status)
+}
+
+/// Opens the stream with the header that proves a caller who means it (Workload Endpoint 3).
+pub(crate) async fn open(channel: Channel) -> Result<Streaming<X509svidResponse>, Status> {
+    let mut request = Request::new(X509svidRequest {});
+    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
+    Ok(SpiffeWorkloadApiClient::new(channel).fetch_x509svid(request).await?.into_inner())
+}

@@ -1,0 +1,54 @@
+//! `run`: the agent itself, until a signal or a fault ends it.
+
+mod flags;
+mod settings;
+
+use std::sync::Arc;
+
+use spindle_agent::{Agent, AgentConfig, AgentError};
+use spindle_runtime::{Shutdown, SystemClock, SystemEntropy, harden, init_logs};
+use spindle_spiffe_core::ErrorChain;
+
+pub(super) use flags::Args;
+
+use crate::config::agent::print_defaults;
+use crate::console::Console;
+use crate::error::Failure;
+use crate::service;
+
+pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
+    if args.print_defaults {
+        return Ok(write!(console.out, "{}", print_defaults())?);
+    }
+    let settings = flags::settings(args, console.vars)?;
+    if args.check_config {
+        return service::print_checked(console, "agent", &settings.notes);
+    }
+    let (logs, notes) = (settings.logs.clone(), settings.notes.clone());
+    let config = settings::config(settings)?;
+    init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
+    harden();
+    service::log_notes(&notes);
+    service::block_on(serve(config))
+}
+
+async fn serve(config: AgentConfig) -> Result<(), Failure> {
+    let shutdown = Shutdown::new();
+    let work = async {
+        let agent = Agent::start(config, SystemClock::shared(), Arc::new(SystemEntropy), shutdown.clone())?;
+        agent.wait().await
+    };
+    service::until_signal(work, &shutdown).await?.map_err(|error| failure(&error))
+}
+
+/// Why an agent did not start or go on, and what to try.
+pub(crate) fn failure(error: &AgentError) -> Failure {
+    let text = ErrorChain(error).to_string();
+    let failure = match error.reason_code() {
+        Some(code) if !text.contains(code) => {
+            Failure::new(format!("the agent cannot run: {text} (reason: {code})"))
+        }
+        _ => Failure::new(format!("the agent cannot run: {text}")),
+    };
+    failure.try_this(error.remedy())
+}

@@ -1,0 +1,122 @@
+//! The flags of `run`, laid over the file, as ready settings.
+
+use std::path::PathBuf;
+
+use crate::args::set;
+use crate::config::agent::{AgentSettings, JoinToken, RawAgent};
+use crate::config::read_file;
+use crate::console::Vars;
+use crate::error::Failure;
+use crate::run_flags::{LogFlags, config_file, set_path};
+
+/// Where SPIRE's agent looks for its file.
+pub(in crate::agent_cli) const CONFIG_PATH: &str = "conf/agent/agent.conf";
+
+#[derive(Debug, Default, clap::Args)]
+pub(in crate::agent_cli) struct Args {
+    /// Configuration file in HCL or JSON; conf/agent/agent.conf is used when it exists.
+    #[arg(long = "config", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Puts environment variables ($VAR and ${VAR}) into the file before it is read.
+    #[arg(long = "expandEnv")]
+    pub(super) expand_env: bool,
+    /// Checks file and flags, and ends.
+    #[arg(long = "check-config", alias = "checkConfig")]
+    pub(super) check_config: bool,
+    /// Prints a file with all defaults, and ends.
+    #[arg(long = "print-defaults", alias = "printDefaults")]
+    pub(super) print_defaults: bool,
+    /// The trust domain.
+    #[arg(long = "trustDomain", value_name = "NAME")]
+    trust_domain: Option<String>,
+    /// Directory of the agent's state.
+    #[arg(long = "dataDir", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Host name or address of the server.
+    #[arg(long = "serverAddress", value_name = "HOST")]
+    server_address: Option<String>,
+    /// Port of the server.
+    #[arg(long = "serverPort", value_name = "PORT")]
+    server_port: Option<i64>,
+    /// Path of the Workload API socket.
+    #[arg(long = "socketPath", value_name = "PATH")]
+    socket_path: Option<PathBuf>,
+    /// Token for the first start, from `spindle-server token generate`.
+    #[arg(long = "joinToken", value_name = "TOKEN")]
+    join_token: Option<String>,
+    /// File with the token for the first start.
+    #[arg(long = "joinTokenFile", value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+    /// File with the server's trust bundle.
+    #[arg(long = "trustBundle", value_name = "FILE")]
+    trust_bundle: Option<PathBuf>,
+    /// Address to fetch the trust bundle from, over HTTPS.
+    #[arg(long = "trustBundleUrl", value_name = "URL")]
+    trust_bundle_url: Option<String>,
+    /// Form of the trust bundle: pem or spiffe.
+    #[arg(long = "trustBundleFormat", value_name = "FORM")]
+    trust_bundle_format: Option<String>,
+    /// Believes whoever answers as the server on the first contact.
+    #[arg(long = "insecureBootstrap")]
+    insecure_bootstrap: bool,
+    /// Lets callers without an identity fetch the trust bundle.
+    #[arg(long = "allowUnauthenticatedVerifiers")]
+    allow_unauthenticated_verifiers: bool,
+    /// Cannot be set yet.
+    #[arg(long = "disableWorkloadAPI", hide = true)]
+    disable_workload_api: bool,
+    /// No effect; kept because scripts have it.
+    #[arg(long = "disableSDSAPI", hide = true)]
+    disable_sds_api: bool,
+    /// Only never can be set yet.
+    #[arg(long = "rebootstrapMode", value_name = "MODE", hide = true)]
+    rebootstrap_mode: Option<String>,
+    /// No effect; kept because scripts have it.
+    #[arg(long = "rebootstrapDelay", value_name = "DURATION", hide = true)]
+    rebootstrap_delay: Option<String>,
+    #[command(flatten)]
+    logs: LogFlags,
+}
+
+/// File and flags as ready settings.
+pub(in crate::agent_cli) fn settings(args: &Args, vars: Vars<'_>) -> Result<AgentSettings, Failure> {
+    check_unsupported(args)?;
+    let file = match config_file(&args.config, CONFIG_PATH) {
+        Some(path) => RawAgent::read(&read_file(&path, args.expand_env, vars)?)?,
+        None => RawAgent::default(),
+    };
+    Ok(AgentSettings::try_from(raw(args).over(file))?)
+}
+
+fn raw(args: &Args) -> RawAgent {
+    let text = |text: &Option<String>| set(text).map(str::to_owned);
+    RawAgent {
+        trust_domain: text(&args.trust_domain),
+        data_dir: set_path(&args.data_dir),
+        server_address: text(&args.server_address),
+        server_port: args.server_port.filter(|port| *port != 0),
+        socket_path: set_path(&args.socket_path),
+        join_token: text(&args.join_token).map(JoinToken::new),
+        join_token_file: set_path(&args.join_token_file),
+        trust_bundle_path: set_path(&args.trust_bundle),
+        trust_bundle_url: text(&args.trust_bundle_url),
+        trust_bundle_format: text(&args.trust_bundle_format),
+        insecure_bootstrap: args.insecure_bootstrap.then_some(true),
+        allow_unauthenticated_verifiers: args.allow_unauthenticated_verifiers.then_some(true),
+        logs: args.logs.raw(),
+        ..RawAgent::default()
+    }
+}
+
+fn check_unsupported(args: &Args) -> Result<(), Failure> {
+    if args.disable_workload_api {
+        return Err(Failure::new("-disableWorkloadAPI is not supported yet").try_this("leave it out"));
+    }
+    match set(&args.rebootstrap_mode) {
+        None | Some("never") => Ok(()),
+        Some(mode) => {
+            Err(Failure::new(format!("-rebootstrapMode {mode} is not supported yet"))
+                .try_this("leave it out"))
+        }
+    }
+}

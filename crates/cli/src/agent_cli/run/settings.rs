@@ -1,0 +1,96 @@
+//! Checked settings as the agent takes them.
+
+use std::io::Read;
+use std::path::Path;
+
+use spindle_agent::{AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage, UnixConfig};
+use zeroize::Zeroizing;
+
+use crate::config::agent as chosen;
+use crate::config::agent::{AgentSettings, TrustChoice};
+use crate::error::Failure;
+
+/// A token is a UUID or a name; this keeps a wrong path from being sent to a server.
+const JOIN_TOKEN_BYTES_MAX: u64 = 4096;
+
+/// The agent's configuration; reads the token's file.
+///
+/// # Errors
+/// When the token's file cannot be read or holds no token.
+pub(super) fn config(settings: AgentSettings) -> Result<AgentConfig, Failure> {
+    let join_token = match (&settings.join_token, &settings.join_token_file) {
+        (Some(token), _) => Some(JoinToken::new(token.reveal())),
+        (None, Some(path)) => Some(read_token(path)?),
+        (None, None) => None,
+    };
+    Ok(AgentConfig {
+        trust_domain: settings.trust_domain,
+        server_address: settings.server_address,
+        server_port: settings.server_port,
+        data_dir: settings.data_dir,
+        socket_path: settings.socket_path,
+        join_token,
+        bootstrap: bootstrap(settings.trust),
+        keys: match settings.keys {
+            chosen::KeyChoice::Disk(directory) => KeyStorage::Disk { directory },
+            chosen::KeyChoice::Memory => KeyStorage::Memory,
+        },
+        unix_attestor: Some(UnixConfig {
+            discover_workload_path: settings.unix.discover_workload_path,
+            workload_size_limit: settings.unix.workload_size_limit,
+        }),
+        workload_key_type: settings.workload_key_type,
+        sync_interval: settings.sync_interval,
+        allow_unauthenticated_verifiers: settings.allow_unauthenticated_verifiers,
+    })
+}
+
+fn bootstrap(trust: TrustChoice) -> Bootstrap {
+    let format = |format| match format {
+        chosen::BundleFormat::Pem => BundleFormat::Pem,
+        chosen::BundleFormat::Spiffe => BundleFormat::Spiffe,
+    };
+    match trust {
+        TrustChoice::File(path, form) => Bootstrap::File { path, format: format(form) },
+        TrustChoice::Url { url, unix_socket, format: form } => {
+            Bootstrap::Url { url, unix_socket, format: format(form) }
+        }
+        TrustChoice::InsecureOnce => Bootstrap::Insecure,
+    }
+}
+
+fn read_token(path: &Path) -> Result<JoinToken, Failure> {
+    let name = path.display();
+    let mut text = Zeroizing::new(String::new());
+    std::fs::File::open(path)
+        .and_then(|file| file.take(JOIN_TOKEN_BYTES_MAX + 1).read_to_string(&mut text))
+        .map_err(|error| {
+            Failure::because(format!("cannot read the join token from {name}"), &error)
+                .try_this("write a token from `spindle-server token generate` into it")
+        })?;
+    let token = text.trim();
+    if token.is_empty() || text.len() as u64 > JOIN_TOKEN_BYTES_MAX {
+        return Err(Failure::new(format!("{name} holds no join token"))
+            .try_this("write a token from `spindle-server token generate` into it"));
+    }
+    Ok(JoinToken::new(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_file_must_hold_one_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_token(&path).map(drop)
+        };
+        assert!(read("abc\n").is_ok());
+        assert!(read(" \n").is_err());
+        assert!(read(&"x".repeat(5000)).is_err());
+        assert!(read_token(Path::new("/nonexistent")).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! `api watch`: stays connected and prints each update; waits and connects again when the agent is away.
+
+use std::path::Path;
+use std::time::Duration;
+
+use spindle_runtime::{Shutdown, SystemClock};
+use spindle_spiffe_core::Clock;
+use tokio::time::Instant;
+
+use super::{api, svids};
+use crate::args::Socket;
+use crate::client::{block_on, connect};
+use crate::console::Console;
+use crate::error::Failure;
+use crate::socket;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::agent_cli) struct Args {
+    #[command(flatten)]
+    socket: Socket,
+}
+
+/// The first and the longest wait between two attempts (Workload API 4.3 asks for backoff).
+const WAIT_MIN: Duration = Duration::from_secs(1);
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
+    let path = socket::resolve(&args.socket, &socket::AGENT, console.vars)?;
+    block_on(async {
+        let shutdown = Shutdown::new();
+        // Both arms are cancel-safe: one only waits, the other's loss ends the program.
+        tokio::select! {
+            signal = shutdown.on_signal() => Ok(signal?),
+            failure = watch(&path, console) => Err(failure),
+        }
+    })
+}
+
+/// Runs until the output is gone.
+async fn watch(path: &Path, console: &mut Console<'_>) -> Failure {
+    let mut wait = WAIT_MIN;
+    loop {
+        match follow(path, console, &mut wait).await {
+            End::Broken(failure) => failure.print(console.err),
+            End::NoOutput(failure) => return failure,
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(WAIT_MAX);
+    }
+}
+
+enum End {
+    Broken(Failure),
+    NoOutput(Failure),
+}
+
+/// Prints updates until the stream ends; each update makes the next wait short again.
+async fn follow(path: &Path, console: &mut Console<'_>, wait: &mut Duration) -> End {
+    let channel = match connect(path, "agent").await {
+        Ok(channel) => channel,
+        Err(failure) => return End::Broken(failure),
+    };
+    let mut since = Instant::now();
+    let mut stream = match api::open(channel).await {
+        Ok(stream) => stream,
+        Err(status) => return End::Broken(api::not_served(&status)),
+    };
+    loop {
+        let response = match stream.message().await {
+            Ok(Some(response)) => response,
+            Ok(None) => return End::Broken(Failure::new("the agent ended the stream")),
+            Err(status) => return End::Broken(api::not_served(&status)),
+        };
+        *wait = WAIT_MIN;
+        match svids::verify(&response, SystemClock.now()) {
+            Ok(fetched) => {
+                if let Err(error) = svids::print(console.out, &fetched, since.elapsed()) {
+                    return End::NoOutput(error.into());
+                }
+            }
+            Err(failure) => failure.print(console.err),
+        }
+        since = Instant::now();
+    }
+}

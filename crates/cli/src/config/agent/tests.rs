@@ -1,0 +1,156 @@
+use super::*;
+use crate::hcl;
+
+const REQUIRED: &str = "trust_domain = \"example.org\"\n server_address = \"s\"\n server_port = 8081\n";
+const TRUST: &str = "trust_bundle_path = \"/b\"\n";
+
+fn load(text: &str) -> Result<AgentSettings, ConfigError> {
+    RawAgent::read(&hcl::parse(text).expect("well formed"))?.try_into()
+}
+
+fn with(more: &str, below: &str) -> Result<AgentSettings, ConfigError> {
+    load(&format!("agent {{\n {REQUIRED} {more}\n}}\n{below}"))
+}
+
+fn ready(more: &str, below: &str) -> AgentSettings {
+    with(&format!("{TRUST} {more}"), below).unwrap_or_else(|fault| panic!("{more} {below}: {fault}"))
+}
+
+fn refused(more: &str, below: &str, expected: &str) {
+    let fault = with(more, below).expect_err(&format!("{more} {below}")).to_string();
+    assert!(fault.contains(expected), "{more} {below}: {fault}");
+}
+
+#[test]
+fn spires_defaults_hold_when_only_the_required_keys_are_set() {
+    let settings = ready("", "");
+    assert_eq!(settings.socket_path, PathBuf::from("/tmp/spire-agent/public/api.sock"));
+    assert_eq!((settings.data_dir, settings.server_port), (PathBuf::from("."), 8081));
+    assert_eq!(settings.trust, TrustChoice::File("/b".into(), BundleFormat::Pem));
+    assert_eq!(settings.keys, KeyChoice::Disk(".".into()));
+    assert_eq!(settings.workload_key_type, KeyType::EcP256);
+    assert_eq!((settings.join_token, settings.unix), (None, UnixChoice::default()));
+}
+
+#[test]
+fn the_printed_defaults_are_the_defaults() {
+    let text = print_defaults().replacen("agent {", &format!("agent {{\n{REQUIRED}{TRUST}"), 1);
+    assert_eq!(load(&text).expect("prints what it reads"), ready("", ""));
+}
+
+#[test]
+fn every_supported_key_is_obeyed() {
+    let settings = with(
+        r#"data_dir = "/d" socket_path = "/s" trust_bundle_url = "https://x/b" trust_bundle_format = "spiffe"
+           join_token_file = "/t" workload_x509_svid_key_type = "rsa-2048" log_level = "trace"
+           allow_unauthenticated_verifiers = true experimental { sync_interval = "9s" }"#,
+        r#"plugins {
+             KeyManager "memory" { plugin_data {} }
+             NodeAttestor "join_token" { plugin_data {} }
+             WorkloadAttestor "unix" { plugin_data { discover_workload_path = true workload_size_limit = 5 } }
+           }"#,
+    )
+    .expect("all known");
+    let (url, format) = ("https://x/b".into(), BundleFormat::Spiffe);
+    assert_eq!(settings.trust, TrustChoice::Url { url, unix_socket: None, format });
+    assert_eq!(
+        (settings.sync_interval, settings.allow_unauthenticated_verifiers),
+        (Duration::from_secs(9), true)
+    );
+    assert_eq!((settings.keys, settings.workload_key_type), (KeyChoice::Memory, KeyType::Rsa2048));
+    assert_eq!(settings.unix, UnixChoice { discover_workload_path: true, workload_size_limit: 5 });
+    assert_eq!(settings.join_token_file, Some("/t".into()));
+}
+
+#[test]
+fn exactly_one_way_to_trust_the_server_is_needed() {
+    refused("", "", "is required");
+    refused("insecure_bootstrap = false", "", "is required");
+    refused("trust_bundle_path = \"/b\" trust_bundle_url = \"https://x\"", "", "cannot both be set");
+    refused("trust_bundle_path = \"/b\" insecure_bootstrap = true", "", "cannot both be set");
+    refused("trust_bundle_url = \"https://x\" insecure_bootstrap = true", "", "cannot both be set");
+    refused("trust_bundle_url = \"http://x\"", "", "does not start with https://");
+    refused(
+        "trust_bundle_path = \"/b\" trust_bundle_format = \"der\"",
+        "",
+        "agent.trust_bundle_format: \"der\"",
+    );
+    refused(
+        "trust_bundle_unix_socket = \"/s\" trust_bundle_url = \"https://x\"",
+        "",
+        "does not start with http://",
+    );
+    refused(
+        "trust_bundle_unix_socket = \"/s\" insecure_bootstrap = true",
+        "",
+        "agent.trust_bundle_url (beside",
+    );
+    assert_eq!(with("insecure_bootstrap = true", "").unwrap().trust, TrustChoice::InsecureOnce);
+}
+
+#[test]
+fn missing_keys_are_named() {
+    for (text, key) in [
+        ("", "agent.trust_domain is required"),
+        ("agent {\n trust_domain = \"a\"\n}", "agent.server_address is required"),
+        ("agent {\n trust_domain = \"a\" server_address = \"s\"\n}", "agent.server_port is required"),
+    ] {
+        assert_eq!(load(text).expect_err(text).to_string(), key);
+    }
+}
+
+#[test]
+fn unknown_and_unsupported_keys_are_refused() {
+    refused("trust_bundel_path = \"/b\"", "", "did you mean trust_bundle_path?");
+    refused("bind_port = 1", "", "agent.bind_port (line 5) is not a known key");
+    refused("", "server {}", "server (line 7) is not a known key");
+    refused("admin_socket_path = \"/a\"", "", "is not supported yet");
+    refused("rebootstrap_mode = \"auto\"", "", "is not supported yet: only never is");
+    refused("disable_workload_api = true", "", "is not supported yet");
+    refused("availability_target = \"48h\"", "", "is not supported yet");
+    refused("authorized_delegates = [\"spiffe://a/b\"]", "", "is not supported yet");
+    refused("sds { }", "", "is not supported yet");
+    refused("trust_bundle_spiffe_workload_api = \"/x\"", "", "use trust_bundle_path");
+    refused("experimental { broker { } }", "", "agent.experimental.broker");
+    refused("experimental { nosuch = 1 }", "", "agent.experimental.nosuch");
+    refused("", "telemetry {}", "is not supported yet");
+    refused("", "plugins { WorkloadAttestor \"k8s\" {} }", "use WorkloadAttestor \"unix\"");
+    refused("", "plugins { WorkloadAttestor \"unx\" {} }", "did you mean unix?");
+    refused(
+        "",
+        "plugins { WorkloadAttestor \"unix\" { plugin_data { discover_path = 1 } } }",
+        "discover_path",
+    );
+    refused("", "plugins { WorkloadAttestor \"unix\" {} WorkloadAttestor \"unix\" {} }", "is set twice");
+    refused("", "plugins { KeyManager \"disk\" {} }", "plugin_data.directory is required");
+    refused("", "plugins { DataStore \"sled\" {} }", "plugins.DataStore (line 7) is not a known key");
+}
+
+#[test]
+fn bad_values_are_refused_by_key() {
+    let refused = |more: &str, expected: &str| refused(&format!("{TRUST} {more}"), "", expected);
+    refused("join_token = \"a\" join_token_file = \"b\"", "cannot both be set");
+    refused("workload_x509_svid_key_type = \"dsa\"", "agent.workload_x509_svid_key_type");
+    refused("log_level = \"loud\"", "agent.log_level");
+    refused("experimental { sync_interval = \"0s\" }", "would never rest");
+    refused("experimental { sync_interval = \"5\" }", "lacks a unit");
+    refused("insecure_bootstrap = \"maybe\"", "agent.insecure_bootstrap");
+    let text = "agent {\n trust_domain = \"a\" server_address = \"s\" server_port = 0\n}";
+    assert!(load(text).expect_err(text).to_string().contains("0 is no port to call"));
+}
+
+#[test]
+fn harmless_keys_are_taken_with_a_note() {
+    let settings = ready(
+        "rebootstrap_mode = \"never\" disable_sds_api = true experimental { sync_interval = \"5s\" }",
+        "",
+    );
+    assert_eq!(settings.notes.len(), 1, "{:?}", settings.notes);
+}
+
+#[test]
+fn a_join_token_never_shows_in_debug_output() {
+    let settings = ready("join_token = \"secret-token\"", "");
+    assert!(!format!("{settings:?}").contains("secret-token"));
+    assert_eq!(settings.join_token.unwrap().reveal(), "secret-token");
+}

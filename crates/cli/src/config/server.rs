@@ -1,0 +1,249 @@
+//! The server's settings: SPIRE's keys of `server { … }` and `plugins { … }`, checked.
+//!
+//! [`RawServer`] mirrors the file; flags are laid over it with [`RawServer::over`]; `TryFrom` makes it ready.
+
+mod defaults;
+mod known;
+mod plugins;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use spindle_keys::KeyType;
+use spindle_runtime::LogSettings;
+use spindle_spiffe_core::{SpiffeId, TrustDomain};
+
+pub use defaults::print_defaults;
+pub use plugins::{KeyChoice, StoreChoice, StoreKind};
+
+use super::ConfigError;
+use super::keys::check_keys;
+use super::logs::RawLogs;
+use super::section::Section;
+use super::values::{address, key_type, lifetime_secs, port, required, spiffe_ids, trust_domain};
+use crate::hcl::Item;
+
+/// SPIRE's default admin socket.
+pub const SOCKET_PATH: &str = "/tmp/spire-server/private/api.sock";
+/// SPIRE's default port.
+pub const BIND_PORT: i64 = 8081;
+/// SPIRE's default address.
+pub const BIND_ADDRESS: &str = "0.0.0.0";
+/// SPIRE's default lifetime of an authority.
+pub const CA_TTL_SECS: i64 = 24 * 3600;
+/// SPIRE's default lifetime of an X509-SVID.
+pub const X509_SVID_TTL_SECS: i64 = 3600;
+
+/// Subject of a self-signed authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaSubject {
+    /// Countries.
+    pub country: Vec<String>,
+    /// Organizations.
+    pub organization: Vec<String>,
+    /// Common name; empty for none.
+    pub common_name: String,
+}
+
+impl Default for CaSubject {
+    fn default() -> Self {
+        Self { country: vec!["US".into()], organization: vec!["SPIFFE".into()], common_name: String::new() }
+    }
+}
+
+/// Keys of the file and flags as written.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RawServer {
+    /// `trust_domain`.
+    pub trust_domain: Option<String>,
+    /// `data_dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `bind_address`.
+    pub bind_address: Option<String>,
+    /// `bind_port`.
+    pub bind_port: Option<i64>,
+    /// `socket_path`.
+    pub socket_path: Option<PathBuf>,
+    /// `ca_key_type`.
+    pub ca_key_type: Option<String>,
+    /// `ca_ttl`.
+    pub ca_ttl: Option<String>,
+    /// `ca_subject`.
+    pub ca_subject: Option<CaSubject>,
+    /// `default_x509_svid_ttl`.
+    pub default_x509_svid_ttl: Option<String>,
+    /// `agent_ttl`.
+    pub agent_ttl: Option<String>,
+    /// `admin_ids`.
+    pub admin_ids: Option<Vec<String>>,
+    /// The log keys.
+    pub logs: RawLogs,
+    /// `plugins { DataStore … }`.
+    pub store: Option<StoreChoice>,
+    /// `plugins { KeyManager … }`.
+    pub keys: Option<KeyChoice>,
+    /// What the operator should know about keys without effect.
+    pub notes: Vec<String>,
+}
+
+/// The server's settings, ready to be used. Lifetimes are in seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerSettings {
+    /// The one trust domain.
+    pub trust_domain: TrustDomain,
+    /// Address of the TLS listener.
+    pub bind_address: IpAddr,
+    /// Port of the TLS listener; 0 lets the system choose.
+    pub bind_port: u16,
+    /// The admin socket.
+    pub socket_path: PathBuf,
+    /// Where state is kept.
+    pub data_dir: PathBuf,
+    /// Which store.
+    pub store: StoreChoice,
+    /// Which key manager.
+    pub keys: KeyChoice,
+    /// Key type of authorities.
+    pub ca_key_type: KeyType,
+    /// Lifetime of authorities.
+    pub ca_ttl_secs: i64,
+    /// Subject of authorities.
+    pub ca_subject: CaSubject,
+    /// Lifetime of X509-SVIDs whose entry names none.
+    pub default_x509_svid_ttl_secs: i64,
+    /// Lifetime of agents' SVIDs.
+    pub agent_ttl_secs: i64,
+    /// Identities with admin rights.
+    pub admin_ids: Vec<SpiffeId>,
+    /// Where and how to log.
+    pub logs: LogSettings,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+impl RawServer {
+    /// Reads a parsed file.
+    ///
+    /// # Errors
+    /// The first key that is unknown, unsupported, repeated or of the wrong kind.
+    pub fn read(items: &[Item]) -> Result<Self, ConfigError> {
+        let top = Section::new("", items);
+        let mut notes = Vec::new();
+        check_keys(&top, known::TOP, &mut notes)?;
+        super::health::health_checks(&top, &mut notes)?;
+        let (store, keys) = plugins::read(&top, &mut notes)?;
+        let Some(server) = top.block("server")? else {
+            return Ok(Self { store, keys, notes, ..Self::default() });
+        };
+        check_keys(&server, known::SERVER, &mut notes)?;
+        if let Some(experimental) = server.block("experimental")? {
+            check_keys(&experimental, known::EXPERIMENTAL, &mut notes)?;
+        }
+        Ok(Self {
+            trust_domain: server.text("trust_domain")?,
+            data_dir: server.text("data_dir")?.map(PathBuf::from),
+            bind_address: server.text("bind_address")?,
+            bind_port: server.number("bind_port")?,
+            socket_path: server.text("socket_path")?.map(PathBuf::from),
+            ca_key_type: server.text("ca_key_type")?,
+            ca_ttl: server.text("ca_ttl")?,
+            ca_subject: server
+                .block("ca_subject")?
+                .map(|block| ca_subject(&block, &mut notes))
+                .transpose()?,
+            default_x509_svid_ttl: server.text("default_x509_svid_ttl")?,
+            agent_ttl: server.text("agent_ttl")?,
+            admin_ids: server.texts("admin_ids")?,
+            logs: RawLogs::read(&server)?,
+            store,
+            keys,
+            notes,
+        })
+    }
+
+    /// These settings (the flags), with gaps filled from `file`.
+    #[must_use]
+    pub fn over(self, file: Self) -> Self {
+        Self {
+            trust_domain: self.trust_domain.or(file.trust_domain),
+            data_dir: self.data_dir.or(file.data_dir),
+            bind_address: self.bind_address.or(file.bind_address),
+            bind_port: self.bind_port.or(file.bind_port),
+            socket_path: self.socket_path.or(file.socket_path),
+            logs: self.logs.over(file.logs),
+            ..file
+        }
+    }
+}
+
+fn ca_subject(block: &Section<'_>, notes: &mut Vec<String>) -> Result<CaSubject, ConfigError> {
+    check_keys(block, known::CA_SUBJECT, notes)?;
+    let subject = CaSubject {
+        country: block.texts("country")?.unwrap_or_default(),
+        organization: block.texts("organization")?.unwrap_or_default(),
+        common_name: block.text("common_name")?.unwrap_or_default(),
+    };
+    // An all-empty subject means the default one, as it does for SPIRE.
+    let empty = CaSubject { country: vec![], organization: vec![], common_name: String::new() };
+    Ok(if subject == empty { CaSubject::default() } else { subject })
+}
+
+impl TryFrom<RawServer> for ServerSettings {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawServer) -> Result<Self, ConfigError> {
+        let trust_domain = trust_domain("server.trust_domain", raw.trust_domain.as_deref())?;
+        let data_dir = required("server.data_dir", raw.data_dir)?;
+        let ca_ttl_secs = lifetime_secs("server.ca_ttl", raw.ca_ttl.as_deref(), CA_TTL_SECS)?;
+        let svid_ttl_key = "server.default_x509_svid_ttl";
+        let svid_ttl_secs =
+            lifetime_secs(svid_ttl_key, raw.default_x509_svid_ttl.as_deref(), X509_SVID_TTL_SECS)?;
+        let agent_ttl_secs = lifetime_secs("server.agent_ttl", raw.agent_ttl.as_deref(), svid_ttl_secs)?;
+        let mut notes = raw.notes;
+        check_lifetimes(svid_ttl_key, svid_ttl_secs, ca_ttl_secs, &mut notes)?;
+        check_lifetimes("server.agent_ttl", agent_ttl_secs, ca_ttl_secs, &mut notes)?;
+        Ok(Self {
+            bind_address: address(
+                "server.bind_address",
+                raw.bind_address.as_deref().unwrap_or(BIND_ADDRESS),
+            )?,
+            bind_port: port("server.bind_port", raw.bind_port.unwrap_or(BIND_PORT))?,
+            socket_path: raw.socket_path.unwrap_or_else(|| SOCKET_PATH.into()),
+            store: raw.store.unwrap_or_else(|| StoreChoice::sled_in(&data_dir)).below(&data_dir),
+            keys: raw.keys.unwrap_or_else(|| KeyChoice::disk_in(&data_dir)),
+            ca_key_type: key_type("server.ca_key_type", raw.ca_key_type.as_deref())?,
+            ca_ttl_secs,
+            ca_subject: raw.ca_subject.unwrap_or_default(),
+            default_x509_svid_ttl_secs: svid_ttl_secs,
+            agent_ttl_secs,
+            admin_ids: spiffe_ids("server.admin_ids", &raw.admin_ids.unwrap_or_default())?,
+            logs: raw.logs.ready("server")?,
+            trust_domain,
+            data_dir,
+            notes,
+        })
+    }
+}
+
+/// An SVID must not outlive its authority. The next authority is prepared when half of the present one's time is over
+/// and used when a sixth is left, so a longer lifetime than that sixth is cut short near the end.
+fn check_lifetimes(
+    key: &str,
+    svid_secs: i64,
+    ca_secs: i64,
+    notes: &mut Vec<String>,
+) -> Result<(), ConfigError> {
+    if svid_secs >= ca_secs {
+        let what = format!("{svid_secs} s is not shorter than server.ca_ttl with {ca_secs} s");
+        return Err(ConfigError::value(key, what));
+    }
+    if svid_secs > ca_secs / 6 {
+        notes.push(format!(
+            "{key} is more than a sixth of server.ca_ttl: SVIDs are cut short when the authority is about to change"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! `--print-defaults`: a file that says what holds when nothing is set.
+
+use super::{BIND_ADDRESS, BIND_PORT, CA_TTL_SECS, SOCKET_PATH, X509_SVID_TTL_SECS};
+use crate::duration::print_secs;
+
+/// A whole configuration file with the defaults; the two required keys stand in it as comments.
+pub fn print_defaults() -> String {
+    let (ca_ttl, svid_ttl) = (print_secs(CA_TTL_SECS), print_secs(X509_SVID_TTL_SECS));
+    format!(
+        r#"server {{
+    # trust_domain = "example.org"   # required
+    # data_dir = "./data/server"     # required
+    bind_address = "{BIND_ADDRESS}"
+    bind_port = {BIND_PORT}
+    socket_path = "{SOCKET_PATH}"
+    ca_key_type = "ec-p256"
+    ca_ttl = "{ca_ttl}"
+    ca_subject {{
+        country = ["US"]
+        organization = ["SPIFFE"]
+        common_name = ""
+    }}
+    default_x509_svid_ttl = "{svid_ttl}"
+    # agent_ttl = "{svid_ttl}"           # as default_x509_svid_ttl
+    admin_ids = []
+    log_level = "INFO"
+    log_format = "text"
+    # log_file = "server.log"        # standard output
+    log_source_location = false
+}}
+
+plugins {{
+    DataStore "sled" {{
+        plugin_data {{
+            # directory = "./data/server/store"        # store, below data_dir
+        }}
+    }}
+    # KeyManager "disk" {{                              # keys.json, below data_dir
+    #     plugin_data {{
+    #         keys_path = "./data/server/keys.json"
+    #     }}
+    # }}
+    NodeAttestor "join_token" {{
+        plugin_data {{}}
+    }}
+}}
+"#
+    )
+}

@@ -1,0 +1,64 @@
+//! Every key of SPIRE's server file, and what this version does with it.
+
+use crate::config::keys::Key;
+use crate::config::keys::Support::{NoEffect, NotYet, Only, Yes};
+
+const NO_JWT: &str = "this version issues no JWT-SVIDs";
+const NO_PROFILING: &str = "profiling is off";
+const IN_MEMORY: &str = "all entries are held in memory and change at once";
+
+pub(super) const TOP: &[Key] =
+    &[("server", Yes), ("plugins", Yes), ("health_checks", Yes), ("telemetry", NotYet(""))];
+
+pub(super) const SERVER: &[Key] = &[
+    ("trust_domain", Yes),
+    ("data_dir", Yes),
+    ("bind_address", Yes),
+    ("bind_port", Yes),
+    ("socket_path", Yes),
+    ("ca_key_type", Yes),
+    ("ca_ttl", Yes),
+    ("ca_subject", Yes),
+    ("default_x509_svid_ttl", Yes),
+    ("agent_ttl", Yes),
+    ("admin_ids", Yes),
+    ("log_level", Yes),
+    ("log_format", Yes),
+    ("log_file", Yes),
+    ("log_source_location", Yes),
+    ("experimental", Yes),
+    ("jwt_key_type", NoEffect(NO_JWT)),
+    ("default_jwt_svid_ttl", NoEffect(NO_JWT)),
+    ("jwt_issuer", NoEffect(NO_JWT)),
+    ("disable_jwt_svids", NoEffect(NO_JWT)),
+    ("audit_log_enabled", Only("false")),
+    ("ratelimit", NotYet("")),
+    ("proxy_protocol_trusted_cidrs", Only("[]")),
+    ("prune_attested_nodes_expired_for", NotYet("")),
+    ("prune_attested_nodes_batch_size", NoEffect("expired agents are not pruned")),
+    ("prune_tofu_nodes", Only("false")),
+    ("max_attested_node_info_staleness", NoEffect(IN_MEMORY)),
+    ("profiling_enabled", Only("false")),
+    ("profiling_port", NoEffect(NO_PROFILING)),
+    ("profiling_freq", NoEffect(NO_PROFILING)),
+    ("profiling_names", NoEffect(NO_PROFILING)),
+    ("federation", NotYet("")),
+];
+
+pub(super) const CA_SUBJECT: &[Key] = &[("country", Yes), ("organization", Yes), ("common_name", Yes)];
+
+pub(super) const EXPERIMENTAL: &[Key] = &[
+    ("cache_reload_interval", NoEffect(IN_MEMORY)),
+    ("full_cache_reload_interval", NoEffect(IN_MEMORY)),
+    ("events_based_cache", NoEffect(IN_MEMORY)),
+    ("prune_events_older_than", NoEffect(IN_MEMORY)),
+    ("event_timeout", NoEffect(IN_MEMORY)),
+    ("sql_transaction_timeout", NoEffect(IN_MEMORY)),
+    ("agent_spiffe_id_as_selector", Only("false")),
+    ("auth_opa_policy_engine", NotYet("")),
+    ("require_pq_kem", Only("false")),
+    ("wit_key_type", NoEffect("this version issues no WIT-SVIDs")),
+    ("wit_issuer", NoEffect("this version issues no WIT-SVIDs")),
+    ("feature_flags", Only("[]")),
+    ("named_pipe_name", NotYet("use socket_path")),
+];

@@ -1,0 +1,184 @@
+use super::*;
+use crate::hcl;
+
+const REQUIRED: &str = "trust_domain = \"example.org\"\n data_dir = \"/d\"\n";
+
+fn load(text: &str) -> Result<ServerSettings, ConfigError> {
+    let items = hcl::parse(text).expect("well formed");
+    RawServer::read(&items)?.try_into()
+}
+
+/// `more` stands inside `server { … }`, `below` under it.
+fn with(more: &str, below: &str) -> Result<ServerSettings, ConfigError> {
+    load(&format!("server {{\n {REQUIRED} {more}\n}}\n{below}"))
+}
+
+fn ready(more: &str, below: &str) -> ServerSettings {
+    with(more, below).unwrap_or_else(|fault| panic!("{more} {below}: {fault}"))
+}
+
+fn refused(more: &str, below: &str, expected: &str) {
+    let fault = with(more, below).expect_err(&format!("{more} {below}")).to_string();
+    assert!(fault.contains(expected), "{more} {below}: {fault}");
+}
+
+#[test]
+fn spires_defaults_hold_when_only_the_required_keys_are_set() {
+    let settings = ready("", "");
+    assert_eq!(settings.trust_domain.to_string(), "example.org");
+    assert_eq!((settings.bind_address.to_string().as_str(), settings.bind_port), ("0.0.0.0", 8081));
+    assert_eq!(settings.socket_path, PathBuf::from("/tmp/spire-server/private/api.sock"));
+    assert_eq!((settings.ca_ttl_secs, settings.default_x509_svid_ttl_secs), (86_400, 3600));
+    assert_eq!(settings.agent_ttl_secs, 3600);
+    assert_eq!(settings.store, StoreChoice { kind: StoreKind::Sled, directory: "/d/store".into() });
+    assert_eq!(settings.keys, KeyChoice::Disk("/d/keys.json".into()));
+    assert_eq!(settings.ca_subject, CaSubject::default());
+    assert!(settings.notes.is_empty(), "{:?}", settings.notes);
+}
+
+#[test]
+fn the_printed_defaults_are_the_defaults() {
+    let text = print_defaults().replacen("server {", &format!("server {{\n{REQUIRED}"), 1);
+    assert_eq!(load(&text).expect("prints what it reads"), ready("", ""));
+}
+
+#[test]
+fn every_supported_key_is_obeyed() {
+    let settings = ready(
+        r#"bind_address = "127.0.0.1" bind_port = "0" socket_path = "/s" ca_key_type = "rsa-2048" ca_ttl = "48h"
+           ca_subject { country = ["NO"] organization = ["A", "B"] common_name = "root" }
+           default_x509_svid_ttl = "20m" agent_ttl = "2h" admin_ids = ["spiffe://other.org/admin"]
+           log_level = "DEBUG" log_format = "json" log_file = "/l" log_source_location = true"#,
+        r#"plugins { DataStore "redb" { plugin_data { directory = "/r" } } KeyManager "memory" { plugin_data {} } }"#,
+    );
+    assert_eq!((settings.bind_address.to_string().as_str(), settings.bind_port), ("127.0.0.1", 0));
+    assert_eq!(settings.ca_key_type, KeyType::Rsa2048);
+    assert_eq!(settings.ca_subject.organization, ["A", "B"]);
+    assert_eq!((settings.default_x509_svid_ttl_secs, settings.agent_ttl_secs), (1200, 7200));
+    assert_eq!(settings.store, StoreChoice { kind: StoreKind::Redb, directory: "/r".into() });
+    assert_eq!((settings.keys, settings.admin_ids.len()), (KeyChoice::Memory, 1));
+    assert_eq!(settings.logs.level, "debug");
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_defaults() {
+    let text = format!("server {{\n{REQUIRED} bind_port = 1 log_level = \"warn\"\n}}");
+    let file = RawServer::read(&hcl::parse(&text).unwrap()).unwrap();
+    let flags =
+        RawServer { bind_port: Some(2), trust_domain: Some("flag.org".into()), ..RawServer::default() };
+    let settings = ServerSettings::try_from(flags.over(file)).unwrap();
+    assert_eq!((settings.bind_port, settings.trust_domain.to_string().as_str()), (2, "flag.org"));
+    assert_eq!(settings.logs.level, "warn");
+}
+
+#[test]
+fn a_trust_domain_may_be_written_as_its_id() {
+    let settings = load("server {\n trust_domain = \"spiffe://example.org\"\n data_dir = \"/d\"\n}").unwrap();
+    assert_eq!(settings.trust_domain.to_string(), "example.org");
+}
+
+#[test]
+fn missing_keys_are_named() {
+    for (text, key) in [
+        ("", "server.trust_domain is required"),
+        ("server {}", "server.trust_domain is required"),
+        ("server {\n trust_domain = \"\"\n}", "server.trust_domain is required"),
+        ("server {\n trust_domain = \"a\"\n}", "server.data_dir is required"),
+    ] {
+        assert_eq!(load(text).expect_err(text).to_string(), key);
+    }
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_known_one() {
+    refused("bind_prt = 1", "", "server.bind_prt (line 4) is not a known key; did you mean bind_port?");
+    refused("quux_and_more = 1", "", "server.quux_and_more (line 4) is not a known key");
+    refused("ca_subject { contry = [] }", "", "did you mean country?");
+    refused("experimental { cache_reload = 1 }", "", "server.experimental.cache_reload");
+    refused("", "servers {}", "did you mean server?");
+    refused("", "plugin {}", "did you mean plugins?");
+    refused("", "plugins { KeyManger \"disk\" {} }", "did you mean KeyManager?");
+    refused("", "plugins { KeyManager \"dsk\" {} }", "did you mean disk?");
+    refused("", "plugins { KeyManager \"memory\" { plugin_dta {} } }", "did you mean plugin_data?");
+    refused("", "plugins { KeyManager \"memory\" { plugin_data { x = 1 } } }", "plugin_data.x");
+    refused(
+        "",
+        "plugins { KeyManager \"disk\" { plugin_data { key_path = 1 } } }",
+        "did you mean keys_path?",
+    );
+    refused("", "plugins { NodeAttestor \"join_token\" { plugin_data { x = 1 } } }", "plugin_data.x");
+    refused("", "health_checks { listener_on = true }", "health_checks.listener_on");
+}
+
+#[test]
+fn what_spire_has_and_this_version_lacks_is_refused_and_never_ignored() {
+    refused("federation { }", "", "server.federation (line 4) is not supported yet");
+    refused("audit_log_enabled = true", "", "is not supported yet: only false is");
+    refused("ratelimit { signing = false }", "", "server.ratelimit (line 4) is not supported yet");
+    refused("prune_attested_nodes_expired_for = \"720h\"", "", "is not supported yet");
+    refused("proxy_protocol_trusted_cidrs = [\"10.0.0.0/8\"]", "", "is not supported yet");
+    refused("experimental { require_pq_kem = true }", "", "is not supported yet");
+    refused("experimental { feature_flags = [\"wit-svid\"] }", "", "is not supported yet");
+    refused("", "telemetry { }", "telemetry (line 6) is not supported yet");
+    refused("", "health_checks { listener_enabled = true }", "is not supported yet");
+    refused("", "plugins { DataStore \"sql\" { } }", "use DataStore \"sled\"");
+    refused("", "plugins { KeyManager \"aws_kms\" { } }", "is not supported yet");
+    refused("", "plugins { NodeAttestor \"x509pop\" { } }", "use NodeAttestor \"join_token\"");
+    refused("", "plugins { UpstreamAuthority \"disk\" { } }", "is not supported yet");
+    refused("", "plugins { KeyManager \"mine\" { plugin_cmd = \"/bin/x\" } }", "only built-in plugins");
+    refused("", "plugins { KeyManager \"disk\" { plugin_data_file = \"/x\" } }", "into plugin_data");
+}
+
+#[test]
+fn harmless_keys_are_taken_with_a_note() {
+    let settings = ready("default_jwt_svid_ttl = \"5m\" experimental { events_based_cache = true }", "");
+    assert_eq!(settings.notes.len(), 2, "{:?}", settings.notes);
+    assert!(
+        settings.notes[0].starts_with("server.default_jwt_svid_ttl has no effect"),
+        "{:?}",
+        settings.notes
+    );
+    assert!(ready("audit_log_enabled = false profiling_enabled = false", "").notes.is_empty());
+}
+
+#[test]
+fn a_switched_off_plugin_is_left_out() {
+    let settings = ready(
+        "",
+        "plugins { KeyManager \"aws_kms\" { enabled = false } KeyManager \"memory\" { plugin_data {} } }",
+    );
+    assert_eq!(settings.keys, KeyChoice::Memory);
+}
+
+#[test]
+fn bad_values_are_refused_by_key() {
+    refused("bind_port = 70000", "", "server.bind_port: 70000");
+    refused("bind_port = \"http\"", "", "server.bind_port: \"http\"");
+    refused("bind_port = []", "", "server.bind_port (line 4) must be a whole number, not a list");
+    refused("bind_address = \"nowhere\"", "", "server.bind_address");
+    refused("ca_ttl = \"24\"", "", "server.ca_ttl: duration \"24\" lacks a unit");
+    refused("ca_ttl = \"-1h\"", "", "negative");
+    refused("ca_ttl = \"0s\"", "", "server.ca_ttl: a lifetime of zero");
+    refused("ca_ttl = \"1500ms\"", "", "whole number of seconds");
+    refused("ca_ttl = \"1h\"", "", "server.default_x509_svid_ttl: 3600 s is not shorter");
+    refused("agent_ttl = \"24h\"", "", "server.agent_ttl: 86400 s is not shorter");
+    refused("ca_key_type = \"ec-p521\"", "", "server.ca_key_type");
+    refused("admin_ids = [\"example.org\"]", "", "server.admin_ids: \"example.org\"");
+    refused("admin_ids = \"spiffe://a/b\"", "", "must be a list of texts");
+    refused("admin_ids = [1]", "", "must be a list of texts");
+    refused("log_level = \"loud\"", "", "server.log_level: \"loud\"");
+    refused("log_format = \"xml\"", "", "server.log_format: \"xml\"");
+    refused("log_source_location = \"maybe\"", "", "server.log_source_location");
+    refused("ca_subject = \"x\"", "", "must be a block");
+    refused("ca_subject { country = \"US\" }", "", "must be a list of texts");
+    refused("trust_domain = \"twice\"", "", "server.trust_domain (line 4) is set twice");
+    refused("", "server { }", "server (line 6) is set twice");
+    refused("", "plugins = 1", "plugins (line 6) must be a block");
+    refused("", "plugins { KeyManager \"memory\" {} KeyManager \"disk\" {} }", "is set twice");
+    refused("", "plugins { KeyManager \"disk\" { } }", "plugin_data.keys_path is required");
+}
+
+#[test]
+fn a_long_svid_lifetime_is_taken_with_a_note() {
+    assert!(ready("default_x509_svid_ttl = \"6h\"", "").notes[0].contains("a sixth of server.ca_ttl"));
+}

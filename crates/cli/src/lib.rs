@@ -1,0 +1,27 @@
+//! What the three binaries share: command lines, configuration, output, and the commands themselves.
+//!
+//! Thin on purpose: parse, build, call, print. What a server or an agent does is in their own crates. Start at
+//! [`server_cli`] and
+//! [`agent_cli`].
+
+pub mod agent_cli;
+pub mod args;
+pub mod client;
+pub mod config;
+pub mod console;
+pub mod duration;
+pub mod error;
+pub mod files;
+pub mod go_flags;
+pub mod hcl;
+pub mod input;
+mod local;
+pub mod output;
+pub mod pem;
+mod run_flags;
+pub mod server_cli;
+pub mod service;
+pub mod socket;
+pub mod spindle_cli;
+#[cfg(test)]
+mod testing;

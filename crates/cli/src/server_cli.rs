@@ -1,0 +1,88 @@
+//! `spindle-server`: SPIRE's words for a server and its admin socket.
+
+mod agent;
+mod bundle;
+mod entry;
+mod healthcheck;
+mod run;
+mod store;
+mod token;
+mod x509;
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+use tonic::transport::Channel;
+
+use crate::args::Socket;
+use crate::client::connect;
+use crate::console::Console;
+use crate::error::Failure;
+use crate::{go_flags, socket};
+
+/// Runs a Spindle server and manages it over its local socket.
+#[derive(Debug, Parser)]
+#[command(name = "spindle-server", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the server.
+    Run(run::Args),
+    /// Determines server health status.
+    Healthcheck(healthcheck::Args),
+    /// Creates, changes and shows registration entries.
+    #[command(subcommand)]
+    Entry(entry::Command),
+    /// Lists, bans and evicts attested agents.
+    #[command(subcommand)]
+    Agent(agent::Command),
+    /// Makes join tokens.
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Shows the trust bundle.
+    #[command(subcommand)]
+    Bundle(bundle::Command),
+    /// Copies a stopped server's store.
+    #[command(subcommand)]
+    Store(store::Command),
+    /// Mints X509-SVIDs.
+    #[command(subcommand)]
+    X509(x509::Command),
+}
+
+/// Runs one command line; returns the exit status.
+pub fn main(args: impl IntoIterator<Item = OsString>, console: &mut Console<'_>) -> u8 {
+    let args: Args = match go_flags::parse(args, console.out, console.err) {
+        Ok(args) => args,
+        Err(status) => return status,
+    };
+    match run(args.command, console) {
+        Ok(()) => 0,
+        Err(failure) => {
+            failure.print(console.err);
+            failure.exit()
+        }
+    }
+}
+
+fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
+    match command {
+        Command::Run(args) => run::run(&args, console),
+        Command::Healthcheck(args) => healthcheck::run(&args, console),
+        Command::Entry(command) => entry::run(command, console),
+        Command::Agent(command) => agent::run(command, console),
+        Command::Token(token::Command::Generate(args)) => token::run(&args, console),
+        Command::Bundle(command) => bundle::run(command, console),
+        Command::Store(store::Command::Copy(args)) => store::run(&args, console),
+        Command::X509(x509::Command::Mint(args)) => x509::run(&args, console),
+    }
+}
+
+/// Connects to the server that flags and environment name.
+async fn dial(at: &Socket, console: &Console<'_>) -> Result<Channel, Failure> {
+    connect(&socket::resolve(at, &socket::SERVER, console.vars)?, "server").await
+}

@@ -1,0 +1,42 @@
+//! `healthcheck`: asks the standard health service.
+
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::dial;
+use crate::args::Socket;
+use crate::client::{block_on, refused};
+use crate::console::Console;
+use crate::error::Failure;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    socket: Socket,
+    /// No effect; kept because scripts have it.
+    #[arg(long = "shallow")]
+    shallow: bool,
+    /// Says what is asked.
+    #[arg(long = "verbose")]
+    verbose: bool,
+}
+
+pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
+    if args.verbose {
+        writeln!(console.out, "Checking server health...")?;
+    }
+    let status = block_on(async {
+        let mut client = HealthClient::new(dial(&args.socket, console).await?);
+        let answer = client.check(HealthCheckRequest::default()).await;
+        Ok(answer
+            .map_err(|status| refused("cannot determine the server's health", &status))?
+            .into_inner()
+            .status())
+    })?;
+    match status {
+        ServingStatus::Serving => Ok(writeln!(console.out, "Server is healthy.")?),
+        status => Err(Failure::new(format!("server is unhealthy: it says {}", status.as_str_name()))
+            .try_this("look at the server's log")),
+    }
+}

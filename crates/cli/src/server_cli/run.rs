@@ -1,0 +1,59 @@
+//! `run`: the server itself, until a signal or a fault ends it.
+
+mod flags;
+mod settings;
+
+use std::sync::Arc;
+
+use spindle_runtime::{Shutdown, SystemClock, SystemEntropy, harden, init_logs};
+use spindle_server::{Server, ServerConfig, ServerError};
+
+pub(super) use flags::Args;
+
+use crate::config::server::print_defaults;
+use crate::console::Console;
+use crate::error::Failure;
+use crate::service;
+
+pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
+    if args.print_defaults {
+        return Ok(write!(console.out, "{}", print_defaults())?);
+    }
+    let settings = flags::settings(args, console.vars)?;
+    let (logs, notes) = (settings.logs.clone(), settings.notes.clone());
+    let config = settings::config(settings)?;
+    if args.check_config {
+        return service::print_checked(console, "server", &notes);
+    }
+    init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
+    harden();
+    service::log_notes(&notes);
+    service::block_on(serve(config))
+}
+
+async fn serve(config: ServerConfig) -> Result<(), Failure> {
+    let shutdown = Shutdown::new();
+    let work = async {
+        let server =
+            Server::start(config, SystemClock::shared(), Arc::new(SystemEntropy), shutdown.clone()).await?;
+        server.wait().await
+    };
+    service::until_signal(work, &shutdown).await?.map_err(|error| failure(&error))
+}
+
+/// Why a server did not start or go on, and what to try.
+fn failure(error: &ServerError) -> Failure {
+    let failure = Failure::because("the server cannot run", error);
+    match error {
+        ServerError::Open(_) | ServerError::Directory(_) => failure
+            .try_this("look whether another server uses the same data_dir")
+            .try_this("look for a full disk or missing rights; restore the directory from a backup if it is damaged"),
+        ServerError::Keys(_) => failure.try_this("check the key manager's path in the configuration, and its owner and mode"),
+        ServerError::Authorities(_) => failure.try_this("look at the log above; the store or the keys could not be used"),
+        ServerError::AdminSocket(_) => failure
+            .try_this("stop the other server, or choose another path with -socketPath")
+            .try_this("choose a directory that this user may write"),
+        ServerError::Port { .. } => failure.try_this("stop what listens there, or choose another port with -serverPort"),
+        _ => failure.try_this("look at the log above"),
+    }
+}

@@ -1,0 +1,50 @@
+//! Checked settings as the server takes them.
+
+use spindle_server::{CaSubject, KeySettings, ServerConfig, StoreKind, StoreSettings};
+
+use crate::config::ConfigError;
+use crate::config::server as chosen;
+use crate::config::server::ServerSettings;
+
+/// The server's configuration.
+///
+/// # Errors
+/// When the subject has more values than it can carry.
+pub(super) fn config(settings: ServerSettings) -> Result<ServerConfig, ConfigError> {
+    Ok(ServerConfig {
+        store: StoreSettings { kind: store_kind(settings.store.kind), directory: settings.store.directory },
+        keys: match settings.keys {
+            chosen::KeyChoice::Disk(path) => KeySettings::Disk(path),
+            chosen::KeyChoice::Memory => KeySettings::Memory,
+        },
+        ca_subject: CaSubject {
+            country: single("server.ca_subject.country", settings.ca_subject.country)?,
+            organization: single("server.ca_subject.organization", settings.ca_subject.organization)?,
+            common_name: settings.ca_subject.common_name,
+        },
+        trust_domain: settings.trust_domain,
+        bind_address: settings.bind_address,
+        bind_port: settings.bind_port,
+        socket_path: settings.socket_path,
+        ca_key_type: settings.ca_key_type,
+        ca_ttl_secs: settings.ca_ttl_secs,
+        default_x509_svid_ttl_secs: settings.default_x509_svid_ttl_secs,
+        agent_ttl_secs: settings.agent_ttl_secs,
+        admin_ids: settings.admin_ids,
+    })
+}
+
+fn store_kind(kind: chosen::StoreKind) -> StoreKind {
+    match kind {
+        chosen::StoreKind::Sled => StoreKind::Sled,
+        chosen::StoreKind::Redb => StoreKind::Redb,
+        chosen::StoreKind::Memory => StoreKind::Memory,
+    }
+}
+
+fn single(key: &str, mut values: Vec<String>) -> Result<String, ConfigError> {
+    match values.len() {
+        0 | 1 => Ok(values.pop().unwrap_or_default()),
+        _ => Err(ConfigError::value(key, "only one value is supported yet")),
+    }
+}

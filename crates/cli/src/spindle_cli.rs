@@ -1,0 +1,60 @@
+//! `spindle`: a trust domain on one machine, for trying out and for writing applications.
+
+mod demo;
+mod dev;
+mod quickstart;
+mod scratch;
+mod show;
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+use crate::console::Console;
+use crate::error::Failure;
+use crate::go_flags;
+
+/// Runs a whole Spindle trust domain on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "spindle", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Server and agent in one process, for writing an application against the Workload API.
+    Dev(dev::Args),
+    /// Server and agent with a kept store, an X509-SVID for you, and each rotation of it as a line.
+    Quickstart(quickstart::Args),
+    /// Three workloads tell the story in about a minute, then it ends by itself.
+    Demo(demo::Args),
+    /// One workload of the demo.
+    #[command(subcommand, hide = true)]
+    DemoWorkload(demo::workload::Command),
+}
+
+/// Runs one command line; returns the exit status.
+pub fn main(args: impl IntoIterator<Item = OsString>, console: &mut Console<'_>) -> u8 {
+    let args: Args = match go_flags::parse(args, console.out, console.err) {
+        Ok(args) => args,
+        Err(status) => return status,
+    };
+    match run(args.command, console) {
+        Ok(()) => 0,
+        Err(failure) => {
+            failure.print(console.err);
+            failure.exit()
+        }
+    }
+}
+
+fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
+    match command {
+        Command::Dev(args) => dev::run(&args, console),
+        Command::Quickstart(args) => quickstart::run(&args, console),
+        Command::Demo(args) => demo::run(&args, console),
+        Command::DemoWorkload(command) => demo::workload::run(&command, console),
+    }
+}

@@ -1,0 +1,227 @@
+//! The binaries as their users call them: exit codes, where messages go, and what they advise.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn run(binary: &str, args: &[&str], vars: &[(&str, &str)]) -> Ended {
+    let path = match binary {
+        "spindle-server" => env!("CARGO_BIN_EXE_spindle-server"),
+        _ => env!("CARGO_BIN_EXE_spindle-agent"),
+    };
+    let output = Command::new(path).args(args).env_clear().envs(vars.iter().copied()).output().expect("runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Ended {
+        code: output.status.code().expect("ended by itself"),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
+}
+
+fn words(line: &str) -> (&str, Vec<&str>) {
+    let mut words = line.split_whitespace();
+    (words.next().expect("a binary"), words.collect())
+}
+
+fn refused(line: &str, code: i32, expected: &str) {
+    let (binary, args) = words(line);
+    let ended = run(binary, &args, &[]);
+    assert_eq!(ended.code, code, "{line}: {}", ended.err);
+    assert!(ended.err.contains(expected), "{line}: {}", ended.err);
+    assert!(ended.out.is_empty(), "{line}: {}", ended.out);
+}
+
+#[test]
+fn an_unknown_or_missing_first_word_exits_with_127() {
+    refused("spindle-server", 127, "Usage");
+    refused("spindle-server nosuch", 127, "nosuch");
+    refused("spindle-server entri", 127, "entry");
+    refused("spindle-agent", 127, "Usage");
+    refused("spindle-agent nosuch", 127, "nosuch");
+}
+
+#[test]
+fn groups_without_a_known_word_exit_with_1() {
+    refused("spindle-server entry", 1, "Usage");
+    refused("spindle-server entry foo", 1, "foo");
+    refused("spindle-server bundle foo", 1, "foo");
+    refused("spindle-agent api", 1, "Usage");
+    refused("spindle-agent api foo", 1, "foo");
+    refused("spindle-agent api fetch nosuch", 1, "nosuch");
+}
+
+#[test]
+fn misused_flags_exit_with_1_and_are_named() {
+    refused("spindle-server entry show -spifeID x", 1, "--spiffeID");
+    refused("spindle-server entry show -output xml", 1, "write pretty or json");
+    refused("spindle-server entry show -matchSelectorsOn all", 1, "exact, any, superset or subset");
+    refused("spindle-server entry create -x509SVIDTTL long", 1, "long");
+    refused("spindle-server entry create -node=perhaps", 1, "true or false");
+    refused("spindle-server token generate -ttl", 1, "--ttl");
+    refused("spindle-server x509 mint -ttl 10", 1, "lacks a unit");
+    refused("spindle-server bundle show -format der", 1, "pem or spiffe");
+    refused("spindle-server agent show stray", 1, "stray");
+    refused("spindle-agent api fetch -timeout 5", 1, "lacks a unit");
+}
+
+#[test]
+fn what_a_command_needs_is_asked_for_before_anything_is_called() {
+    refused("spindle-server entry create", 1, "Error: at least one selector is required\n  Try: ");
+    refused("spindle-server entry create -selector a:b", 1, "a parent ID is required");
+    refused("spindle-server entry update", 1, "entry ID is required");
+    refused("spindle-server entry delete", 1, "an entry ID is required");
+    refused("spindle-server entry show -entryID x -spiffeID spiffe://a/b", 1, "can't be combined");
+    refused("spindle-server entry show -parentID a/b", 1, "-parentID \"a/b\"");
+    refused("spindle-server agent ban", 1, "a SPIFFE ID is required");
+    refused("spindle-server agent list -expiresBefore tomorrow", 1, "is not a time");
+    refused("spindle-server x509 mint", 1, "a SPIFFE ID is required");
+    refused("spindle-server token generate -spiffeID x", 1, "-spiffeID \"x\"");
+}
+
+#[test]
+fn a_missing_socket_is_named_with_what_to_try() {
+    let guide = "spindle-server entry create -spiffeID spiffe://example.org/web -parentID spiffe://example.org/node \
+                 -selector k8s:ns:production -selector k8s:sa:web -socketPath /nonexistent/api.sock";
+    refused(guide, 1, "Error: there is no socket at /nonexistent/api.sock\n  Try: start the server");
+    for line in [
+        "spindle-server healthcheck -socketPath /nonexistent/api.sock",
+        "spindle-server entry count --socketPath=/nonexistent/api.sock",
+        "spindle-server agent list -socketPath=/nonexistent/api.sock",
+        "spindle-server bundle show --socketPath /nonexistent/api.sock",
+        "spindle-server x509 mint -spiffeID spiffe://a/b -socketPath /nonexistent/api.sock",
+        "spindle-agent healthcheck -socketPath /nonexistent/api.sock",
+        "spindle-agent api fetch -socketPath /nonexistent/api.sock",
+        "spindle-agent api fetch x509 -socketPath /nonexistent/api.sock -silent",
+    ] {
+        refused(line, 1, "/nonexistent/api.sock\n  Try: start the");
+    }
+}
+
+#[test]
+fn the_environment_names_the_socket() {
+    let server = run("spindle-server", &["entry", "show"], &[("SPIRE_SERVER_PRIVATE_SOCKET", "/env/s")]);
+    assert!(server.err.contains("/env/s"), "{}", server.err);
+    let server = run("spindle-server", &["entry", "show"], &[("SPINDLE_SERVER_PRIVATE_SOCKET", "/env/p")]);
+    assert!(server.err.contains("/env/p"), "{}", server.err);
+    let agent = run("spindle-agent", &["api", "fetch"], &[("SPIFFE_ENDPOINT_SOCKET", "unix:///env/a")]);
+    assert!(agent.err.contains(" /env/a\n"), "{}", agent.err);
+    let instance = ["entry", "show", "-instance", "blue"];
+    let template = [("SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE", "/env/%i")];
+    assert!(run("spindle-server", &instance, &template).err.contains("/env/blue"));
+    assert!(run("spindle-server", &instance, &[]).err.contains("SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE"));
+}
+
+#[test]
+fn a_socket_that_nobody_answers_on_is_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let ended = run("spindle-agent", &["api", "fetch", "-socketPath", path.to_str().unwrap()], &[]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.err.contains("nobody answers"), "{}", ended.err);
+}
+
+#[test]
+fn help_goes_to_standard_output_and_is_no_failure() {
+    for line in ["spindle-server -h", "spindle-server entry create --help", "spindle-agent api fetch -help"] {
+        let (binary, args) = words(line);
+        let ended = run(binary, &args, &[]);
+        assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{line}");
+        assert!(ended.out.contains("Usage"), "{line}: {}", ended.out);
+    }
+}
+
+#[test]
+fn a_data_file_is_read_and_its_faults_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("entries.json");
+    let file = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        run(
+            "spindle-server",
+            &["entry", "create", "-data", name(&path), "-socketPath", "/nonexistent/s"],
+            &[],
+        )
+        .err
+    };
+    assert!(file("{}").contains("missing field `entries`"));
+    assert!(file(r#"{"entries": []}"#).contains("there is no socket at /nonexistent/s"));
+}
+
+fn name(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+fn example(name: &str) -> String {
+    format!("{}/../../examples/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn the_samples_are_valid_and_set_every_key_without_a_note() {
+    for (binary, file) in [("spindle-server", "server.hcl"), ("spindle-agent", "agent.hcl")] {
+        let ended = run(binary, &["run", "-config", &example(file), "--check-config"], &[]);
+        assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{file}");
+        assert!(
+            ended.out.ends_with(" configuration is valid.\n") && !ended.out.contains("Note"),
+            "{}",
+            ended.out
+        );
+    }
+}
+
+#[test]
+fn the_printed_defaults_are_a_configuration_but_for_the_required_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    for (binary, flags) in [
+        ("spindle-server", &["-trustDomain", "example.org", "-dataDir", "/d"][..]),
+        (
+            "spindle-agent",
+            &["-trustDomain", "example.org", "-serverAddress", "s", "-serverPort", "1", "-insecureBootstrap"]
+                [..],
+        ),
+    ] {
+        let defaults = run(binary, &["run", "--print-defaults"], &[]);
+        assert_eq!(defaults.code, 0);
+        let path = dir.path().join(binary);
+        std::fs::write(&path, &defaults.out).unwrap();
+        let check = ["run", "--check-config", "-config", name(&path)];
+        let bare = run(binary, &check, &[]);
+        assert!(bare.err.contains("trust_domain is required"), "{}", bare.err);
+        assert_eq!(run(binary, &[&check, flags].concat(), &[]).code, 0);
+    }
+}
+
+#[test]
+fn a_configuration_fault_is_told_by_key_and_line_before_anything_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("server.hcl");
+    let check = |text: &str, more: &[&str], vars: &[(&str, &str)]| {
+        std::fs::write(&path, text).unwrap();
+        let args = [&["run", "--check-config", "-config", name(&path)], more].concat();
+        run("spindle-server", &args, vars)
+    };
+    let fault = check("server {\n bind_prt = 1\n}", &[], &[]);
+    assert_eq!(fault.code, 1);
+    assert!(
+        fault.err.starts_with(
+            "Error: server.bind_prt (line 2) is not a known key; did you mean bind_port?\n  Try: "
+        )
+    );
+    assert!(check("server {", &[], &[]).err.contains("line 1"));
+    let expanded = "server { trust_domain = \"$TD\" data_dir = \"${DIR}/d\" }";
+    assert!(check(expanded, &[], &[]).err.contains("server.trust_domain"));
+    assert!(check(expanded, &["-expandEnv"], &[]).err.contains("server.trust_domain is required"));
+    assert_eq!(check(expanded, &["-expandEnv"], &[("TD", "example.org"), ("DIR", "/x")]).code, 0);
+    let missing = run("spindle-server", &["run", "-config", "/nonexistent.hcl"], &[]);
+    assert!(missing.err.contains("cannot read the configuration file /nonexistent.hcl"), "{}", missing.err);
+    let nothing = run("spindle-agent", &["run"], &[]);
+    assert!(nothing.err.contains("agent.trust_domain is required"), "{}", nothing.err);
+    let mode = run("spindle-agent", &["run", "-rebootstrapMode", "always"], &[]);
+    assert!(mode.err.contains("-rebootstrapMode always is not supported yet"), "{}", mode.err);
+}

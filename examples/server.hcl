@@ -1,0 +1,64 @@
+# A server for one trust domain. Start it in the repository with
+#
+#     spindle-server run -config examples/server.hcl
+#
+# Keys and blocks are SPIRE's. `spindle-server run --print-defaults` shows what holds when a key is not set, and
+# `spindle-server run -config FILE --check-config` checks a file without starting anything.
+
+server {
+    # The name that all SPIFFE IDs of this server begin with: spiffe://example.org/... It cannot be changed later.
+    trust_domain = "example.org"
+
+    # State lives below this directory: the store and the keys of the authority. Keep it private and back it up.
+    data_dir = "./.data/server"
+
+    # Where agents connect, over TLS.
+    bind_address = "127.0.0.1"
+    bind_port = 8081
+
+    # Where this machine's operators connect: spindle-server entry create and so on. Who may open the socket is the
+    # administrator of the trust domain.
+    socket_path = "/tmp/spire-server/private/api.sock"
+
+    # The authority that signs: kind of key (ec-p256, ec-p384, rsa-2048, rsa-4096), lifetime and name. The next one is
+    # made and published long before the present one ends.
+    ca_key_type = "ec-p256"
+    ca_ttl = "24h"
+    ca_subject {
+        country = ["US"]
+        organization = ["SPIFFE"]
+        common_name = ""
+    }
+
+    # Lifetime of workloads' X509-SVIDs whose entry names none, and of agents' SVIDs. Agents renew at half of it.
+    default_x509_svid_ttl = "1h"
+    agent_ttl = "1h"
+
+    # Workloads with these identities may manage the server over TLS.
+    admin_ids = []
+
+    log_level = "INFO"
+    log_format = "text"
+}
+
+plugins {
+    # Where records are kept: sled or redb (embedded, one server), or memory (gone at the end).
+    DataStore "sled" {
+        plugin_data {
+            directory = "./.data/server/store"
+        }
+    }
+
+    # Where the authority's private keys are kept: disk (a file for its owner alone) or memory (a restart makes a new
+    # authority).
+    KeyManager "disk" {
+        plugin_data {
+            keys_path = "./.data/server/keys.json"
+        }
+    }
+
+    # How a new agent proves itself: with a token that works once, from `spindle-server token generate`.
+    NodeAttestor "join_token" {
+        plugin_data {}
+    }
+}
