@@ -1,0 +1,124 @@
+"""The clients: what each needs, how it is built as its users would build it, and how it is called.
+
+Start at LANGUAGES. The order is the order of the ring in which they call each other.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+HERE = Path(__file__).resolve().parent.parent
+OUT = HERE.parent.parent / "target" / "clients"
+
+# The Rust client compiles some 150 crates on the first run.
+BUILD_TIMEOUT_SECS = 1800
+
+
+@dataclass(frozen=True)
+class Language:
+    """One client program. `follows` tells whether a running server of it takes up renewed SVIDs."""
+
+    name: str
+    library: str
+    tools: tuple[str, ...]
+    build: Callable[[], list[list[str]]]
+    command: Callable[[], list[str]]
+    user: int
+    follows: bool = True
+
+    @property
+    def path(self):
+        """The path of its SPIFFE ID."""
+        return f"/client/{self.name}"
+
+    def missing_tools(self):
+        return [tool for tool in self.tools if shutil.which(tool) is None]
+
+    def install(self):
+        """Runs the build commands; returns None, or the last lines of the one that failed."""
+        OUT.mkdir(parents=True, exist_ok=True)
+        env = {**os.environ, "CARGO_TARGET_DIR": str(OUT / "rust")}
+        for command in self.build():
+            try:
+                done = subprocess.run(
+                    command, cwd=HERE / self.name, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT, text=True, timeout=BUILD_TIMEOUT_SECS, check=False,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                return f"{command[0]}: not done in {BUILD_TIMEOUT_SECS} s"
+            if done.returncode != 0:
+                return f"{' '.join(command[:3])}: {done.stdout[-2000:].strip()}"
+        return None
+
+
+def python_build():
+    venv = OUT / "python"
+    pip = [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    create = [] if (venv / "bin" / "pip").exists() else [[sys.executable, "-m", "venv", str(venv)]]
+    return [*create, [*pip, "-r", "requirements.txt"]]
+
+
+def java_command():
+    # A short-lived JVM starts faster without the optimising compiler.
+    return [
+        "java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Djava.io.tmpdir=.",
+        "-cp", f"{OUT}/java/classes:{OUT}/java/lib/*", "clients.Client",
+    ]  # fmt: skip
+
+
+LANGUAGES = (
+    Language(
+        name="go",
+        library="go-spiffe 2.9.0",
+        tools=("go",),
+        build=lambda: [["go", "build", "-mod=readonly", "-o", str(OUT / "go" / "client"), "."]],
+        command=lambda: [str(OUT / "go" / "client")],
+        user=20001,
+    ),
+    Language(
+        name="python",
+        library="spiffe 0.3.2, spiffe-tls 0.4.0",
+        tools=("python3",),
+        build=python_build,
+        command=lambda: [str(OUT / "python" / "bin" / "python"), str(HERE / "python" / "client.py")],
+        user=20002,
+    ),
+    Language(
+        name="rust",
+        library="spiffe 0.19.0, spiffe-rustls 0.11.0",
+        tools=("cargo",),
+        build=lambda: [["cargo", "build", "--quiet", "--locked"]],
+        command=lambda: [str(OUT / "rust" / "debug" / "spiffe-client")],
+        user=20003,
+    ),
+    Language(
+        name="java",
+        library="java-spiffe 0.8.17",
+        tools=("java", "javac", "mvn"),
+        build=lambda: [["mvn", "--quiet", "--batch-mode", f"-Dout={OUT / 'java'}", "process-classes"]],
+        command=java_command,
+        user=20004,
+    ),
+    Language(
+        name="node",
+        library="grpc-js 1.14.7",
+        tools=("node", "npm"),
+        build=lambda: [["npm", "ci", "--silent", "--no-audit", "--no-fund"]],
+        command=lambda: ["node", str(HERE / "node" / "client.js")],
+        user=20005,
+    ),
+    Language(
+        name="openssl",
+        library="the openssl command",
+        tools=("openssl", "bash", "awk"),
+        build=lambda: [],
+        command=lambda: ["bash", str(HERE / "openssl" / "client")],
+        user=20006,
+        # s_server reads its files when it starts and never again.
+        follows=False,
+    ),
+)

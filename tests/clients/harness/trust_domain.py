@@ -1,0 +1,137 @@
+"""A trust domain for one run: a server, one agent attested by join token, and an entry for each client.
+
+Identities live 20 seconds, so that rotations can be waited for. Start at TrustDomain.start.
+"""
+
+import json
+import re
+import socket
+
+from harness.processes import Failed, run, wait_until
+
+NAME = "clients.test"
+NODE = f"spiffe://{NAME}/node"
+# An identity that nobody has.
+NOBODY = f"spiffe://{NAME}/nobody"
+
+SVID_TTL = "20s"
+# Long enough for no change of authority in a run, short enough to be no production value.
+CA_TTL = "20m"
+
+START_TIMEOUT_SECS = 60
+COMMAND_TIMEOUT_SECS = 20
+
+SERVER_CONF = """\
+server {{
+  trust_domain = "{name}"
+  bind_address = "127.0.0.1"
+  bind_port = "{port}"
+  socket_path = "{work}/server.sock"
+  data_dir = "{work}/server"
+  log_level = "DEBUG"
+  default_x509_svid_ttl = "{svid_ttl}"
+  ca_ttl = "{ca_ttl}"
+}}
+plugins {{
+{data_store}\
+  KeyManager "memory" {{ plugin_data {{}} }}
+  NodeAttestor "join_token" {{ plugin_data {{}} }}
+}}
+"""
+
+SQL_DATA_STORE = """\
+  DataStore "sql" {{
+    plugin_data {{
+      database_type = "sqlite3"
+      connection_string = "{work}/server/datastore.sqlite3"
+    }}
+  }}
+"""
+
+AGENT_CONF = """\
+agent {{
+  trust_domain = "{name}"
+  server_address = "127.0.0.1"
+  server_port = "{port}"
+  socket_path = "{work}/api/agent.sock"
+  data_dir = "{work}/agent"
+  trust_bundle_path = "{work}/bootstrap.pem"
+  log_level = "DEBUG"
+}}
+plugins {{
+  KeyManager "memory" {{ plugin_data {{}} }}
+  NodeAttestor "join_token" {{ plugin_data {{}} }}
+  WorkloadAttestor "unix" {{ plugin_data {{}} }}
+}}
+"""
+
+
+class TrustDomain:
+    """Running server and agent, and how to reach them."""
+
+    def __init__(self, processes, server_bin, agent_bin, sql):
+        self.processes = processes
+        self.work = processes.work
+        self.server_bin = server_bin
+        self.agent_bin = agent_bin
+        self.sql = sql
+        self.agent_socket = self.work / "api" / "agent.sock"
+
+    @property
+    def workload_api(self):
+        return f"unix://{self.agent_socket}"
+
+    def start(self, identities):
+        """Starts both halves; `identities` maps the path of each SPIFFE ID to the user that is to get it."""
+        for folder in ("server", "agent", "api"):
+            (self.work / folder).mkdir()
+        self.write_configuration()
+        server = self.processes.start("server-process", [self.server_bin, "run", "-config", f"{self.work}/server.conf"])
+        wait_until(lambda: self.server("healthcheck"), "server", START_TIMEOUT_SECS, server)
+        (self.work / "bootstrap.pem").write_text(self.server("bundle", "show"))
+        token = self.join_token()
+        # Entries come first: the agent then has them all when it first answers.
+        for path, user in identities.items():
+            self.server(
+                "entry", "create", "-spiffeID", spiffe_id(path), "-parentID", NODE, "-selector", f"unix:uid:{user}"
+            )
+        agent = self.processes.start(
+            "agent-process", [self.agent_bin, "run", "-config", f"{self.work}/agent.conf", "-joinToken", token]
+        )
+        wait_until(self.agent_is_healthy, "agent", START_TIMEOUT_SECS, agent)
+
+    def write_configuration(self):
+        values = {"name": NAME, "port": free_port(), "work": self.work, "svid_ttl": SVID_TTL, "ca_ttl": CA_TTL}
+        values["data_store"] = SQL_DATA_STORE.format(**values) if self.sql else ""
+        (self.work / "server.conf").write_text(SERVER_CONF.format(**values))
+        (self.work / "agent.conf").write_text(AGENT_CONF.format(**values))
+
+    def server(self, *words):
+        """Runs a command of the server binary against its admin socket."""
+        return run([self.server_bin, *words, "-socketPath", f"{self.work}/server.sock"], COMMAND_TIMEOUT_SECS)
+
+    def join_token(self):
+        printed = self.server("token", "generate", "-spiffeID", NODE)
+        found = re.search(r"Token: *(\S+)", printed)
+        if not found:
+            raise Failed(f"token generate printed {json.dumps(printed)}")
+        return found.group(1)
+
+    def agent_is_healthy(self):
+        run([self.agent_bin, "healthcheck", "-socketPath", str(self.agent_socket)], COMMAND_TIMEOUT_SECS)
+
+    def wait_for_identity(self, user):
+        """Waits until a process of this user is given an SVID."""
+        command = [self.agent_bin, "api", "fetch", "x509", "-socketPath", str(self.agent_socket)]
+        wait_until(lambda: run(command, COMMAND_TIMEOUT_SECS, user), f"an SVID for user {user}", START_TIMEOUT_SECS)
+
+
+def spiffe_id(path):
+    return f"spiffe://{NAME}{path}"
+
+
+def free_port():
+    """A port that was free a moment ago: the server's configuration needs one before the server runs."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,48 @@
+//! What Spindle costs: the release binaries as processes of their own, driven over their sockets.
+//!
+//! Prints figures, with their ratio to a yardstick measured in the same run, and never judges. Takes about half a minute. Run it
+//! with `make bench`; it expects `spindle-server` and `spindle-agent` beside itself. Each part is a file of its own, from
+//! `issuance.rs` to `size.rs`.
+
+mod entries;
+mod fetch;
+mod issuance;
+mod journey;
+mod memory;
+mod process;
+mod report;
+mod size;
+mod trust_domain;
+mod yardstick;
+
+use anyhow::Result;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use spindle_e2e::own_uid;
+use trust_domain::{Agent, Server, Store};
+use yardstick::Yardstick;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    // A thousand connections are a thousand files on our side, too.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    report::machine()?;
+    size::measure()?;
+    let yardstick = Yardstick::new()?;
+    yardstick.measure()?;
+    issuance::measure(&Server::start(Store::Sled).await?, &yardstick).await?;
+    for store in Store::DURABLE {
+        entries::measure(&Server::start(store).await?, &yardstick).await?;
+    }
+    workloads(&yardstick).await
+}
+
+/// The parts that need an agent and its callers; idle memory comes first, while both processes are fresh.
+async fn workloads(yardstick: &Yardstick) -> Result<()> {
+    let server = Server::start(Store::Sled).await?;
+    let agent = Agent::start(&server, "/base", &own_uid()).await?;
+    memory::measure_idle(&server, &agent).await?;
+    memory::measure_streams(&agent).await?;
+    fetch::measure(&agent, yardstick).await?;
+    journey::measure(&server, &agent).await
+}
