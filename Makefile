@@ -9,12 +9,12 @@ help: ## Lists the targets
 
 run: ## A trust domain on the embedded store, with an X.509-SVID for you that rotates by itself
 	@echo "Building Spindle (a first build takes some minutes, later ones seconds) ..."
-	@$(CARGO) build --quiet --bins
+	@$(CARGO) build --bins
 	@target/debug/spindle quickstart --dir .run
 
 demo: ## Two workloads do mutual TLS while their SVIDs rotate; ends by itself after about a minute
 	@echo "Building Spindle ..."
-	@$(CARGO) build --quiet --bins
+	@$(CARGO) build --bins
 	@target/debug/spindle demo
 
 test: ## Every test this machine's toolchains and rights allow; lists what it leaves out
@@ -27,11 +27,11 @@ check: ## Formatting, lints and documentation, as CI checks them
 
 bench: ## What Spindle costs: the release binaries, measured as processes of their own; half a minute once built
 	@echo "Building Spindle for release (a first build takes some minutes) ..."
-	@$(CARGO) build --release --quiet -p spindle-cli --bins
-	@$(CARGO) run --release --quiet -p spindle-e2e --bin spindle-bench
+	@$(CARGO) build --release -p spindle-cli --bins
+	@$(CARGO) run --release -p spindle-e2e --bin spindle-bench
 
 clients: ## Only the suites of stock client libraries
-	@$(CARGO) build --quiet --bins
+	@$(CARGO) build --bins
 	@tests/clients/run
 
 torture: ## SIGKILL 200 rounds and power cut 20 rounds, for each embedded store

@@ -4,6 +4,7 @@ Start at LANGUAGES. The order is the order of the ring in which they call each o
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,10 @@ BUILD_TIMEOUT_SECS = 1800
 
 @dataclass(frozen=True)
 class Language:
-    """One client program. `follows` tells whether a running server of it takes up renewed SVIDs."""
+    """One client program. `follows` tells whether a running server of it takes up renewed SVIDs.
+
+    `lacks` looks closer at tools that are there, and returns what keeps them from building the client.
+    """
 
     name: str
     library: str
@@ -29,14 +33,17 @@ class Language:
     command: Callable[[], list[str]]
     user: int
     follows: bool = True
+    lacks: Callable[[], str | None] = lambda: None
 
     @property
     def path(self):
         """The path of its SPIFFE ID."""
         return f"/client/{self.name}"
 
-    def missing_tools(self):
-        return [tool for tool in self.tools if shutil.which(tool) is None]
+    def missing(self):
+        """What this machine lacks to build the client, or None."""
+        absent = [tool for tool in self.tools if shutil.which(tool) is None]
+        return f"no {', '.join(absent)} on this machine" if absent else self.lacks()
 
     def install(self):
         """Runs the build commands; returns None, or the last lines of the one that failed."""
@@ -53,6 +60,22 @@ class Language:
             if done.returncode != 0:
                 return f"{' '.join(command[:3])}: {done.stdout[-2000:].strip()}"
         return None
+
+
+def older_than(name, command, wanted):
+    """Says so when the first number that `command` prints is below `wanted`, such as (1, 25)."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    found = re.search(r"(\d+)\.(\d+)", done.stdout)
+    if found and tuple(map(int, found.groups())) >= wanted:
+        return None
+    says = found.group(0) if found else "of an unknown version"
+    return f"{name} is {says}, and {'.'.join(map(str, wanted))} is needed"
+
+
+def python_lacks():
+    probe = [sys.executable, "-c", "import venv, ensurepip"]
+    done = subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return None if done.returncode == 0 else "python3 has no venv module (Debian: python3-venv)"
 
 
 def python_build():
@@ -78,6 +101,8 @@ LANGUAGES = (
         build=lambda: [["go", "build", "-mod=readonly", "-o", str(OUT / "go" / "client"), "."]],
         command=lambda: [str(OUT / "go" / "client")],
         user=20001,
+        # GOTOOLCHAIN=local: an answer about this machine, not about what it could download.
+        lacks=lambda: older_than("go", ["env", "GOTOOLCHAIN=local", "go", "env", "GOVERSION"], (1, 25)),
     ),
     Language(
         name="python",
@@ -86,6 +111,7 @@ LANGUAGES = (
         build=python_build,
         command=lambda: [str(OUT / "python" / "bin" / "python"), str(HERE / "python" / "client.py")],
         user=20002,
+        lacks=python_lacks,
     ),
     Language(
         name="rust",
@@ -102,6 +128,7 @@ LANGUAGES = (
         build=lambda: [["mvn", "--quiet", "--batch-mode", f"-Dout={OUT / 'java'}", "process-classes"]],
         command=java_command,
         user=20004,
+        lacks=lambda: older_than("javac", ["javac", "--version"], (17, 0)),
     ),
     Language(
         name="node",
@@ -110,6 +137,7 @@ LANGUAGES = (
         build=lambda: [["npm", "ci", "--silent", "--no-audit", "--no-fund"]],
         command=lambda: ["node", str(HERE / "node" / "client.js")],
         user=20005,
+        lacks=lambda: older_than("node", ["node", "--version"], (18, 0)),
     ),
     Language(
         name="openssl",
