@@ -6,6 +6,7 @@ Identities live 20 seconds, so that rotations can be waited for. Start at TrustD
 import json
 import re
 import socket
+from dataclasses import dataclass
 
 from harness.processes import Failed, run, wait_until
 
@@ -31,6 +32,7 @@ server {{
   log_level = "DEBUG"
   default_x509_svid_ttl = "{svid_ttl}"
   ca_ttl = "{ca_ttl}"
+  ca_key_type = "{ca_key}"
 }}
 plugins {{
 {data_store}\
@@ -56,6 +58,7 @@ agent {{
   socket_path = "{work}/api/agent.sock"
   data_dir = "{work}/agent"
   trust_bundle_path = "{work}/bootstrap.pem"
+  workload_x509_svid_key_type = "{workload_key}"
   log_level = "DEBUG"
 }}
 plugins {{
@@ -66,15 +69,27 @@ plugins {{
 """
 
 
+@dataclass(frozen=True)
+class Keys:
+    """Kinds of keys, in the words of the configuration: of the authority and of the workloads."""
+
+    authority: str = "ec-p256"
+    workload: str = "ec-p256"
+
+    def __str__(self):
+        return f"{self.workload} keys under {self.authority}"
+
+
 class TrustDomain:
     """Running server and agent, and how to reach them."""
 
-    def __init__(self, processes, server_bin, agent_bin, sql):
+    def __init__(self, processes, server_bin, agent_bin, sql, keys=Keys()):
         self.processes = processes
         self.work = processes.work
         self.server_bin = server_bin
         self.agent_bin = agent_bin
         self.sql = sql
+        self.keys = keys
         self.agent_socket = self.work / "api" / "agent.sock"
 
     @property
@@ -102,6 +117,7 @@ class TrustDomain:
 
     def write_configuration(self):
         values = {"name": NAME, "port": free_port(), "work": self.work, "svid_ttl": SVID_TTL, "ca_ttl": CA_TTL}
+        values |= {"ca_key": self.keys.authority, "workload_key": self.keys.workload}
         values["data_store"] = SQL_DATA_STORE.format(**values) if self.sql else ""
         (self.work / "server.conf").write_text(SERVER_CONF.format(**values))
         (self.work / "agent.conf").write_text(AGENT_CONF.format(**values))
