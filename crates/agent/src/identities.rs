@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use spindle_keys::KeyType;
 use spindle_renewal::{Backoff, BackoffPolicy, Jitter, Renewal, RenewalPolicy};
-use spindle_runtime::{Shutdown, sleep_until};
+use spindle_runtime::{Shutdown, nap_until};
 use spindle_spiffe_core::{
     Bundle, Clock, Entropy, EntryId, RegistrationEntry, Timestamp, TrustDomain, X509Svid,
 };
@@ -292,9 +292,10 @@ async fn instant(at: Option<Instant>) {
     }
 }
 
+/// Ends early after each nap, so that the plan is asked anew: the clock may have been set.
 async fn moment(clock: &dyn Clock, at: Option<Timestamp>) {
     match at {
-        Some(at) => sleep_until(clock, at).await,
+        Some(at) => nap_until(clock, at).await,
         None => std::future::pending().await,
     }
 }

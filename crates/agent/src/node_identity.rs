@@ -12,7 +12,7 @@ use std::time::Duration;
 use spindle_keys::{Key, KeyManager};
 use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
 use spindle_renewal::{Backoff, BackoffPolicy, Jitter, Renewal, RenewalPolicy, Step};
-use spindle_runtime::sleep_until;
+use spindle_runtime::nap_until;
 use spindle_spiffe_core::{Clock, Entropy, ErrorChain, Reason, X509Svid};
 use spindle_transport::{ExpectedServer, LiveIdentity, TlsDialer, Trust};
 use tokio::sync::mpsc;
@@ -76,13 +76,13 @@ impl NodeIdentity {
         if let Some(bundle) = &state.bundle {
             parts.trust.set(bundle.clone());
         }
-        let now = parts.clock.now();
         let jitter = Jitter::draw(parts.entropy.as_ref());
         match stored(&parts, &state) {
             Ok((svid, key)) => {
                 info!(agent_id = %svid.spiffe_id(), expires_at = %svid.validity().not_after,
                     "the stored agent SVID is used");
                 present(&parts.identity, &svid, &key)?;
+                let now = parts.clock.now();
                 let renewal = Renewal::restored(RenewalPolicy::default(), svid.validity(), now, jitter);
                 Ok(Self { parts, state, svid, renewal })
             }
@@ -92,6 +92,8 @@ impl NodeIdentity {
                 };
                 let enrolled = first_attestation(&parts, &state, &token).await?;
                 let svid = adopt(&parts, &mut state, enrolled).await?;
+                // The server may have been waited for: only now is the time that counts.
+                let now = parts.clock.now();
                 let renewal = Renewal::issued(RenewalPolicy::default(), svid.validity(), now, jitter);
                 Ok(Self { parts, state, svid, renewal })
             }
@@ -101,7 +103,7 @@ impl NodeIdentity {
     /// Keeps the identity good until it is lost for good.
     ///
     /// # Errors
-    /// When the server refuses the agent, or the SVID ends.
+    /// When the server refuses the agent, or the SVID ends and is not replaced.
     pub(crate) async fn run(mut self) -> Result<(), AgentError> {
         let mut bundles = self.parts.trust.changes();
         self.keep_bundle().await;
@@ -113,27 +115,23 @@ impl NodeIdentity {
                     continue;
                 }
                 Step::Expired => {
-                    self.start_over(AgentError::SvidExpired).await?;
+                    self.on_expired().await?;
                     continue;
                 }
                 Step::Wait(until) => until,
             };
-            // Cancel-safe: all three only wait.
+            // Cancel-safe: all three only wait. After each nap the step is decided anew, for the clock may have been set.
             tokio::select! {
                 Some(standing) = self.parts.standing.recv() => self.on_standing(standing).await?,
                 Ok(()) = bundles.changed() => self.keep_bundle().await,
-                () = sleep_until(self.parts.clock.as_ref(), wake_at) => {}
+                () = nap_until(self.parts.clock.as_ref(), wake_at) => {}
             }
         }
     }
 
     async fn renew(&mut self) -> Result<(), AgentError> {
-        let now = self.parts.clock.now();
-        match enroll::renew(&self.parts.link, &self.parts.keys, &self.svid, now).await {
-            Ok(mut enrolled) => {
-                enrolled.reattestable = self.state.reattestable;
-                self.adopt(enrolled).await
-            }
+        match self.ask_for_renewal().await {
+            Ok(enrolled) => self.adopt(enrolled).await,
             Err(error) => {
                 warn!(agent_id = %self.svid.spiffe_id(), %error, reason = error.reason_code(),
                     expires_at = %self.svid.validity().not_after, "the agent SVID was not renewed, trying again");
@@ -144,6 +142,40 @@ impl NodeIdentity {
                 }
             }
         }
+    }
+
+    async fn ask_for_renewal(&self) -> Result<Enrolled, CallError> {
+        let Parts { link, keys, clock, .. } = &self.parts;
+        let mut enrolled = enroll::renew(link, keys, &self.svid, clock.as_ref()).await?;
+        enrolled.reattestable = self.state.reattestable;
+        Ok(enrolled)
+    }
+
+    /// By this clock the SVID is over, which may be the clock's fault or the night's: one try to get another. When it
+    /// fails the agent ends, as SPIRE's does, but the identity is kept for a start with a better clock. Only the server's
+    /// word deletes it.
+    async fn on_expired(&mut self) -> Result<(), AgentError> {
+        warn!(agent_id = %self.svid.spiffe_id(), expires_at = %self.svid.validity().not_after,
+            now = %self.parts.clock.now(), "the agent SVID has expired by this clock, trying once to replace it");
+        if let Some(token) = self.token_for_another_attestation() {
+            let enrolled = attest_until_final(&self.parts, &self.state, &token, true).await?;
+            return self.adopt(enrolled).await;
+        }
+        match self.ask_for_renewal().await {
+            Ok(enrolled) => self.adopt(enrolled).await,
+            Err(error) => {
+                error!(agent_id = %self.svid.spiffe_id(), %error, reason = error.reason_code(),
+                    "the expired agent SVID was not renewed");
+                if let Some(standing) = error.standing() {
+                    self.on_standing(standing).await?;
+                }
+                Err(AgentError::SvidExpired)
+            }
+        }
+    }
+
+    fn token_for_another_attestation(&self) -> Option<JoinToken> {
+        self.parts.config.join_token.clone().filter(|_| self.state.reattestable)
     }
 
     async fn on_standing(&mut self, standing: Standing) -> Result<(), AgentError> {
@@ -166,8 +198,7 @@ impl NodeIdentity {
 
     /// Attests again if that is allowed; else the identity is deleted and `lost` is why the agent ends.
     async fn start_over(&mut self, lost: AgentError) -> Result<(), AgentError> {
-        let token = self.parts.config.join_token.clone().filter(|_| self.state.reattestable);
-        let Some(token) = token else {
+        let Some(token) = self.token_for_another_attestation() else {
             self.forget().await;
             return Err(lost);
         };
@@ -335,3 +366,6 @@ async fn on_disk<T: Send + 'static>(
         Err(error) => Err(AgentError::TaskEnded { task: "state file", why: error.to_string() }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ mod process;
 mod shutdown;
 mod tasks;
 
-pub use clock::{SystemClock, sleep_until};
+pub use clock::{SystemClock, nap_until, sleep_until};
 pub use entropy::SystemEntropy;
 pub use logs::{LogFormat, LogSettings, LogSetupError, LogTarget, init_logs};
 pub use process::harden;

@@ -4,6 +4,7 @@
 //! trusted by the bundle that came with it. Start at [`attest`] and [`renew`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use spindle_keys::{Key, KeyManager, KeyType, certificate_request};
@@ -14,9 +15,11 @@ use spindle_proto::spire::api::server::agent::v1::{attest_agent_request, attest_
 use spindle_proto::spire::api::server::bundle::v1::GetBundleRequest;
 use spindle_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use spindle_proto::spire::api::types;
-use spindle_spiffe_core::{Timestamp, TrustDomain, X509Bundle, X509Bundles, X509Svid, verify_x509_svid};
+use spindle_spiffe_core::{
+    Clock, ErrorChain, Timestamp, TrustDomain, X509Bundle, X509Bundles, X509Svid, verify_x509_svid,
+};
 use spindle_transport::{TlsDialer, Trust};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tracing::warn;
@@ -30,6 +33,12 @@ const KEY_IDS: [&str; 2] = ["agent-svid-A", "agent-svid-B"];
 
 /// SPIRE's name of the attestor.
 const JOIN_TOKEN: &str = "join_token";
+
+/// How often the bundle is asked for when the token would be lost without it.
+const BUNDLE_TRIES: u32 = 5;
+
+/// Pause between those tries.
+const BUNDLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// An identity the server has just given.
 #[derive(Debug)]
@@ -61,16 +70,11 @@ pub(crate) async fn attest(
         _ => CallError::from(status),
     };
     let result = in_time(exchange(channel.clone(), token, csr)).await.map_err(explain)?;
-    let wire = in_time(async {
-        BundleClient::new(channel)
-            .get_bundle(GetBundleRequest::default())
-            .await
-            .map(tonic::Response::into_inner)
-    });
-    let fetched = match wire.await {
-        Ok(wire) => own_bundle(&wire, trust_domain),
-        Err(status) => Err(explain(status)),
+    let tries = match &dialer.trust {
+        Trust::Bundles(_) => 1,
+        Trust::InsecureOnce => BUNDLE_TRIES,
     };
+    let fetched = fetch_bundle(channel, trust_domain, tries, explain).await;
     // The token is spent by now, so nothing may be given up that can be kept.
     let bundle = match (fetched, &dialer.trust) {
         (Ok(bundle), _) => bundle,
@@ -80,11 +84,36 @@ pub(crate) async fn attest(
         }
         (Err(error), Trust::InsecureOnce) => return Err(error),
     };
-    let bundles = X509Bundles::from(bundle.clone());
-    let svid = verify_x509_svid(&chain(result.svid)?, &bundles, dialer.clock.now())
-        .map_err(|error| CallError::answer(format!("agent SVID: {error}")))?;
+    let svid = verified(&chain(result.svid)?, bundle.clone(), dialer.clock.now())?;
     check(&svid, &key, trust_domain)?;
     Ok(Enrolled { svid, key, bundle: Some(bundle), reattestable: result.reattestable })
+}
+
+/// Asks for the bundle, and again on the same connection: an agent that believed its server once must have it from there.
+async fn fetch_bundle(
+    channel: Channel,
+    trust_domain: &TrustDomain,
+    tries: u32,
+    explain: impl Fn(Status) -> CallError,
+) -> Result<X509Bundle, CallError> {
+    let mut client = BundleClient::new(channel);
+    let mut left = tries;
+    loop {
+        let fetched = in_time(client.get_bundle(GetBundleRequest::default())).await;
+        let error = match fetched.map_err(&explain) {
+            Ok(answer) => match own_bundle(&answer.into_inner(), trust_domain) {
+                Ok(bundle) => return Ok(bundle),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        left = left.saturating_sub(1);
+        if left == 0 {
+            return Err(error);
+        }
+        warn!(%error, reason = error.reason_code(), "the server's bundle was not fetched, trying again");
+        sleep(BUNDLE_PAUSE).await;
+    }
 }
 
 /// Has a new key certified under the identity of the link's connection.
@@ -95,7 +124,7 @@ pub(crate) async fn renew(
     link: &ServerLink,
     keys: &Arc<dyn KeyManager>,
     current: &X509Svid,
-    now: Timestamp,
+    clock: &dyn Clock,
 ) -> Result<Enrolled, CallError> {
     let (key, csr) = request(keys, Some(current)).await?;
     let request = agent::RenewAgentRequest { params: Some(agent::AgentX509svidParams { csr: csr.into() }) };
@@ -104,13 +133,39 @@ pub(crate) async fn renew(
     let svid = X509Svid::parse(chain(answer.svid)?)
         .map_err(|error| CallError::answer(format!("agent SVID: {error}")))?;
     check(&svid, &key, &current.spiffe_id().trust_domain())?;
-    if !svid.validity().contains(now) {
-        return Err(CallError::answer("an SVID that is not valid now"));
-    }
+    // Read after the answer: the call may have taken long.
+    refuse_if_over(&svid, clock.now())?;
     if svid.spiffe_id() != current.spiffe_id() {
         return Err(CallError::answer(format!("it renewed the SVID as {}", svid.spiffe_id())));
     }
     Ok(Enrolled { svid, key, bundle: None, reattestable: false })
+}
+
+/// The SVID in `chain`, trusted by `bundle`. One that is not valid yet is taken: this clock is behind the server's, and
+/// the token it was paid with does not come back.
+fn verified(
+    chain: &[CertificateDer<'static>],
+    bundle: X509Bundle,
+    now: Timestamp,
+) -> Result<X509Svid, CallError> {
+    let bad = |error: &dyn std::error::Error| CallError::answer(format!("agent SVID: {}", ErrorChain(error)));
+    let svid = X509Svid::parse(chain.to_vec()).map_err(|error| bad(&error))?;
+    refuse_if_over(&svid, now)?;
+    let at = now.max(svid.validity().not_before);
+    verify_x509_svid(chain, &X509Bundles::from(bundle), at).map_err(|error| bad(&error))
+}
+
+fn refuse_if_over(svid: &X509Svid, now: Timestamp) -> Result<(), CallError> {
+    let validity = svid.validity();
+    if validity.is_over(now) {
+        let end = validity.not_after;
+        return Err(CallError::answer(format!("an SVID that ended at {end}, while this clock shows {now}")));
+    }
+    if now < validity.not_before {
+        warn!(agent_id = %svid.spiffe_id(), not_before = %validity.not_before, %now,
+            "the new agent SVID is not valid yet by this clock, which is behind the server's; set it right");
+    }
+    Ok(())
 }
 
 /// The own trust domain's bundle out of an answer.

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::{Stream, StreamExt};
+use spindle_keys::{Key, KeyType};
 use spindle_proto::convert::{bundle_to_proto, entry_to_proto, spiffe_id_to_proto};
 use spindle_proto::refusal::{agent_refusal, refusal};
 use spindle_proto::spire::api::server::{
@@ -44,12 +46,14 @@ pub(crate) struct Fake {
     /// The history id shown, sixteen times this byte.
     pub(crate) history: Mutex<u8>,
     pub(crate) push: bool,
-    pub(crate) agent_ttl_secs: i64,
+    pub(crate) agent_ttl_secs: AtomicI64,
     /// What each stream said in its hello.
     pub(crate) hellos: Mutex<Vec<sync::Hello>>,
     pub(crate) acknowledged: watch::Sender<u64>,
     /// Serial numbers of agents in the order of their first authenticated call.
     pub(crate) serials: watch::Sender<Vec<String>>,
+    /// How many more times GetBundle fails.
+    pub(crate) bundle_failures: AtomicI64,
     pub(crate) versions: Mutex<Vec<String>>,
     /// Ids asked for in full by polling agents.
     pub(crate) asked: Mutex<Vec<String>>,
@@ -64,16 +68,17 @@ pub(crate) struct Listening {
 impl Fake {
     pub(crate) fn new(push: bool, agent_ttl_secs: i64) -> Arc<Self> {
         Arc::new(Self {
-            ca: TestAuthority::new("prod.example", SystemClock.now()),
+            ca: TestAuthority::with_validity("prod.example", long_valid()),
             tokens: Mutex::new(vec!["good".into()]),
             refuse: watch::Sender::new(None),
             content: watch::Sender::new(Content { number: 1, ..Content::default() }),
             history: Mutex::new(1),
             push,
-            agent_ttl_secs,
+            agent_ttl_secs: AtomicI64::new(agent_ttl_secs),
             hellos: Mutex::default(),
             acknowledged: watch::Sender::new(0),
             serials: watch::Sender::default(),
+            bundle_failures: AtomicI64::new(0),
             versions: Mutex::default(),
             asked: Mutex::default(),
         })
@@ -81,7 +86,8 @@ impl Fake {
 
     pub(crate) async fn listen(self: &Arc<Self>) -> Listening {
         let identity = LiveIdentity::new();
-        let server = self.ca.issue("/spire/server", SystemClock.now());
+        let key = Key::generate(KeyType::EcP256).unwrap();
+        let server = self.ca.issue_with(&self.ca.id("/spire/server"), key, long_valid());
         identity.set(server.svid.chain().to_vec(), &server.key.pkcs8_der()).unwrap();
         let bundles = LiveBundles::new(X509Bundles::from(self.ca.x509_bundle()));
         let tls = ServerTls { identity, bundles, clock: SystemClock::shared() };
@@ -117,6 +123,10 @@ impl Fake {
             content.number += 1;
             content.entries.remove(id);
         });
+    }
+
+    fn agent_ttl_secs(&self) -> i64 {
+        self.agent_ttl_secs.load(Ordering::SeqCst)
     }
 
     fn sign(&self, id: &SpiffeId, csr: &[u8], ttl_secs: i64) -> Result<X509Svid, Status> {
@@ -176,6 +186,12 @@ impl Listening {
     }
 }
 
+/// Of a server that has been up for an hour, so that agents with a wrong clock can talk to it.
+fn long_valid() -> Validity {
+    let now = SystemClock.now();
+    Validity { not_before: now - 3600, not_after: now + 7200 }
+}
+
 struct Service(Arc<Fake>);
 
 fn x509(svid: &X509Svid) -> types::X509svid {
@@ -209,7 +225,7 @@ impl agent::agent_server::Agent for Service {
         };
         tokens.remove(at);
         let id = self.0.ca.id(&format!("/spire/agent/join_token/{token}"));
-        let svid = self.0.sign(&id, &params.params.unwrap_or_default().csr, self.0.agent_ttl_secs)?;
+        let svid = self.0.sign(&id, &params.params.unwrap_or_default().csr, self.0.agent_ttl_secs())?;
         let result = agent::attest_agent_response::Result { svid: Some(x509(&svid)), reattestable: false };
         let step = Some(agent::attest_agent_response::Step::Result(result));
         Ok(Response::new(Box::pin(tokio_stream::once(Ok(agent::AttestAgentResponse { step })))))
@@ -221,7 +237,7 @@ impl agent::agent_server::Agent for Service {
     ) -> Result<Response<agent::RenewAgentResponse>, Status> {
         let peer = self.0.agent(&request, "RenewAgent")?;
         let csr = request.into_inner().params.unwrap_or_default().csr;
-        let svid = self.0.sign(peer.spiffe_id(), &csr, self.0.agent_ttl_secs)?;
+        let svid = self.0.sign(peer.spiffe_id(), &csr, self.0.agent_ttl_secs())?;
         Ok(Response::new(agent::RenewAgentResponse { svid: Some(x509(&svid)) }))
     }
 
@@ -274,6 +290,9 @@ impl bundle::bundle_server::Bundle for Service {
         &self,
         _: Request<bundle::GetBundleRequest>,
     ) -> Result<Response<types::Bundle>, Status> {
+        if self.0.bundle_failures.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Err(Status::unavailable("not now"));
+        }
         Ok(Response::new(bundle_to_proto(&self.0.ca.bundle())))
     }
 

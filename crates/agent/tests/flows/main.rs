@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod clocks;
 mod fake_server;
 mod gate;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use spindle_agent::{Agent, AgentConfig, AgentError, Bootstrap, BundleFormat, JoinToken, RunningAgent};
@@ -83,9 +85,12 @@ impl Rig {
 }
 
 fn start(config: AgentConfig) -> Started {
+    start_with(config, SystemClock::shared())
+}
+
+fn start_with(config: AgentConfig, clock: Arc<dyn Clock>) -> Started {
     let shutdown = Shutdown::new();
-    let agent =
-        Agent::start(config, SystemClock::shared(), Arc::new(SystemEntropy), shutdown.clone()).unwrap();
+    let agent = Agent::start(config, clock, Arc::new(SystemEntropy), shutdown.clone()).unwrap();
     Started { agent, shutdown }
 }
 
@@ -346,6 +351,8 @@ async fn a_server_can_be_believed_once_without_a_bundle() {
     rig.fake.put([mine("a")]);
     let mut config = rig.config(Some("good"));
     config.bootstrap = Bootstrap::Insecure;
+    // The token is spent by then, and no other server would be believed.
+    rig.fake.bundle_failures.store(2, Ordering::SeqCst);
     let agent = start(config);
     agent.is_ready().await;
     assert_eq!(next(&mut agent.fetch().await.unwrap()).await.unwrap().svids.len(), 1);
