@@ -3,6 +3,8 @@
 //! Before each later push the process is looked at again; when it has changed it is attested anew, and what it gets is
 //! decided by what it shows then. Start at [`Callers::attest`].
 
+mod threads;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +13,12 @@ use spindle_attest::{
 };
 use spindle_spiffe_core::Reason;
 use spindle_transport::LocalPeer;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
+
+use threads::Threads;
 
 /// How long an attestation may take, its turn in the queue included. A program on a dead network drive hangs for ever.
 const ATTEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Threads that look at processes, per processor: the work is short and mostly in the kernel.
-const THREADS_PER_PROCESSOR: usize = 4;
 
 /// Why a caller cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -62,23 +62,19 @@ pub(crate) enum Look {
 #[derive(Clone)]
 pub(crate) struct Callers {
     attestors: Arc<[Box<dyn WorkloadAttestor>]>,
-    threads: Arc<Semaphore>,
+    threads: Threads,
 }
 
 impl Callers {
     /// Attests with the given attestors.
     pub(crate) fn new(attestors: Vec<Box<dyn WorkloadAttestor>>) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self {
-            attestors: attestors.into(),
-            threads: Arc::new(Semaphore::new(processors * THREADS_PER_PROCESSOR)),
-        }
+        Self { attestors: attestors.into(), threads: Threads::new() }
     }
 
     /// What the process behind `peer` shows.
     pub(crate) async fn attest(&self, peer: &LocalPeer) -> Result<Arc<AttestedCaller>, CallerFault> {
-        let (attestors, peer) = (self.attestors.clone(), socket_peer(peer));
-        self.on_thread(move || attest(&attestors, peer)).await
+        let (attestors, socket_peer) = (self.attestors.clone(), socket_peer(peer));
+        self.on_thread(peer, move || attest(&attestors, socket_peer)).await
     }
 
     /// Looks again at a caller that was attested before.
@@ -87,31 +83,25 @@ impl Callers {
         peer: &LocalPeer,
         known: &Arc<AttestedCaller>,
     ) -> Result<Look, CallerFault> {
-        let (attestors, peer, known) = (self.attestors.clone(), socket_peer(peer), known.clone());
-        self.on_thread(move || match known.recheck() {
+        let (attestors, socket_peer, known) = (self.attestors.clone(), socket_peer(peer), known.clone());
+        self.on_thread(peer, move || match known.recheck() {
             Ok(()) => Ok(Look::Same),
-            Err(CallerError::Changed { .. }) => Ok(Look::Changed(attest(&attestors, peer)?)),
+            Err(CallerError::Changed { .. }) => Ok(Look::Changed(attest(&attestors, socket_peer)?)),
             Err(error) => Err(error.into()),
         })
         .await
     }
 
-    /// A thread that hangs keeps its permit, so that hanging threads cannot pile up.
     async fn on_thread<T: Send + 'static>(
         &self,
+        peer: &LocalPeer,
         work: impl FnOnce() -> Result<T, CallerFault> + Send + 'static,
     ) -> Result<T, CallerFault> {
-        let done = async {
-            let permit = self.threads.clone().acquire_owned().await;
-            let work = move || {
-                let _permit = permit;
-                work()
-            };
-            tokio::task::spawn_blocking(work)
-                .await
-                .unwrap_or_else(|error| Err(CallerFault::Broke(error.to_string())))
-        };
-        timeout(ATTEST_TIMEOUT, done).await.unwrap_or(Err(CallerFault::TooSlow))
+        match timeout(ATTEST_TIMEOUT, self.threads.run(peer.uid, peer.pid, work)).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => Err(CallerFault::Broke(error.to_string())),
+            Err(_) => Err(CallerFault::TooSlow),
+        }
     }
 }
 

@@ -53,6 +53,16 @@ pub enum AttestorError {
         /// Process number.
         pid: i32,
     },
+    /// The executable takes too long to read.
+    #[error(
+        "the executable of process {pid} has {bytes} bytes and takes too long to hash; set workload_size_limit"
+    )]
+    TooSlow {
+        /// Process number.
+        pid: i32,
+        /// Size of the file.
+        bytes: u64,
+    },
     /// A fact does not fit a selector.
     #[error("cannot express a fact about process {pid} as a selector")]
     Selector {

@@ -22,6 +22,10 @@ const SETTLED_AFTER_SECS: i64 = 3;
 /// Read size, in bytes: large enough that system calls do not show.
 const CHUNK_BYTES: usize = 128 * 1024;
 
+/// The longest that one file is read, in seconds: tens of gigabytes from memory. A sparse file of terabytes, or a drive
+/// that crawls, must not keep a thread; those who wait for an attestation give up after half a minute.
+const HASH_SECS_MAX: i64 = 20;
+
 /// What tells one content of one file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Version {
@@ -56,6 +60,8 @@ pub(crate) enum Hashed {
     Digest(String),
     /// The file was changed meanwhile.
     Unsteady,
+    /// Reading it would take too long.
+    TooSlow,
 }
 
 /// Digests in the order they were made; the oldest goes first.
@@ -75,7 +81,11 @@ impl DigestCache {
             return Ok(Hashed::Digest(digest.clone()));
         }
         let now_secs = clock_gettime(ClockId::CLOCK_REALTIME)?.tv_sec();
-        let (digest, bytes) = hash(file, version.bytes.saturating_add(1))?;
+        let give_up_at = uptime_secs()?.saturating_add(HASH_SECS_MAX);
+        let is_late = || uptime_secs().is_ok_and(|now| now > give_up_at);
+        let Some((digest, bytes)) = hash(file, version.bytes.saturating_add(1), is_late)? else {
+            return Ok(Hashed::TooSlow);
+        };
         if bytes != version.bytes || Version::of(file)? != version {
             return Ok(Hashed::Unsteady);
         }
@@ -105,12 +115,20 @@ impl Digests {
     }
 }
 
-fn hash(file: &mut File, bytes_max: u64) -> io::Result<(String, u64)> {
+fn uptime_secs() -> io::Result<i64> {
+    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.tv_sec())
+}
+
+/// The digest and how much was read; none once it `is_late`.
+fn hash(file: &mut File, bytes_max: u64, is_late: impl Fn() -> bool) -> io::Result<Option<(String, u64)>> {
     let mut context = Context::new(&SHA256);
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut limited = file.take(bytes_max);
     let mut bytes = 0;
     loop {
+        if is_late() {
+            return Ok(None);
+        }
         match limited.read(&mut chunk) {
             Ok(0) => break,
             Ok(count) => {
@@ -121,7 +139,7 @@ fn hash(file: &mut File, bytes_max: u64) -> io::Result<(String, u64)> {
             Err(error) => return Err(error),
         }
     }
-    Ok((hex(context.finish().as_ref()), bytes))
+    Ok(Some((hex(context.finish().as_ref()), bytes)))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -167,6 +185,15 @@ mod tests {
         let mut file = file_of(b"ab");
         let read = Version { bytes: 3, ..Version::of(&file).unwrap() };
         assert_eq!(DigestCache::default().sha256(&mut file, read).unwrap(), Hashed::Unsteady);
+    }
+
+    #[test]
+    fn a_file_that_takes_too_long_to_read_is_given_up_in_the_middle() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 40).unwrap();
+        let looks = std::cell::Cell::new(0);
+        let is_late = || looks.replace(looks.get() + 1) == 3;
+        assert_eq!(hash(&mut file, u64::MAX, is_late).unwrap(), None);
     }
 
     #[test]

@@ -63,6 +63,7 @@ impl UnixAttestor {
         match self.digests.sha256(&mut file, version).map_err(|error| executable(pid, error))? {
             Hashed::Digest(digest) => Ok(digest),
             Hashed::Unsteady => Err(AttestorError::Unsteady { pid }),
+            Hashed::TooSlow => Err(AttestorError::TooSlow { pid, bytes: version.bytes }),
         }
     }
 }
