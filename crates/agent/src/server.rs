@@ -1,8 +1,8 @@
 //! The agent's link to its server: one connection with the agent's identity, reopened when that identity is renewed.
 //!
 //! The server looks at the certificate of the connection on each call, so after a renewal new calls go over a new
-//! connection. What the server says about the agent's standing is passed on, unless it concerns a connection that has
-//! been given up already. Start at [`ServerLink::open`].
+//! connection. What the server says about the agent's standing is passed on, unless it was said to an identity that has
+//! been replaced since. Start at [`ServerLink::open`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,11 +32,19 @@ pub(crate) struct ServerLink(Arc<Shared>);
 
 struct Shared {
     dialer: TlsDialer,
-    current: Mutex<Option<Connection>>,
+    current: Mutex<Current>,
     /// Held while dialing, so that many callers make one connection.
     dialing: tokio::sync::Mutex<()>,
+    /// Which identity of the agent it is. Changed only while `current` is locked.
     generation: watch::Sender<u64>,
     standing: mpsc::Sender<Standing>,
+}
+
+#[derive(Default)]
+struct Current {
+    connection: Option<Connection>,
+    /// Connections made so far.
+    made: u64,
 }
 
 /// A connection under one identity of the agent.
@@ -44,6 +52,8 @@ struct Shared {
 pub(crate) struct Connection {
     pub(crate) channel: Channel,
     generation: u64,
+    /// Unlike any other connection's.
+    number: u64,
 }
 
 impl ServerLink {
@@ -63,20 +73,35 @@ impl ServerLink {
     /// The connection of the moment, made when there is none.
     pub(crate) async fn open(&self) -> Result<Connection, CallError> {
         let _dialing = self.0.dialing.lock().await;
-        if let Some(connection) = self.lock().clone() {
-            return Ok(connection);
+        loop {
+            if let Some(connection) = self.lock().connection.clone() {
+                return Ok(connection);
+            }
+            let generation = self.generation();
+            let channel = self.0.dialer.connect().await?;
+            if let Some(connection) = self.keep(channel, generation) {
+                return Ok(connection);
+            }
         }
-        let generation = *self.0.generation.borrow();
-        let channel = self.0.dialer.connect().await?;
-        let connection = Connection { channel, generation };
-        *self.lock() = Some(connection.clone());
-        Ok(connection)
+    }
+
+    /// Makes `channel` the connection of the moment; none when the identity it was dialed under has been replaced.
+    fn keep(&self, channel: Channel, generation: u64) -> Option<Connection> {
+        let mut current = self.lock();
+        if generation != self.generation() {
+            return None;
+        }
+        current.made += 1;
+        let connection = Connection { channel, generation, number: current.made };
+        current.connection = Some(connection.clone());
+        Some(connection)
     }
 
     /// Gives the connection up, for the agent has a new identity. Calls under way may still end well.
     pub(crate) fn reopen(&self) {
+        let mut current = self.lock();
         self.0.generation.send_modify(|generation| *generation += 1);
-        self.lock().take();
+        current.connection.take();
     }
 
     /// Told of each [`ServerLink::reopen`].
@@ -92,10 +117,11 @@ impl ServerLink {
     /// What `status` means. The agent's standing is passed on, and a broken connection is given up and explained.
     pub(crate) fn failed(&self, connection: &Connection, status: Status) -> CallError {
         let error = CallError::from(status);
-        if connection.generation != *self.0.generation.borrow() {
-            return error;
-        }
         if let Some(standing) = error.standing() {
+            if connection.generation != self.generation() {
+                return Status::unavailable("the server refused an identity that has been replaced since")
+                    .into();
+            }
             // One is enough: while it waits to be heard, the next says the same.
             let _ = self.0.standing.try_send(standing);
             return error;
@@ -123,12 +149,16 @@ impl ServerLink {
 
     fn give_up(&self, connection: &Connection) {
         let mut current = self.lock();
-        if current.as_ref().is_some_and(|one| one.generation == connection.generation) {
-            current.take();
+        if current.connection.as_ref().is_some_and(|one| one.number == connection.number) {
+            current.connection.take();
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Connection>> {
+    fn generation(&self) -> u64 {
+        *self.0.generation.borrow()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
         self.0.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -167,5 +197,60 @@ fn signing_answer(result: svid::batch_new_x509svid_response::Result) -> SigningA
         Some(svid) if status.code == 0 => Ok(svid.cert_chain),
         _ if status.code == 0 => Err("the server answered without a certificate".into()),
         _ => Err(status.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spindle_proto::refusal::agent_refusal;
+    use spindle_spiffe_core::{Reason, X509Bundles};
+    use spindle_transport::{ExpectedServer, LiveBundles, Trust};
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::fixtures::{ManualClock, trust_domain};
+
+    fn link() -> (ServerLink, mpsc::Receiver<Standing>) {
+        let trust = Trust::Bundles(LiveBundles::new(X509Bundles::default()));
+        let expected = ExpectedServer::Id(trust_domain().server_id());
+        ServerLink::new(TlsDialer::new("127.0.0.1", 1, trust, expected, ManualClock::default().shared()))
+    }
+
+    fn channel() -> Channel {
+        Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
+    }
+
+    #[tokio::test]
+    async fn a_connection_dialed_under_an_identity_that_was_replaced_meanwhile_is_not_kept() {
+        let (link, _standing) = link();
+        let dialed_under = link.generation();
+        link.reopen();
+        assert!(link.keep(channel(), dialed_under).is_none());
+        assert!(link.lock().connection.is_none());
+        let kept = link.keep(channel(), link.generation()).expect("it is the newest identity's");
+        assert_eq!(link.open().await.unwrap().number, kept.number);
+    }
+
+    #[tokio::test]
+    async fn a_failure_gives_up_the_connection_it_happened_on_and_no_other() {
+        let (link, _standing) = link();
+        let old = link.keep(channel(), 0).unwrap();
+        let new = link.keep(channel(), 0).unwrap();
+        link.failed(&old, Status::unavailable("broken"));
+        assert_eq!(link.lock().connection.as_ref().map(|one| one.number), Some(new.number));
+        link.failed(&new, Status::unavailable("broken"));
+        assert!(link.lock().connection.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_said_to_a_replaced_identity_is_no_standing() {
+        let (link, mut standing) = link();
+        let old = link.keep(channel(), 0).unwrap();
+        let refused = || agent_refusal("RenewAgent", Reason::AgentNotActive);
+        assert_eq!(link.failed(&old, refused()).standing(), Some(Standing::AgentNotActive));
+        assert_eq!(standing.try_recv(), Ok(Standing::AgentNotActive));
+        link.reopen();
+        assert_eq!(link.failed(&old, refused()).standing(), None);
+        assert!(standing.try_recv().is_err());
     }
 }
