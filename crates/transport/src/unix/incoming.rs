@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 // The option macro expands to another macro by its bare name.
+use nix::errno::Errno;
 use nix::getsockopt_impl;
 use nix::sockopt_impl;
 use nix::sys::socket::getsockopt;
@@ -55,7 +56,7 @@ impl UnixIncoming {
                 UnixClients::Tools => Io::local(stream, peer),
             }),
             Err(error) => {
-                debug!(%error, "A local caller left before it was accepted");
+                debug!(%error, "A local caller left before it was accepted, or cannot be held");
                 None
             }
         }
@@ -100,7 +101,29 @@ fn local_peer(stream: &UnixStream) -> std::io::Result<LocalPeer> {
         pid: credentials.pid().unwrap_or(0),
         uid: credentials.uid(),
         gid: credentials.gid(),
-        // Older kernels do not know the option, and some refuse it for a process that has ended.
-        pidfd: getsockopt(stream, PeerPidfd).ok().map(Arc::new),
+        pidfd: pidfd(getsockopt(stream, PeerPidfd))?,
     })
+}
+
+/// Only a kernel that does not know the option makes do without: some refuse it for a process that has ended, whose number
+/// may be another's by the time it is looked at, and without a handle nobody could tell.
+fn pidfd(answer: nix::Result<OwnedFd>) -> std::io::Result<Option<Arc<OwnedFd>>> {
+    match answer {
+        Ok(fd) => Ok(Some(Arc::new(fd))),
+        Err(Errno::ENOPROTOOPT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kernel_that_does_not_know_the_option_makes_do_without_a_handle() {
+        assert!(matches!(pidfd(Err(Errno::ENOPROTOOPT)), Ok(None)));
+        for error in [Errno::ESRCH, Errno::EINVAL, Errno::ENODATA, Errno::EMFILE] {
+            assert!(pidfd(Err(error)).is_err(), "{error}");
+        }
+    }
 }
