@@ -30,6 +30,8 @@ pub(super) struct Session {
     view: watch::Receiver<View>,
     synced: watch::Receiver<bool>,
     sent: Option<Bytes>,
+    /// Nothing was waited for since the caller was attested, so there is no need to look again.
+    is_fresh: bool,
 }
 
 impl Session {
@@ -44,7 +46,7 @@ impl Session {
             Err(fault) => return Err(refuse_fault(&shared, &peer, &fault)),
         };
         let view = shared.cache.subscribe(caller.selectors());
-        Ok(Self { shared, method, peer, caller, view, synced, sent: None })
+        Ok(Self { shared, method, peer, caller, view, synced, sent: None, is_fresh: true })
     }
 
     /// The next message, when there is one that differs from the last.
@@ -68,17 +70,20 @@ impl Session {
             match decision {
                 Decision::Refuse(reason) => return Err(self.refuse(reason)),
                 Decision::WaitUpTo(limit) => {
+                    self.is_fresh = false;
                     // Late or changed: the next decision tells which.
                     if let Ok(Err(_)) = timeout_at(waiting_since + limit, self.view.changed()).await {
                         return Err(stopping());
                     }
                 }
                 Decision::Send if self.sent.as_ref() == Some(&message) => {
+                    self.is_fresh = false;
                     self.view.changed().await.map_err(|_| stopping())?;
                     waiting_since = Instant::now();
                 }
                 Decision::Send => {
                     if self.is_still_entitled().await? {
+                        self.is_fresh = false;
                         self.sent = Some(message.clone());
                         return Ok(message);
                     }
@@ -105,7 +110,7 @@ impl Session {
     /// Whether the caller is what it was, and its view too. Otherwise there is a new decision to make; a caller that has
     /// changed gets the view of what it shows now.
     async fn is_still_entitled(&mut self) -> Result<bool, Status> {
-        if self.sent.is_none() {
+        if self.is_fresh {
             return Ok(true);
         }
         match self.shared.callers.look_again(&self.peer, &self.caller).await {
@@ -113,6 +118,7 @@ impl Session {
             Ok(Look::Changed(caller)) => {
                 self.view = self.shared.cache.subscribe(caller.selectors());
                 self.caller = caller;
+                self.is_fresh = true;
                 Ok(false)
             }
             Err(fault) => Err(refuse_fault(&self.shared, &self.peer, &fault)),

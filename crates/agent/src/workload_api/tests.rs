@@ -1,4 +1,5 @@
 use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
 
 use prost::Message;
 use spindle_attest::{UnixAttestor, UnixConfig, WorkloadAttestor};
@@ -170,6 +171,27 @@ async fn an_svid_that_is_being_signed_is_waited_for() {
         rig.publish(vec![mine("a")]);
     });
     assert_eq!(answer.unwrap().message().await.unwrap().unwrap().svids.len(), 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_ends_while_its_first_answer_is_waited_for_gets_none() {
+    let rig = rig().await;
+    rig.publish(vec![]);
+    rig.cache.publish(Change { put: vec![signing(mine("a"))], ..Change::default() });
+    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let facts = std::fs::metadata("/proc/self").unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let peer = LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None };
+    let callers = Callers::new(vec![Box::new(UnixAttestor::new(UnixConfig::default()))]);
+    let api = WorkloadApi::new(rig.cache.clone(), callers, false, rig.shutdown.clone());
+    let mut session = Session::open(api.0, Method::X509Svids, peer).await.unwrap();
+    let (answer, ()) = tokio::join!(session.next(), async {
+        tokio::task::yield_now().await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        rig.publish(vec![mine("a")]);
+    });
+    check_refused(answer, Code::Unavailable, Reason::CallerGone, "workload attestation failed");
 }
 
 #[tokio::test]
