@@ -1,7 +1,7 @@
 //! Puts the agent together and keeps it running: socket, identities, node identity, sync.
 //!
-//! The socket is bound before anything else, so that a wrong path is known at once and early callers wait instead of
-//! failing. Start at [`Agent::start`].
+//! The data directory is locked and the socket bound before anything else, so that a second agent or a wrong path is known
+//! at once and early callers wait instead of failing. Start at [`Agent::start`].
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::cache::Cache;
 use crate::callers::Callers;
 use crate::config::{AgentConfig, KeyStorage};
+use crate::data_lock::DataLock;
 use crate::error::AgentError;
 use crate::identities::{self, Identities};
 use crate::node_identity::{self, NodeIdentity, StateFile};
@@ -42,13 +43,15 @@ pub struct RunningAgent {
     tasks: TaskSet,
     shutdown: Shutdown,
     failure: Arc<OnceLock<AgentError>>,
+    /// Given back when the last task has ended.
+    locks: Vec<DataLock>,
 }
 
 impl Agent {
-    /// Binds the socket, opens keys and state, and starts all tasks. Must run inside a tokio runtime.
+    /// Takes the data directory, binds the socket, opens keys and state, and starts all tasks. Must run inside a tokio runtime.
     ///
     /// # Errors
-    /// When the socket, the keys or the state cannot be opened. What fails later ends [`RunningAgent::wait`].
+    /// When another agent has the directory or the socket, or the keys or the state cannot be opened. What fails later ends [`RunningAgent::wait`].
     pub fn start(
         config: AgentConfig,
         clock: Arc<dyn Clock>,
@@ -56,6 +59,10 @@ impl Agent {
         shutdown: Shutdown,
     ) -> Result<RunningAgent, AgentError> {
         let config = Arc::new(config);
+        let locks = match &config.keys {
+            KeyStorage::Disk { directory } => DataLock::hold_all(&[&config.data_dir, directory])?,
+            KeyStorage::Memory => DataLock::hold_all(&[&config.data_dir])?,
+        };
         let socket = Socket::bind(&config.socket_path)?;
         let socket_path = socket.path();
         let file = StateFile::open(&config.data_dir, config.trust_domain.clone())?;
@@ -77,7 +84,7 @@ impl Agent {
 
         let own_tasks = Tasks { config, clock, entropy, cache, keys, file, shutdown: shutdown.clone() };
         own_tasks.spawn(&mut tasks, failure.clone());
-        Ok(RunningAgent { socket_path, ready, tasks, shutdown, failure })
+        Ok(RunningAgent { socket_path, ready, tasks, shutdown, failure, locks })
     }
 }
 
@@ -97,8 +104,9 @@ impl RunningAgent {
     /// # Errors
     /// Why it stopped, unless it was told to.
     pub async fn wait(self) -> Result<(), AgentError> {
-        let Self { tasks, shutdown, failure, .. } = self;
+        let Self { tasks, shutdown, failure, locks, .. } = self;
         let ended = tasks.run(&shutdown, GRACE).await;
+        drop(locks);
         if let Some(error) = Arc::into_inner(failure).and_then(OnceLock::into_inner) {
             return Err(error);
         }

@@ -5,6 +5,7 @@ use spindle_spiffe_core::Reason;
 use spindle_transport::UnixBindError;
 
 use crate::bootstrap::BootstrapError;
+use crate::data_lock::DataLockError;
 use crate::node_identity::StateError;
 
 /// Why an agent ends. Each says what failed; [`AgentError::remedy`] says what to try.
@@ -13,6 +14,9 @@ pub enum AgentError {
     /// The Workload API's socket cannot be opened.
     #[error("cannot open the Workload API socket")]
     Socket(#[from] UnixBindError),
+    /// The data directory cannot be held.
+    #[error("cannot take the agent's data directory")]
+    DataDir(#[from] DataLockError),
     /// The agent's keys cannot be opened.
     #[error("cannot open the agent's keys")]
     Keys(#[from] KeyError),
@@ -88,7 +92,12 @@ impl AgentError {
         }
         match self {
             Self::Socket(_) => "stop the other agent, or choose another socket path",
-            Self::Keys(_) | Self::State(_) => "check the data directory: its owner, its mode, and free space",
+            Self::DataDir(DataLockError::Held { .. }) => {
+                "stop the other agent, or choose another data directory"
+            }
+            Self::DataDir(_) | Self::Keys(_) | Self::State(_) => {
+                "check the data directory: its owner, its mode, and free space"
+            }
             Self::Bootstrap(_) => {
                 "write the server's bundle with `bundle show` and point trust_bundle_path at it"
             }

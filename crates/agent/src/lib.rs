@@ -10,6 +10,7 @@ mod cache;
 mod call_error;
 mod callers;
 pub mod config;
+mod data_lock;
 mod error;
 #[cfg(test)]
 mod fixtures;
@@ -22,6 +23,7 @@ mod workload_api;
 
 pub use agent::{Agent, RunningAgent};
 pub use config::{AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage};
+pub use data_lock::DataLockError;
 pub use error::AgentError;
 pub use node_identity::StateError;
 pub use spindle_attest::UnixConfig;

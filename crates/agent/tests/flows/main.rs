@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use spindle_agent::{Agent, AgentConfig, AgentError, Bootstrap, BundleFormat, JoinToken, RunningAgent};
+use spindle_agent::{
+    Agent, AgentConfig, AgentError, Bootstrap, BundleFormat, JoinToken, KeyStorage, RunningAgent,
+};
 use spindle_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use spindle_proto::workload::{X509svidRequest, X509svidResponse};
 use spindle_runtime::{Shutdown, SystemClock, SystemEntropy};
@@ -396,11 +398,20 @@ async fn a_large_set_is_polled_by_revisions_and_only_what_changed_is_asked_for()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_agent_on_the_same_socket_is_refused() {
+async fn a_second_agent_in_the_same_directory_or_on_the_same_socket_is_refused() {
     let rig = Rig::new(Fake::new(true, 3600)).await;
     let first = rig.joined().await;
     let second =
-        Agent::start(rig.config(None), SystemClock::shared(), Arc::new(SystemEntropy), Shutdown::new());
-    assert!(matches!(second, Err(AgentError::Socket(_))));
+        |config| Agent::start(config, SystemClock::shared(), Arc::new(SystemEntropy), Shutdown::new());
+    let same_directory = AgentConfig { socket_path: rig.folder.socket("other.sock"), ..rig.config(None) };
+    assert!(matches!(second(same_directory), Err(AgentError::DataDir(_))));
+    let same_keys = AgentConfig { data_dir: rig.folder.join("other"), ..rig.config(None) };
+    assert!(matches!(second(same_keys), Err(AgentError::DataDir(_))));
+    let same_socket = AgentConfig {
+        data_dir: rig.folder.join("other"),
+        keys: KeyStorage::Disk { directory: rig.folder.join("other") },
+        ..rig.config(None)
+    };
+    assert!(matches!(second(same_socket), Err(AgentError::Socket(_))));
     first.stop().await;
 }
