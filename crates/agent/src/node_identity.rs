@@ -4,6 +4,7 @@
 //! all of it. Start at [`NodeIdentity::establish`], then [`NodeIdentity::run`].
 
 mod enroll;
+mod keeper;
 mod state;
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use spindle_keys::{Key, KeyManager};
 use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
 use spindle_renewal::{Backoff, BackoffPolicy, Jitter, Renewal, RenewalPolicy, Step};
 use spindle_runtime::nap_until;
-use spindle_spiffe_core::{Clock, Entropy, ErrorChain, Reason, X509Svid};
+use spindle_spiffe_core::{Clock, Entropy, Reason, X509Svid};
 use spindle_transport::{ExpectedServer, LiveIdentity, TlsDialer, Trust};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -27,6 +28,7 @@ use crate::error::AgentError;
 use crate::server::ServerLink;
 use crate::trust::OwnTrust;
 use enroll::Enrolled;
+use keeper::Keeper;
 use state::State;
 
 pub(crate) use enroll::own_bundle;
@@ -61,6 +63,7 @@ pub(crate) struct Parts {
 /// An agent that has an identity.
 pub(crate) struct NodeIdentity {
     parts: Parts,
+    keeper: Keeper,
     state: State,
     svid: X509Svid,
     renewal: Renewal,
@@ -73,6 +76,7 @@ impl NodeIdentity {
     /// When neither is possible, or the server refuses.
     pub(crate) async fn establish(parts: Parts) -> Result<Self, AgentError> {
         let mut state = on_disk(&parts.file, StateFile::load).await?;
+        let mut keeper = Keeper::new(parts.file.clone(), parts.keys.clone());
         if let Some(bundle) = &state.bundle {
             parts.trust.set(bundle.clone());
         }
@@ -84,18 +88,18 @@ impl NodeIdentity {
                 present(&parts.identity, &svid, &key)?;
                 let now = parts.clock.now();
                 let renewal = Renewal::restored(RenewalPolicy::default(), svid.validity(), now, jitter);
-                Ok(Self { parts, state, svid, renewal })
+                Ok(Self { parts, keeper, state, svid, renewal })
             }
             Err(why) => {
                 let Some(token) = parts.config.join_token.clone() else {
                     return Err(AgentError::JoinTokenNeeded { why });
                 };
                 let enrolled = first_attestation(&parts, &state, &token).await?;
-                let svid = adopt(&parts, &mut state, enrolled).await?;
+                let svid = adopt(&parts, &mut keeper, &mut state, enrolled).await?;
                 // The server may have been waited for: only now is the time that counts.
                 let now = parts.clock.now();
                 let renewal = Renewal::issued(RenewalPolicy::default(), svid.validity(), now, jitter);
-                Ok(Self { parts, state, svid, renewal })
+                Ok(Self { parts, keeper, state, svid, renewal })
             }
         }
     }
@@ -108,6 +112,7 @@ impl NodeIdentity {
         let mut bundles = self.parts.trust.changes();
         self.keep_bundle().await;
         loop {
+            self.keeper.catch_up(&self.state).await;
             let now = self.parts.clock.now();
             let wake_at = match self.renewal.step(now) {
                 Step::Renew => {
@@ -213,7 +218,7 @@ impl NodeIdentity {
     }
 
     async fn adopt(&mut self, enrolled: Enrolled) -> Result<(), AgentError> {
-        self.svid = adopt(&self.parts, &mut self.state, enrolled).await?;
+        self.svid = adopt(&self.parts, &mut self.keeper, &mut self.state, enrolled).await?;
         let (now, jitter) = (self.parts.clock.now(), self.jitter());
         self.renewal.on_success(self.svid.validity(), now, jitter);
         self.parts.link.reopen();
@@ -227,14 +232,14 @@ impl NodeIdentity {
         warn!(agent_id = %self.svid.spiffe_id(), "the agent's identity is deleted");
         self.parts.identity.clear();
         self.state.svid = None;
-        keep(&self.parts.file, &self.state).await;
+        self.keeper.keep(&self.state).await;
     }
 
     async fn keep_bundle(&mut self) {
         let bundle = Some(self.parts.trust.bundle()).filter(|bundle| !bundle.is_empty());
         if self.state.bundle != bundle {
             self.state.bundle = bundle;
-            keep(&self.parts.file, &self.state).await;
+            self.keeper.keep(&self.state).await;
         }
     }
 
@@ -327,8 +332,13 @@ fn is_final(error: &CallError) -> bool {
 }
 
 /// Keeps what the server gave, then presents it.
-async fn adopt(parts: &Parts, state: &mut State, enrolled: Enrolled) -> Result<X509Svid, AgentError> {
-    let Enrolled { svid, key, bundle, reattestable } = enrolled;
+async fn adopt(
+    parts: &Parts,
+    keeper: &mut Keeper,
+    state: &mut State,
+    enrolled: Enrolled,
+) -> Result<X509Svid, AgentError> {
+    let Enrolled { svid, key, bundle, reattestable, owed_key } = enrolled;
     info!(agent_id = %svid.spiffe_id(), serial_num = %svid.serial(),
         expires_at = %svid.validity().not_after, reattestable, "the agent has a new SVID");
     if let Some(bundle) = bundle {
@@ -337,7 +347,7 @@ async fn adopt(parts: &Parts, state: &mut State, enrolled: Enrolled) -> Result<X
     }
     state.svid = Some(svid.clone());
     state.reattestable = reattestable;
-    keep(&parts.file, state).await;
+    keeper.keep_with(state, owed_key).await;
     present(&parts.identity, &svid, &key)?;
     Ok(svid)
 }
@@ -346,14 +356,6 @@ fn present(identity: &LiveIdentity, svid: &X509Svid, key: &Key) -> Result<(), Ag
     identity
         .set(svid.chain().to_vec(), &key.pkcs8_der())
         .map_err(|error| AgentError::TaskEnded { task: "node identity", why: error.to_string() })
-}
-
-/// A disk that fails does not take the identity away from a running agent: a restart would need a new token.
-async fn keep(file: &StateFile, state: &State) {
-    let copy = state.clone();
-    if let Err(error) = on_disk(file, move |file| file.store(&copy)).await {
-        error!(error = %ErrorChain(&error), "the agent's identity cannot be kept; a restart will need a new join token");
-    }
 }
 
 async fn on_disk<T: Send + 'static>(

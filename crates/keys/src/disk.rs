@@ -79,13 +79,19 @@ impl KeyManager for DiskKeys {
     fn generate(&self, id: &str, key_type: KeyType) -> Result<Key, KeyError> {
         check_id(id)?;
         let key = Key::generate(key_type)?;
+        self.keep(id, &key)?;
+        Ok(key)
+    }
+
+    fn keep(&self, id: &str, key: &Key) -> Result<(), KeyError> {
+        check_id(id)?;
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         check_room(&keys, id)?;
         let mut next = keys.clone();
         next.insert(id.to_owned(), key.clone());
         write_keys(&self.path, &next)?;
         *keys = next;
-        Ok(key)
+        Ok(())
     }
 
     fn get(&self, id: &str) -> Option<Key> {

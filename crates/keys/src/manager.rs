@@ -24,6 +24,12 @@ pub trait KeyManager: Send + Sync {
     /// When the name is refused, the key cannot be made, or it cannot be kept.
     fn generate(&self, id: &str, key_type: KeyType) -> Result<Key, KeyError>;
 
+    /// Keeps a key that exists under `id`, with the promises of [`KeyManager::generate`].
+    ///
+    /// # Errors
+    /// When the name is refused, or the key cannot be kept.
+    fn keep(&self, id: &str, key: &Key) -> Result<(), KeyError>;
+
     /// The key kept under `id`.
     fn get(&self, id: &str) -> Option<Key>;
 
@@ -94,10 +100,16 @@ impl KeyManager for MemoryKeys {
     fn generate(&self, id: &str, key_type: KeyType) -> Result<Key, KeyError> {
         check_id(id)?;
         let key = Key::generate(key_type)?;
+        self.keep(id, &key)?;
+        Ok(key)
+    }
+
+    fn keep(&self, id: &str, key: &Key) -> Result<(), KeyError> {
+        check_id(id)?;
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         check_room(&keys, id)?;
         keys.insert(id.to_owned(), key.clone());
-        Ok(key)
+        Ok(())
     }
 
     fn get(&self, id: &str) -> Option<Key> {
@@ -131,6 +143,14 @@ mod tests {
         assert_ne!(first.spki_der(), second.spki_der());
         assert_eq!(keys.get("x509-CA-A").unwrap().spki_der(), second.spki_der());
         assert_eq!(keys.all().len(), 1);
+    }
+
+    #[test]
+    fn a_key_that_exists_is_kept_under_the_name_it_is_given() {
+        let (keys, key) = (MemoryKeys::new(), Key::generate(KeyType::EcP256).unwrap());
+        keys.keep("a", &key).unwrap();
+        assert_eq!(keys.get("a").unwrap().spki_der(), key.spki_der());
+        assert!(matches!(keys.keep("", &key), Err(KeyError::IdLength(0))));
     }
 
     #[test]

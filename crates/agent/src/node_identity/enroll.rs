@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
-use spindle_keys::{Key, KeyManager, KeyType, certificate_request};
+use spindle_keys::{Key, KeyError, KeyManager, KeyType, certificate_request};
 use spindle_proto::convert::bundle_from_proto;
 use spindle_proto::spire::api::server::agent::v1 as agent;
 use spindle_proto::spire::api::server::agent::v1::agent_client::AgentClient;
@@ -22,14 +22,18 @@ use spindle_transport::{TlsDialer, Trust};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use tracing::warn;
+use tracing::{error, warn};
 
+use super::keeper::OwedKey;
 use crate::call_error::CallError;
 use crate::config::JoinToken;
 use crate::server::{CALL_TIMEOUT, ServerLink};
 
 /// The agent's own keys alternate between these names, SPIRE's, so that the one in use is never overwritten.
 const KEY_IDS: [&str; 2] = ["agent-svid-A", "agent-svid-B"];
+
+/// What SPIRE uses for agents, whatever workloads have.
+const KEY_TYPE: KeyType = KeyType::EcP256;
 
 /// SPIRE's name of the attestor.
 const JOIN_TOKEN: &str = "join_token";
@@ -48,6 +52,8 @@ pub(crate) struct Enrolled {
     /// The server's bundle, when it was asked for.
     pub(crate) bundle: Option<X509Bundle>,
     pub(crate) reattestable: bool,
+    /// The key again, when it could not be written to disk.
+    pub(super) owed_key: Option<OwedKey>,
 }
 
 /// The key that belongs to `svid`, if it is kept.
@@ -63,7 +69,7 @@ pub(crate) async fn attest(
     token: &JoinToken,
     trust_domain: &TrustDomain,
 ) -> Result<Enrolled, CallError> {
-    let (key, csr) = request(keys, current).await?;
+    let Request { key, csr, owed_key } = request(keys, current).await?;
     let channel = dialer.connect().await?;
     let explain = |status: Status| match (status.code(), dialer.last_fault()) {
         (Code::Unavailable | Code::Unknown | Code::Cancelled, Some(fault)) => CallError::Dial(fault),
@@ -86,7 +92,7 @@ pub(crate) async fn attest(
     };
     let svid = verified(&chain(result.svid)?, bundle.clone(), dialer.clock.now())?;
     check(&svid, &key, trust_domain)?;
-    Ok(Enrolled { svid, key, bundle: Some(bundle), reattestable: result.reattestable })
+    Ok(Enrolled { svid, key, bundle: Some(bundle), reattestable: result.reattestable, owed_key })
 }
 
 /// Asks for the bundle, and again on the same connection: an agent that believed its server once must have it from there.
@@ -126,7 +132,7 @@ pub(crate) async fn renew(
     current: &X509Svid,
     clock: &dyn Clock,
 ) -> Result<Enrolled, CallError> {
-    let (key, csr) = request(keys, Some(current)).await?;
+    let Request { key, csr, owed_key } = request(keys, Some(current)).await?;
     let request = agent::RenewAgentRequest { params: Some(agent::AgentX509svidParams { csr: csr.into() }) };
     let answer =
         link.call(|channel| async move { AgentClient::new(channel).renew_agent(request).await }).await?;
@@ -138,7 +144,7 @@ pub(crate) async fn renew(
     if svid.spiffe_id() != current.spiffe_id() {
         return Err(CallError::answer(format!("it renewed the SVID as {}", svid.spiffe_id())));
     }
-    Ok(Enrolled { svid, key, bundle: None, reattestable: false })
+    Ok(Enrolled { svid, key, bundle: None, reattestable: false, owed_key })
 }
 
 /// The SVID in `chain`, trusted by `bundle`. One that is not valid yet is taken: this clock is behind the server's, and
@@ -177,20 +183,33 @@ pub(crate) fn own_bundle(wire: &types::Bundle, trust_domain: &TrustDomain) -> Re
     Ok(bundle.x509_bundle())
 }
 
-/// A new key under the name that `current` does not use, and a request for it.
-async fn request(
-    keys: &Arc<dyn KeyManager>,
-    current: Option<&X509Svid>,
-) -> Result<(Key, Vec<u8>), CallError> {
+/// A new key and what to have signed for it.
+struct Request {
+    key: Key,
+    csr: Vec<u8>,
+    owed_key: Option<OwedKey>,
+}
+
+/// A new key under the name that `current` does not use, and a request for it. A disk that is full does not stop it: the
+/// running agent needs no more than the key in memory.
+async fn request(keys: &Arc<dyn KeyManager>, current: Option<&X509Svid>) -> Result<Request, CallError> {
     let (keys, spki) = (keys.clone(), current.map(|svid| svid.spki_der().to_vec()));
     let made = tokio::task::spawn_blocking(move || {
         let in_use = |id: &&&str| {
             keys.get(id).is_some_and(|key| spki.as_deref().is_some_and(|spki| key.spki_der() == spki))
         };
         let id = KEY_IDS.iter().find(|id| !in_use(id)).unwrap_or(&KEY_IDS[0]);
-        let key = keys.generate(id, KeyType::EcP256)?;
+        let (key, owed_key) = match keys.generate(id, KEY_TYPE) {
+            Ok(key) => (key, None),
+            Err(error @ KeyError::Io { .. }) => {
+                error!(error = %ErrorChain(&error), "the agent's new key cannot be written; it is used from memory");
+                let key = Key::generate(KEY_TYPE)?;
+                (key.clone(), Some((*id, key)))
+            }
+            Err(error) => return Err(error),
+        };
         let csr = certificate_request(&key, None, &[])?;
-        Ok::<_, spindle_keys::KeyError>((key, csr))
+        Ok(Request { key, csr, owed_key })
     });
     match made.await {
         Ok(Ok(made)) => Ok(made),

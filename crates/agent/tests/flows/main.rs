@@ -293,6 +293,35 @@ async fn the_agents_own_svid_is_renewed_and_the_old_one_no_longer_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_cannot_write_renews_all_the_same_and_writes_when_it_can() {
+    let rig = Rig::new(Fake::new(true, 6)).await;
+    let agent = rig.joined().await;
+    let kept = || std::fs::read(rig.folder.join("data/agent-data.json")).unwrap();
+    let at_first = kept();
+    // Directories in the way of its files, which stop the superuser too.
+    let in_the_way = ["data/keys.json.tmp", "data/agent-data.json.new"].map(|path| rig.folder.join(path));
+    in_the_way.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+    let mut serials = rig.fake.serials.subscribe();
+    timeout(LONG, serials.wait_for(|seen| seen.len() >= 3)).await.expect("two renewals").unwrap();
+    assert!(kept() == at_first, "nothing could be written");
+    rig.fake.agent_ttl_secs.store(3600, Ordering::SeqCst);
+    in_the_way.iter().for_each(|path| std::fs::remove_dir(path).unwrap());
+    let before = rig.fake.serials.borrow().len();
+    timeout(LONG, serials.wait_for(|seen| seen.len() > before)).await.expect("renewed").unwrap();
+    timeout(LONG, async {
+        while kept() == at_first {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it is written");
+    agent.stop().await;
+    let agent = rig.start(None);
+    agent.is_ready().await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn workload_svids_rotate_by_themselves() {
     let rig = Rig::new(Fake::new(true, 3600)).await;
     rig.fake.put([RegistrationEntry { x509_svid_ttl_secs: 4, ..mine("a") }]);
