@@ -253,7 +253,7 @@ impl Identities {
         let validity = signed.svid.validity();
         let now = self.parts.clock.now();
         let renewal = Renewal::issued(RenewalPolicy::default(), validity, now, self.jitter());
-        if !self.plan.on_signed(ticket, validity.not_after, renewal.due_at()) {
+        if !self.plan.on_signed(ticket, now, validity.not_after, renewal.due_at()) {
             return None;
         }
         info!(spiffe_id = %signed.svid.spiffe_id(), entry_id = %ticket.entry.id,

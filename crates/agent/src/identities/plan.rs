@@ -1,8 +1,9 @@
 //! Decides which entries are to be signed next: desired entries against held SVIDs.
 //!
 //! Pure: callers pass `now` and when to renew or retry. Entries without an SVID come first, then those that expire
-//! first. A ticket stands for one signing under way; its result counts only while the entry is still the same.
-//! Start at [`Plan::put`] and [`Plan::take_due`].
+//! first. A ticket stands for one signing under way; its result counts only while the entry is still the same. A clock
+//! that is set back to before a time was decided makes that time say nothing, so the entry is due at once, as in
+//! `spindle-renewal`. Start at [`Plan::put`] and [`Plan::take_due`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use spindle_spiffe_core::{EntryId, RegistrationEntry, Timestamp};
 pub(crate) struct Plan {
     tracked: HashMap<EntryId, Tracked>,
     due: BTreeSet<(Timestamp, EntryId)>,
+    /// The same entries by when that was decided.
+    decided: BTreeSet<(Timestamp, EntryId)>,
     expiries: BTreeSet<(Timestamp, EntryId)>,
     tickets: u64,
 }
@@ -32,8 +35,13 @@ struct Tracked {
 enum State {
     /// Nobody has asked for it yet.
     OnDemand,
-    /// To be signed at this time.
-    Due(Timestamp),
+    /// To be signed at a time.
+    Due {
+        /// This one.
+        at: Timestamp,
+        /// When that was decided. Before it the clock has been set back.
+        decided_at: Timestamp,
+    },
     /// Being signed under this ticket number.
     Signing(u64),
 }
@@ -44,6 +52,12 @@ pub(crate) struct Ticket {
     number: u64,
     /// The entry as it was when the signing began.
     pub(crate) entry: Arc<RegistrationEntry>,
+}
+
+impl State {
+    fn due_at_once(now: Timestamp) -> Self {
+        Self::Due { at: now, decided_at: now }
+    }
 }
 
 /// What a put meant.
@@ -71,7 +85,7 @@ impl Plan {
         let state = if entry.disable_x509_svid_prefetch && !was_asked_for {
             State::OnDemand
         } else {
-            State::Due(now)
+            State::due_at_once(now)
         };
         self.forget(&id);
         self.track(id, Tracked { entry, not_after, state, failures: 0, backoff: Backoff::default() });
@@ -91,7 +105,7 @@ impl Plan {
     /// A workload asks for an entry that waited for demand: it is due now.
     pub(crate) fn demand(&mut self, id: &EntryId, now: Timestamp) {
         if self.tracked.get(id).is_some_and(|tracked| tracked.state == State::OnDemand) {
-            self.change(id, |tracked| tracked.state = State::Due(now));
+            self.change(id, |tracked| tracked.state = State::due_at_once(now));
         }
     }
 
@@ -102,13 +116,14 @@ impl Plan {
 
     /// Takes up to `most` entries that are due at `now`, the most urgent first, and marks them as being signed.
     pub(crate) fn take_due(&mut self, now: Timestamp, most: usize) -> Vec<Ticket> {
-        let mut ids: Vec<(Option<Timestamp>, EntryId)> = self
-            .due
-            .iter()
-            .take_while(|(at, _)| *at <= now)
+        let reached = self.due.iter().take_while(|(at, _)| *at <= now);
+        let set_back = self.decided.iter().rev().take_while(|(decided_at, _)| *decided_at > now);
+        let mut ids: Vec<(Option<Timestamp>, EntryId)> = reached
+            .chain(set_back)
             .filter_map(|(_, id)| Some((self.tracked.get(id)?.not_after, id.clone())))
             .collect();
         ids.sort_unstable();
+        ids.dedup();
         ids.truncate(most);
         ids.into_iter().filter_map(|(_, id)| self.begin(&id)).collect()
     }
@@ -116,6 +131,7 @@ impl Plan {
     /// Whether anything is due at `now`.
     pub(crate) fn has_due(&self, now: Timestamp) -> bool {
         self.due.first().is_some_and(|(at, _)| *at <= now)
+            || self.decided.last().is_some_and(|(decided_at, _)| *decided_at > now)
     }
 
     /// When the next entry is due, now or later.
@@ -129,10 +145,16 @@ impl Plan {
     }
 
     /// An SVID is here. True when it counts: the entry is still there and is what it was.
-    pub(crate) fn on_signed(&mut self, ticket: &Ticket, not_after: Timestamp, renew_at: Timestamp) -> bool {
+    pub(crate) fn on_signed(
+        &mut self,
+        ticket: &Ticket,
+        now: Timestamp,
+        not_after: Timestamp,
+        renew_at: Timestamp,
+    ) -> bool {
         self.settle(ticket, |tracked| {
             tracked.not_after = Some(not_after);
-            tracked.state = State::Due(renew_at);
+            tracked.state = State::Due { at: renew_at, decided_at: now };
             tracked.failures = 0;
             tracked.backoff.reset();
         })
@@ -147,14 +169,15 @@ impl Plan {
             failures = tracked.failures;
             let pause_ms = tracked.backoff.next_pause(jitter).as_millis();
             let at = now + i64::try_from(pause_ms.div_ceil(1000)).unwrap_or(i64::MAX);
-            tracked.state = State::Due(tracked.not_after.map_or(at, |end| end.min(at)));
+            let at = tracked.not_after.map_or(at, |end| end.min(at));
+            tracked.state = State::Due { at, decided_at: now };
         });
         counts.then_some(failures)
     }
 
     /// The whole call failed, which says nothing about this entry: it is due again at once.
     pub(crate) fn on_call_failed(&mut self, ticket: &Ticket, now: Timestamp) {
-        self.settle(ticket, |tracked| tracked.state = State::Due(now));
+        self.settle(ticket, |tracked| tracked.state = State::due_at_once(now));
     }
 
     /// Takes the entries whose SVID has ended before `now`. They are due if they were not already.
@@ -192,8 +215,9 @@ impl Plan {
     }
 
     fn track(&mut self, id: EntryId, tracked: Tracked) {
-        if let State::Due(at) = tracked.state {
+        if let State::Due { at, decided_at } = tracked.state {
             self.due.insert((at, id.clone()));
+            self.decided.insert((decided_at, id.clone()));
         }
         if let Some(end) = tracked.not_after {
             self.expiries.insert((end, id.clone()));
@@ -206,8 +230,9 @@ impl Plan {
         if let Some(end) = tracked.not_after {
             self.expiries.remove(&(end, id.clone()));
         }
-        if let State::Due(at) = tracked.state {
-            self.due.remove(&(at, id));
+        if let State::Due { at, decided_at } = tracked.state {
+            self.due.remove(&(at, id.clone()));
+            self.decided.remove(&(decided_at, id));
         }
         Some(tracked)
     }
@@ -234,7 +259,7 @@ mod tests {
     fn sign_all(plan: &mut Plan, ttl_secs: impl Fn(&str) -> i64) {
         for ticket in plan.take_due(NOW, 100) {
             let end = NOW + ttl_secs(ticket.entry.id.as_str());
-            assert!(plan.on_signed(&ticket, end, NOW + 10));
+            assert!(plan.on_signed(&ticket, NOW, end, NOW + 10));
         }
     }
 
@@ -285,7 +310,7 @@ mod tests {
         let mut changed = entry("a", &["unix:uid:1"]);
         changed.revision_number = 1;
         assert_eq!(plan.put(Arc::new(changed), NOW), Put::Changed);
-        assert!(!plan.on_signed(&ticket, NOW + 60, NOW + 30));
+        assert!(!plan.on_signed(&ticket, NOW, NOW + 60, NOW + 30));
         assert_eq!(ids(&plan.take_due(NOW, 1)), ["a"]);
     }
 
@@ -294,7 +319,7 @@ mod tests {
         let mut plan = plan(&["a"]);
         let ticket = plan.take_due(NOW, 1).remove(0);
         assert!(plan.remove(&ticket.entry.id));
-        assert!(!plan.on_signed(&ticket, NOW + 60, NOW + 30));
+        assert!(!plan.on_signed(&ticket, NOW, NOW + 60, NOW + 30));
         assert_eq!(plan.next_expiry(), None);
     }
 
@@ -313,7 +338,7 @@ mod tests {
         let mut plan = plan(&["a", "b"]);
         let tickets = plan.take_due(NOW, 2);
         assert_eq!(plan.on_refused(&tickets[0], NOW, Jitter::NONE), Some(1));
-        assert!(plan.on_signed(&tickets[1], NOW + 600, NOW + 300));
+        assert!(plan.on_signed(&tickets[1], NOW, NOW + 600, NOW + 300));
         assert_eq!(plan.next_due(), Some(NOW + 1));
         let again = plan.take_due(NOW + 1, 2);
         assert_eq!(ids(&again), ["a"]);
@@ -336,6 +361,28 @@ mod tests {
         let ticket = plan.take_due(NOW, 1).remove(0);
         plan.on_call_failed(&ticket, NOW);
         assert!(plan.has_due(NOW));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_everything_decided_later_due_at_once() {
+        let mut plan = plan(&["held", "refused"]);
+        let tickets = plan.take_due(NOW, 2);
+        assert!(plan.on_signed(&tickets[0], NOW, NOW + 600, NOW + 300));
+        plan.on_refused(&tickets[1], NOW, Jitter::NONE);
+        plan.put(Arc::new(entry("new", &["unix:uid:1"])), NOW);
+        let earlier = NOW - 3600;
+        assert!(plan.has_due(earlier));
+        assert_eq!(ids(&plan.take_due(earlier, 10)), ["new", "refused", "held"]);
+        assert!(!plan.has_due(earlier) && plan.decided.is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_a_little_leaves_earlier_decisions_alone() {
+        let mut plan = plan(&["a"]);
+        sign_all(&mut plan, |_| 600);
+        assert!(!plan.has_due(NOW + 5));
+        assert!(!plan.has_due(NOW));
+        assert!(plan.has_due(NOW - 1));
     }
 
     #[test]

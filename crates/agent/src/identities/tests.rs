@@ -213,6 +213,16 @@ async fn an_svid_is_replaced_by_one_with_another_key_at_about_half_its_life() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rotation_goes_on_after_the_clock_was_set_back() {
+    let rig = rig(600);
+    let mut view = rig.view();
+    rig.update(true, vec![one("a")], &[]).await;
+    let before = until(&mut view, |view| view.content.identities.len() == 1).await;
+    rig.clock.advance(-100_000);
+    until(&mut view, |view| serials(view) != serials(&before)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_svid_that_cannot_be_renewed_serves_to_its_end_and_is_then_withdrawn() {
     let rig = rig(50);
     let mut view = rig.view();
