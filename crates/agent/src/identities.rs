@@ -57,8 +57,12 @@ pub(crate) struct Update {
     pub(crate) own_bundle: Option<Bundle>,
     /// Foreign bundles, new or changed.
     pub(crate) federated: Vec<Bundle>,
+    /// Foreign bundles that are there but cannot be understood: what is held of them stays.
+    pub(crate) unreadable_federated: Vec<TrustDomain>,
     /// Foreign bundles that are gone. Empty in a snapshot.
     pub(crate) removed_federated: Vec<TrustDomain>,
+    /// Whether it is the first of a connection, so that the server has just come back.
+    pub(crate) is_first: bool,
     /// Told once the cache shows the change.
     pub(crate) applied: oneshot::Sender<()>,
 }
@@ -138,8 +142,8 @@ impl Identities {
         if update.snapshot {
             let kept: HashSet<&EntryId> = update.entries.iter().map(|entry| &entry.id).collect();
             change.removed = self.plan.ids().filter(|id| !kept.contains(id)).cloned().collect();
-            let bundles: HashSet<&TrustDomain> =
-                update.federated.iter().map(|bundle| &bundle.trust_domain).collect();
+            let named = update.federated.iter().map(|bundle| &bundle.trust_domain);
+            let bundles: HashSet<&TrustDomain> = named.chain(&update.unreadable_federated).collect();
             let snapshot = self.parts.cache.snapshot();
             let gone = snapshot.federated_names().filter(|name| !bundles.contains(name));
             change.removed_federated.extend(gone.cloned());
@@ -152,12 +156,16 @@ impl Identities {
         for entry in update.entries {
             self.put(entry, now, &mut change);
         }
-        change.own_bundle = update.own_bundle.map(|bundle| bundle.x509_bundle());
+        // An empty one would leave every workload without a way to verify anybody.
+        change.own_bundle =
+            update.own_bundle.map(|bundle| bundle.x509_bundle()).filter(|one| !one.is_empty());
         change.federated = update.federated.iter().map(Bundle::x509_bundle).collect();
         debug!(changed = change.put.len(), removed = change.removed.len(), "authorised entries changed");
+        // News means the server is back: what waited for it need not wait longer. A poll that brings none means nothing.
+        if update.is_first || !change.put.is_empty() {
+            self.calls_from = None;
+        }
         self.parts.cache.publish(change);
-        // News means the server is back: what waited for it need not wait longer.
-        self.calls_from = None;
         let _ = update.applied.send(());
     }
 

@@ -1,7 +1,8 @@
 //! Learns what the agent is authorised for: follows the server's push stream, or polls a server that has none.
 //!
 //! Holds the revision of what was applied, so that a broken stream goes on from there and older state is never taken.
-//! A new connection is tried soon after the first break and later with growing pauses. Start at [`Sync::run`].
+//! After a stream that worked a new connection is tried within moments, each agent at its own, and then with growing
+//! pauses. Start at [`Sync::run`].
 
 mod collect;
 mod follow;
@@ -26,7 +27,11 @@ use crate::trust::OwnTrust;
 use poll::Polled;
 use revision::Revision;
 
-/// Pauses between connections: the first comes fast, because most breaks are short.
+/// All agents of a server lose their streams at once. They come back spread evenly over this long, each handshake costing
+/// the server a millisecond.
+const RETURN_SPREAD: Duration = Duration::from_secs(2);
+
+/// Pauses between connections that brought nothing: the first comes fast, because most breaks are short.
 const BACKOFF: BackoffPolicy = BackoffPolicy {
     first: Duration::from_millis(100),
     max: Duration::from_secs(30),
@@ -112,7 +117,8 @@ impl Sync {
                             "sync with the server broke, trying again");
                     }
                     let jitter = Jitter::draw(self.parts.entropy.as_ref());
-                    tokio::time::sleep(backoff.next_pause(jitter)).await;
+                    let pause = if progress { return_pause(jitter) } else { backoff.next_pause(jitter) };
+                    tokio::time::sleep(pause).await;
                 }
             }
         }
@@ -158,10 +164,29 @@ impl Sync {
     }
 }
 
+/// Before the first connection after one that worked.
+fn return_pause(jitter: Jitter) -> Duration {
+    let middle_ms = RETURN_SPREAD.as_millis() as u64 / 2;
+    Duration::from_millis(jitter.spread(middle_ms, 100))
+}
+
 /// Tells the server our version. It is for people who list agents; failing does not matter.
 async fn post_status(link: &ServerLink) -> bool {
     let request =
         PostStatusRequest { current_bundle_serial: 0, agent_version: env!("CARGO_PKG_VERSION").to_owned() };
     let posted = link.call(|channel| async move { AgentClient::new(channel).post_status(request).await });
     posted.await.inspect_err(|error| debug!(%error, "the agent's version was not posted")).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_that_lose_their_streams_together_come_back_spread() {
+        let pauses =
+            [0, u64::MAX / 4, u64::MAX / 2, u64::MAX].map(|draw| return_pause(Jitter::from_number(draw)));
+        assert_eq!(pauses[0], Duration::ZERO);
+        assert!(pauses.is_sorted() && pauses[3] > RETURN_SPREAD * 9 / 10 && pauses[3] <= RETURN_SPREAD);
+    }
 }

@@ -94,17 +94,25 @@ fn rig(ttl_secs: i64) -> Rig {
 
 impl Rig {
     async fn update(&self, snapshot: bool, entries: Vec<RegistrationEntry>, removed: &[&str]) {
+        let removed = removed.iter().map(|id| id.parse().unwrap()).collect();
+        self.apply(|update| Update { snapshot, entries, removed, ..update }).await;
+    }
+
+    /// Sends what `change` makes of a change of nothing.
+    async fn apply(&self, change: impl FnOnce(Update) -> Update) {
         let (applied, done) = oneshot::channel();
-        let update = Update {
-            snapshot,
-            entries,
-            removed: removed.iter().map(|id| id.parse().unwrap()).collect(),
+        let nothing = Update {
+            snapshot: false,
+            entries: Vec::new(),
+            removed: Vec::new(),
             own_bundle: None,
             federated: Vec::new(),
+            unreadable_federated: Vec::new(),
             removed_federated: Vec::new(),
+            is_first: false,
             applied,
         };
-        self.updates.send(update).await.unwrap();
+        self.updates.send(change(nothing)).await.unwrap();
         done.await.unwrap();
     }
 
@@ -192,6 +200,50 @@ async fn a_server_that_is_away_is_asked_again_and_all_entries_are_signed() {
     assert!(view.borrow_and_update().is_signing());
     *rig.server.down.lock().unwrap() = false;
     until(&mut view, |view| view.content.identities.len() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_without_news_do_not_hasten_the_next_call_but_a_new_connection_does() {
+    let rig = rig(600);
+    *rig.server.down.lock().unwrap() = true;
+    rig.update(true, vec![one("a")], &[]).await;
+    while rig.server.calls.load(Ordering::SeqCst) < 5 {
+        rig.server.called.notified().await;
+    }
+    // The next call is seconds away, in a virtual time that stands still while there is work.
+    for _ in 0..100 {
+        rig.update(false, vec![one("a")], &[]).await;
+    }
+    assert_eq!(rig.server.calls.load(Ordering::SeqCst), 5);
+    rig.apply(|update| Update { is_first: true, ..update }).await;
+    let began = Instant::now();
+    rig.server.called.notified().await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_bundle_that_cannot_be_understood_or_is_empty_takes_no_good_one_away() {
+    let rig = rig(600);
+    let bundle = |name: &str| {
+        let name: TrustDomain = name.parse().unwrap();
+        let x509_authorities = Authority::new(&name).bundle.authorities().to_vec();
+        Bundle { x509_authorities, ..Bundle::new(name) }
+    };
+    let partners = vec![bundle("partner.example"), bundle("other.example")];
+    let own = Some(bundle("prod.example"));
+    rig.apply(|update| Update { snapshot: true, own_bundle: own, federated: partners, ..update }).await;
+    let (empty, unreadable) = (Bundle::new(trust_domain()), vec!["partner.example".parse().unwrap()]);
+    rig.apply(|update| Update {
+        snapshot: true,
+        own_bundle: Some(empty),
+        unreadable_federated: unreadable,
+        ..update
+    })
+    .await;
+    let snapshot = rig.cache.snapshot();
+    assert!(!snapshot.own_bundle().bundle.is_empty());
+    let names: Vec<String> = snapshot.federated_names().map(ToString::to_string).collect();
+    assert_eq!(names, ["partner.example"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,6 +25,8 @@ pub(super) struct Collected {
     pub(super) removed: Vec<EntryId>,
     pub(super) own_bundle: Option<Bundle>,
     pub(super) federated: Vec<Bundle>,
+    /// Those that are there, but cannot be understood.
+    pub(super) unreadable_federated: Vec<TrustDomain>,
     pub(super) removed_federated: Vec<TrustDomain>,
 }
 
@@ -47,13 +49,24 @@ impl Collector {
         if update.entries.len() + page.entries.len() > ENTRIES_MAX {
             return Err(format!("an update of more than {ENTRIES_MAX} entries"));
         }
-        update.entries.extend(page.entries.iter().filter_map(entry));
+        for wire in &page.entries {
+            match entry(wire) {
+                Some(entry) => update.entries.push(entry),
+                // What it was before must not be served either.
+                None => update.removed.extend(wire.id.parse().ok()),
+            }
+        }
         // An id that is not well formed names nothing that is held.
         update.removed.extend(page.removed_entry_ids.iter().filter_map(|id| id.parse().ok()));
         if let Some(bundle) = &page.bundle {
             update.own_bundle = read_bundle(bundle).or(update.own_bundle.take());
         }
-        update.federated.extend(page.federated_bundles.iter().filter_map(read_bundle));
+        for wire in &page.federated_bundles {
+            match read_bundle(wire) {
+                Some(bundle) => update.federated.push(bundle),
+                None => update.unreadable_federated.extend(wire.trust_domain.parse().ok()),
+            }
+        }
         let gone = page.removed_federated_trust_domains.iter().filter_map(|name| name.parse().ok());
         update.removed_federated.extend(gone);
         Ok(if page.last { self.0.take() } else { None })
@@ -69,6 +82,7 @@ impl Collected {
             removed: Vec::new(),
             own_bundle: None,
             federated: Vec::new(),
+            unreadable_federated: Vec::new(),
             removed_federated: Vec::new(),
         }
     }
@@ -151,6 +165,7 @@ mod tests {
         bad.entries[0].spiffe_id = None;
         let update = Collector::default().add(bad).unwrap().unwrap();
         assert_eq!(ids(&update), ["b"]);
+        assert_eq!(update.removed, ["a".parse().unwrap()], "what it was is not served on");
     }
 
     #[test]
@@ -160,8 +175,20 @@ mod tests {
             fixtures::Authority::new(&bundle.trust_domain).bundle.authorities().to_vec();
         let mut both = page(1, true, true, &[]);
         both.bundle = Some(bundle_to_proto(&bundle));
-        both.federated_bundles = vec![spindle_proto::spire::api::types::Bundle::default()];
+        let bad = spindle_proto::spire::api::types::X509Certificate {
+            asn1: Bytes::from_static(b"bad"),
+            tainted: false,
+        };
+        both.federated_bundles = vec![
+            spindle_proto::spire::api::types::Bundle::default(),
+            spindle_proto::spire::api::types::Bundle {
+                trust_domain: "partner.example".into(),
+                x509_authorities: vec![bad],
+                ..Default::default()
+            },
+        ];
         let update = Collector::default().add(both).unwrap().unwrap();
         assert_eq!((update.own_bundle.is_some(), update.federated.len()), (true, 0));
+        assert_eq!(update.unreadable_federated, ["partner.example".parse().unwrap()]);
     }
 }

@@ -5,11 +5,11 @@ use spindle_proto::sync::v1::sync_client::SyncClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::collect::{Collected, Collector};
 use super::poll::Polled;
-use super::revision::{Revision, Verdict, judge};
+use super::revision::{Place, Revision, Verdict, judge};
 use super::{Ended, Sync};
 use crate::call_error::CallError;
 use crate::identities::Update;
@@ -42,15 +42,21 @@ impl Sync {
 
     async fn stream(&mut self, connection: &Connection, progress: &mut bool) -> Result<Ended, Status> {
         let (requests, mut answers) = self.say_hello(connection).await?;
-        let mut collector = Collector::default();
+        let (mut collector, mut is_first) = (Collector::default(), true);
         while let Some(page) = answers.message().await? {
             let collected = match collector.add(page) {
                 Ok(Some(collected)) => collected,
                 Ok(None) => continue,
                 Err(what) => return Ok(Ended::Broken(CallError::answer(what))),
             };
-            match judge(self.held.as_ref(), &collected.revision, collected.snapshot) {
+            let place = if is_first { Place::First } else { Place::Later };
+            match judge(self.held.as_ref(), &collected.revision, collected.snapshot, place) {
                 Verdict::Apply => {}
+                Verdict::StepBack => {
+                    error!(server = self.parts.link.target(), revision = %collected.revision,
+                        held = self.held.as_ref().map(tracing::field::display),
+                        "the server has lost changes that this agent had seen; its older state is taken");
+                }
                 Verdict::Older => {
                     warn!(revision = %collected.revision, "the server offers an older state, which is not taken");
                     return Ok(Ended::Broken(CallError::answer("older state than is held")));
@@ -61,9 +67,10 @@ impl Sync {
                 }
             }
             let revision = collected.revision.clone();
-            if !self.take(collected).await {
+            if !self.take(collected, is_first).await {
                 return Ok(Ended::Stopping);
             }
+            is_first = false;
             *progress = true;
             let acknowledge = wire::Acknowledge { revision: Some(to_wire(&revision)) };
             let message = Some(wire::follow_request::Message::Acknowledge(acknowledge));
@@ -89,9 +96,17 @@ impl Sync {
         Ok((requests, answers))
     }
 
-    async fn take(&mut self, collected: Collected) -> bool {
-        let Collected { revision, snapshot, entries, mut removed, own_bundle, federated, removed_federated } =
-            collected;
+    async fn take(&mut self, collected: Collected, is_first: bool) -> bool {
+        let Collected {
+            revision,
+            snapshot,
+            entries,
+            mut removed,
+            own_bundle,
+            federated,
+            unreadable_federated,
+            removed_federated,
+        } = collected;
         if snapshot {
             info!(%revision, entries = entries.len(), "the whole state came from the server");
         } else {
@@ -114,7 +129,9 @@ impl Sync {
                 removed,
                 own_bundle,
                 federated,
+                unreadable_federated,
                 removed_federated,
+                is_first,
                 applied,
             })
             .await;

@@ -4,6 +4,7 @@
 //! Nothing is applied unless a whole round worked. Start at [`Sync::poll`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use spindle_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use spindle_proto::spire::api::server::bundle::v1::{GetBundleRequest, GetFederatedBundleRequest};
@@ -12,12 +13,13 @@ use spindle_proto::spire::api::server::entry::v1::{
     EntryRevision, SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse,
 };
 use spindle_proto::spire::api::types;
+use spindle_renewal::Jitter;
 use spindle_spiffe_core::{Bundle, EntryId, RegistrationEntry, TrustDomain};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::collect::{entry, read_bundle};
 use super::{Ended, Sync};
@@ -32,6 +34,9 @@ const ENTRIES_MAX: usize = 100_000;
 /// SPIRE's page size, asked for at a time.
 const PAGE_ENTRIES: usize = 500;
 
+/// How far the pause between rounds is shifted, SPIRE's.
+const POLL_JITTER_PERCENT: u32 = 10;
+
 /// What the last round brought.
 #[derive(Debug, Default)]
 pub(super) struct Polled {
@@ -45,16 +50,16 @@ type Requests = mpsc::Sender<SyncAuthorizedEntriesRequest>;
 impl Sync {
     /// Polls until something breaks or the agent's identity is renewed.
     pub(super) async fn poll(&mut self, progress: &mut bool) -> Ended {
-        let mut reopened = self.parts.link.reopened();
+        let (mut reopened, mut is_first) = (self.parts.link.reopened(), true);
         loop {
             let connection = match self.parts.link.open().await {
                 Ok(connection) => connection,
                 Err(error) => return Ended::Broken(error),
             };
-            let round = timeout(CALL_TIMEOUT, self.round(&connection)).await;
+            let round = timeout(CALL_TIMEOUT, self.round(&connection, is_first)).await;
             let late = || Err(Failed::Status(Status::deadline_exceeded("the server did not answer in time")));
             match round.unwrap_or_else(|_| late()) {
-                Ok(true) => *progress = true,
+                Ok(true) => (*progress, is_first) = (true, false),
                 Ok(false) => return Ended::Stopping,
                 Err(Failed::Status(status)) => {
                     return Ended::Broken(self.parts.link.failed(&connection, status));
@@ -64,13 +69,20 @@ impl Sync {
             // Cancel-safe: both only wait.
             tokio::select! {
                 _ = reopened.changed() => return Ended::Reopened,
-                () = sleep(self.parts.poll_interval) => {}
+                () = sleep(self.poll_pause()) => {}
             }
         }
     }
 
+    /// Shifted each time, so that a fleet that started together does not ask together.
+    fn poll_pause(&self) -> Duration {
+        let interval_us = u64::try_from(self.parts.poll_interval.as_micros()).unwrap_or(u64::MAX);
+        let jitter = Jitter::draw(self.parts.entropy.as_ref());
+        Duration::from_micros(jitter.spread(interval_us, POLL_JITTER_PERCENT))
+    }
+
     /// One round: entries, then bundles, then all of it applied as one.
-    async fn round(&mut self, connection: &Connection) -> Result<bool, Failed> {
+    async fn round(&mut self, connection: &Connection, is_first: bool) -> Result<bool, Failed> {
         let entries = self.fetch_entries(connection).await?;
         let mut bundles = BundleClient::new(connection.channel.clone());
         let wire = bundles.get_bundle(GetBundleRequest::default()).await?.into_inner();
@@ -79,20 +91,24 @@ impl Sync {
         let own = read_bundle(&wire);
         let names: BTreeSet<TrustDomain> =
             entries.values().flat_map(|entry| entry.federates_with.iter().cloned()).collect();
-        let mut federated: Vec<Bundle> = Vec::new();
+        let (mut federated, mut unreadable_federated) = (Vec::new(), Vec::new());
         for name in &names {
             let request =
                 GetFederatedBundleRequest { trust_domain: name.name().to_owned(), output_mask: None };
             match bundles.get_federated_bundle(request).await {
-                Ok(answer) => federated.extend(read_bundle(&answer.into_inner())),
+                Ok(answer) => match bundle_of(name, &answer.into_inner()) {
+                    Some(bundle) => federated.push(bundle),
+                    None => unreadable_federated.push(name.clone()),
+                },
                 Err(status) if status.code() == Code::NotFound => {
                     debug!(trust_domain_id = %name, "no bundle");
                 }
                 Err(status) => return Err(status.into()),
             }
         }
-        let held: BTreeSet<TrustDomain> =
-            federated.iter().map(|bundle| bundle.trust_domain.clone()).collect();
+        // One that cannot be understood takes nothing away: what is held of it stays.
+        let names = federated.iter().map(|bundle: &Bundle| &bundle.trust_domain).chain(&unreadable_federated);
+        let held: BTreeSet<TrustDomain> = names.cloned().collect();
         let changed: Vec<RegistrationEntry> =
             entries.values().filter(|new| self.polled.entries.get(&new.id) != Some(*new)).cloned().collect();
         let mut removed: Vec<EntryId> =
@@ -107,7 +123,9 @@ impl Sync {
                 removed,
                 own_bundle: own,
                 federated,
+                unreadable_federated,
                 removed_federated,
+                is_first,
                 applied,
             })
             .await;
@@ -151,6 +169,16 @@ impl Sync {
         stale.sort_unstable();
         (kept, stale)
     }
+}
+
+/// The bundle that was asked for.
+fn bundle_of(name: &TrustDomain, wire: &types::Bundle) -> Option<Bundle> {
+    let bundle = read_bundle(wire)?;
+    let is_the_one = bundle.trust_domain == *name;
+    if !is_the_one {
+        error!(trust_domain_id = %name, answered = %bundle.trust_domain, "the server answered with another bundle");
+    }
+    is_the_one.then_some(bundle)
 }
 
 fn is_same(held: &RegistrationEntry, revision: &EntryRevision) -> bool {

@@ -1,7 +1,8 @@
 //! The rule that keeps older state from replacing newer: which updates of the push stream may be applied.
 //!
 //! Pure. A revision is a pair of history and number; numbers of different histories cannot be compared, so a snapshot
-//! of an unknown history is taken as the truth. Start at [`judge`].
+//! of an unknown history is taken as the truth. So is the snapshot with which a server answers an agent that shows a number
+//! ahead of its own: the server has lost what the agent saw, and it alone decides what is so. Start at [`judge`].
 
 use bytes::Bytes;
 
@@ -28,22 +29,31 @@ impl std::fmt::Display for Revision {
 pub(crate) enum Verdict {
     /// It leads on from what is held, or replaces it.
     Apply,
+    /// The server has fallen behind what is held and says so: it replaces what is held, and somebody should know.
+    StepBack,
     /// It is older than what is held, in the same history.
     Older,
     /// It is a change to a state that is not held.
     NoBase,
 }
 
+/// Where in a stream an update stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It answers the hello, in which the server was shown what is held.
+    First,
+    /// It follows another update.
+    Later,
+}
+
 /// Judges an update that leads to `offered` for an agent that holds `held`.
-pub(crate) fn judge(held: Option<&Revision>, offered: &Revision, snapshot: bool) -> Verdict {
+pub(crate) fn judge(held: Option<&Revision>, offered: &Revision, snapshot: bool, place: Place) -> Verdict {
     match held {
-        Some(held) if held.history == offered.history => {
-            if offered.number < held.number {
-                Verdict::Older
-            } else {
-                Verdict::Apply
-            }
-        }
+        Some(held) if held.history == offered.history => match offered.number < held.number {
+            true if snapshot && place == Place::First => Verdict::StepBack,
+            true => Verdict::Older,
+            false => Verdict::Apply,
+        },
         _ if snapshot => Verdict::Apply,
         _ => Verdict::NoBase,
     }
@@ -58,13 +68,17 @@ mod tests {
     }
 
     fn check(held: Option<&Revision>, offered: &Revision, snapshot: bool, expected: Verdict) {
-        assert_eq!(judge(held, offered, snapshot), expected, "{held:?} {offered:?} {snapshot}");
+        for place in [Place::First, Place::Later] {
+            assert_eq!(judge(held, offered, snapshot, place), expected, "{held:?} {offered:?} {snapshot}");
+        }
     }
 
     #[test]
-    fn an_older_revision_of_the_same_history_is_never_applied() {
-        check(Some(&revision("a", 5)), &revision("a", 4), false, Verdict::Older);
-        check(Some(&revision("a", 5)), &revision("a", 4), true, Verdict::Older);
+    fn an_older_revision_of_the_same_history_is_taken_only_as_the_snapshot_that_answers_the_hello() {
+        let (held, older) = (revision("a", 5), revision("a", 4));
+        check(Some(&held), &older, false, Verdict::Older);
+        assert_eq!(judge(Some(&held), &older, true, Place::Later), Verdict::Older);
+        assert_eq!(judge(Some(&held), &older, true, Place::First), Verdict::StepBack);
     }
 
     #[test]
