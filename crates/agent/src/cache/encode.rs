@@ -39,7 +39,7 @@ pub(super) fn x509_bundles(content: &Content) -> Bytes {
 
 fn svid(shown: &Shown, own_bundle: &[u8]) -> Zeroizing<Vec<u8>> {
     let chain = shown.held.svid.to_der();
-    let (id, hint) = (shown.held.svid.spiffe_id().as_str().as_bytes(), shown.hint.as_str().as_bytes());
+    let (id, hint) = (shown.held.svid.spiffe_id().as_str().as_bytes(), shown.entry.hint.as_str().as_bytes());
     let parts: [(u8, &[u8]); 5] =
         [(1, id), (2, &chain), (3, &shown.held.key_pkcs8), (4, own_bundle), (5, hint)];
     let mut message =

@@ -34,16 +34,43 @@ fn only_entries_whose_selectors_are_all_shown_match() {
 }
 
 #[test]
-fn the_oldest_entry_comes_first_and_ids_break_ties() {
+fn entries_come_in_the_order_of_their_ids() {
     let (cache, ca) = cache();
     let mut young = entry("a", &["unix:uid:1"]);
     young.created_at = young.created_at + 1;
     cache.publish(put(vec![
-        ca.identity(&cache, young),
         ca.identity(&cache, entry("c", &["unix:uid:1"])),
+        ca.identity(&cache, young),
         ca.identity(&cache, entry("b", &["unix:uid:1"])),
     ]));
-    assert_eq!(ids(&cache.subscribe(&selectors(&["unix:uid:1"])).borrow()), ["b", "c", "a"]);
+    assert_eq!(ids(&cache.subscribe(&selectors(&["unix:uid:1"])).borrow()), ["a", "b", "c"]);
+}
+
+#[test]
+fn of_entries_with_one_hint_the_oldest_is_shown_and_ids_break_ties() {
+    let (cache, ca) = cache();
+    let hinted = |id: &str, hint: &str, age_secs: i64| {
+        let mut one = entry(id, &["unix:uid:1"]);
+        one.hint = hint.parse().unwrap();
+        one.created_at = one.created_at - age_secs;
+        ca.identity(&cache, one)
+    };
+    let all =
+        [("a", "main", 0), ("b", "main", 9), ("c", "main", 9), ("d", "", 0), ("e", "", 0), ("f", "x", 0)];
+    cache.publish(put(all.map(|(id, hint, age_secs)| hinted(id, hint, age_secs)).into()));
+    assert_eq!(ids(&cache.subscribe(&selectors(&["unix:uid:1"])).borrow()), ["b", "d", "e", "f"]);
+}
+
+#[test]
+fn foreign_bundles_stay_while_the_svid_of_their_entry_is_missing() {
+    let (cache, _) = cache();
+    let partner = Authority::new(&"partner.example".parse().unwrap()).bundle;
+    let mut one = entry("one", &["unix:uid:1"]);
+    one.federates_with = vec!["partner.example".parse().unwrap()];
+    cache.publish(Change { put: vec![signing(one)], federated: vec![partner], ..Change::default() });
+    let content = cache.subscribe(&selectors(&["unix:uid:1"])).borrow().content.clone();
+    let answer = workload::X509BundlesResponse::decode(&content.x509_bundles()[5..]).unwrap();
+    assert!(answer.bundles.contains_key("spiffe://partner.example"));
 }
 
 #[test]
@@ -130,7 +157,7 @@ fn encoded_answers_read_back_with_the_generated_code() {
     one.hint = "main".parse().unwrap();
     one.federates_with = vec!["partner.example".parse().unwrap(), "unknown.example".parse().unwrap()];
     let mut two = entry("two", &["unix:uid:1"]);
-    two.hint = "main".parse().unwrap();
+    two.hint = "other".parse().unwrap();
     cache.publish(Change {
         put: vec![ca.identity(&cache, one), ca.identity(&cache, two)],
         federated: vec![foreign.clone()],
@@ -148,7 +175,7 @@ fn encoded_answers_read_back_with_the_generated_code() {
     assert_eq!(first.x509_svid, held.svid.to_der());
     assert_eq!(first.x509_svid_key[..], held.key_pkcs8[..]);
     assert_eq!(first.bundle, ca.bundle.to_der());
-    assert_eq!((first.hint.as_str(), answer.svids[1].hint.as_str()), ("main", ""));
+    assert_eq!((first.hint.as_str(), answer.svids[1].hint.as_str()), ("main", "other"));
     assert_eq!(answer.federated_bundles.len(), 1);
     assert_eq!(answer.federated_bundles["spiffe://partner.example"], foreign.to_der());
     assert!(answer.crl.is_empty());
@@ -225,8 +252,9 @@ proptest! {
         }).collect();
         cache.publish(put(identities));
         let view = cache.subscribe(&selectors(&["unix:uid:1"])).borrow().clone();
-        let shown: Vec<&str> = view.content.identities.iter().map(|one| one.hint.as_str()).filter(|hint| !hint.is_empty()).collect();
-        let distinct: BTreeSet<&str> = shown.iter().copied().collect();
-        prop_assert_eq!((shown.len(), view.content.identities.len()), (distinct.len(), hints.len()));
+        let shown: Vec<&str> = view.content.identities.iter().map(|one| one.entry.hint.as_str()).filter(|hint| !hint.is_empty()).collect();
+        let distinct: BTreeSet<u8> = hints.iter().copied().filter(|hint| *hint != 0).collect();
+        let without = hints.iter().filter(|hint| **hint == 0).count();
+        prop_assert_eq!((shown.len(), view.content.identities.len()), (distinct.len(), distinct.len() + without));
     }
 }

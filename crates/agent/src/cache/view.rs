@@ -4,12 +4,13 @@
 //! is told; two views with the same content share it, and with it the encoded answers, which are built once.
 //! Start at [`View::compute`].
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use spindle_spiffe_core::{
-    EntryId, Hint, RegistrationEntry, Selectors, SpiffeId, Timestamp, X509Bundle, X509Svid,
+    EntryId, Hint, RegistrationEntry, Selectors, SpiffeId, Timestamp, TrustDomain, X509Bundle, X509Svid,
 };
 use zeroize::Zeroizing;
 
@@ -69,8 +70,6 @@ pub(crate) struct Shown {
     pub(crate) entry: Arc<RegistrationEntry>,
     /// Its SVID.
     pub(crate) held: Arc<HeldSvid>,
-    /// The hint after duplicates were cleared (Workload API 5.2.1).
-    pub(crate) hint: Hint,
 }
 
 /// A trust bundle under a number that changes with its content.
@@ -95,7 +94,7 @@ pub(crate) struct Content {
     pub(crate) identities: Vec<Shown>,
     /// The agent's own trust domain.
     pub(crate) own: NumberedBundle,
-    /// Foreign trust domains that the shown identities federate with, by name.
+    /// Foreign trust domains that the matching entries federate with, by name.
     pub(crate) federated: Vec<NumberedBundle>,
     x509_svids: OnceLock<Bytes>,
     x509_bundles: OnceLock<Bytes>,
@@ -130,29 +129,42 @@ impl Content {
     /// What distinguishes this content from another.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         Fingerprint {
-            shown: self.identities.iter().map(|one| (one.held.number, one.hint.clone())).collect(),
+            shown: self.identities.iter().map(|one| (one.held.number, one.entry.hint.clone())).collect(),
             bundles: std::iter::once(&self.own).chain(&self.federated).map(|one| one.number).collect(),
         }
     }
 }
 
 impl View {
-    /// The view of `snapshot` for a workload that shows `selectors`: every entry whose selectors are all among them,
-    /// oldest first, entries of one second by their id. The first is the default identity (Workload API 8).
+    /// The view of `snapshot` for a workload that shows `selectors`: every entry whose selectors are all among them, in the
+    /// order of entry ids, as SPIRE has it. The first is the default identity (Workload API 8), so whoever chooses ids
+    /// chooses the default. Of those with one hint only the oldest is shown (Workload API 5.2.1).
     pub(crate) fn compute(snapshot: &Snapshot, selectors: &Selectors) -> Self {
         let mut matching = snapshot.matching(selectors);
-        matching.sort_unstable_by(|a, b| order(&a.entry).cmp(&order(&b.entry)));
+        matching.sort_unstable_by(|a, b| a.entry.id.cmp(&b.entry.id));
         let mut unready = Vec::new();
         let mut shown = Vec::new();
-        for identity in matching {
+        for identity in &matching {
             match &identity.state {
-                Ok(held) => shown.push((identity.entry.clone(), held.clone())),
+                Ok(held) => shown.push(Shown { entry: identity.entry.clone(), held: held.clone() }),
                 Err(why) => {
                     unready.push((identity.entry.id.clone(), identity.entry.spiffe_id.clone(), why.clone()));
                 }
             }
         }
-        Self { content: Arc::new(content(snapshot, shown)), unready: unready.into() }
+        keep_one_of_each_hint(&mut shown);
+        // Which bundles a workload may have follows from its entries, signed or not.
+        let names: BTreeSet<&TrustDomain> =
+            matching.iter().flat_map(|identity| &identity.entry.federates_with).collect();
+        let federated = names.into_iter().filter_map(|name| snapshot.federated(name)).cloned().collect();
+        let content = Content {
+            identities: shown,
+            own: snapshot.own_bundle().clone(),
+            federated,
+            x509_svids: OnceLock::new(),
+            x509_bundles: OnceLock::new(),
+        };
+        Self { content: Arc::new(content), unready: unready.into() }
     }
 
     /// Whether a stream would notice no difference.
@@ -166,57 +178,16 @@ impl View {
     }
 }
 
-/// The documented order of identities in an answer.
-fn order(entry: &RegistrationEntry) -> (Timestamp, &EntryId) {
-    (entry.created_at, &entry.id)
-}
-
-fn content(snapshot: &Snapshot, shown: Vec<(Arc<RegistrationEntry>, Arc<HeldSvid>)>) -> Content {
-    let hints = unique_hints(shown.iter().map(|(entry, _)| &entry.hint));
-    let identities: Vec<Shown> =
-        shown.into_iter().zip(hints).map(|((entry, held), hint)| Shown { entry, held, hint }).collect();
-    let mut names: Vec<_> = identities.iter().flat_map(|one| &one.entry.federates_with).collect();
-    names.sort_unstable();
-    names.dedup();
-    let federated = names.into_iter().filter_map(|name| snapshot.federated(name)).cloned().collect();
-    Content {
-        identities,
-        own: snapshot.own_bundle().clone(),
-        federated,
-        x509_svids: OnceLock::new(),
-        x509_bundles: OnceLock::new(),
+/// SPIRE's choice among those with the same hint: the oldest, of one second the one with the smallest id.
+fn keep_one_of_each_hint(shown: &mut Vec<Shown>) {
+    let age = |entry: &RegistrationEntry| (entry.created_at, entry.id.clone());
+    let mut oldest: HashMap<Hint, (Timestamp, EntryId)> = HashMap::new();
+    for one in shown.iter().filter(|one| !one.entry.hint.is_empty()) {
+        let (hint, age) = (one.entry.hint.clone(), age(&one.entry));
+        let known = oldest.entry(hint).or_insert_with(|| age.clone());
+        if age < *known {
+            *known = age;
+        }
     }
-}
-
-/// Keeps the first of each hint and clears its repeats: no identity is lost, and no hint is ambiguous.
-fn unique_hints<'a>(hints: impl Iterator<Item = &'a Hint>) -> Vec<Hint> {
-    let mut kept: Vec<Hint> = Vec::new();
-    for hint in hints {
-        let repeated = !hint.is_empty() && kept.contains(hint);
-        kept.push(if repeated { Hint::default() } else { hint.clone() });
-    }
-    kept
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hints(texts: &[&str]) -> Vec<String> {
-        let parsed: Vec<Hint> = texts.iter().map(|text| text.parse().expect("short hint")).collect();
-        unique_hints(parsed.iter()).iter().map(|hint| hint.as_str().to_owned()).collect()
-    }
-
-    #[test]
-    fn a_repeated_hint_is_cleared_and_the_oldest_keeps_it() {
-        assert_eq!(
-            hints(&["internal", "internal", "external", "internal"]),
-            ["internal", "", "external", ""]
-        );
-    }
-
-    #[test]
-    fn empty_hints_are_no_repeats() {
-        assert_eq!(hints(&["", "", "a"]), ["", "", "a"]);
-    }
+    shown.retain(|one| oldest.get(&one.entry.hint).is_none_or(|(_, id)| *id == one.entry.id));
 }
