@@ -95,6 +95,16 @@ pub enum ConfigError {
         /// What is wrong with the value.
         what: String,
     },
+    /// No part of a type that must have one.
+    #[error("no {kind} is configured: {consequence}")]
+    NoPlugin {
+        /// Such as `WorkloadAttestor`.
+        kind: &'static str,
+        /// What could not be done without one.
+        consequence: &'static str,
+        /// A block that sets one up.
+        example: &'static str,
+    },
     /// Two keys that shut each other out.
     #[error("{first} and {second} cannot both be set")]
     Exclusive {
@@ -131,6 +141,8 @@ impl From<ConfigError> for Failure {
             ConfigError::NotSupported { .. } => failure.try_this("take the key out of the file"),
             ConfigError::Missing { .. } => failure
                 .try_this("set it in the file or by its flag; -h lists the flags, --print-defaults the keys"),
+            ConfigError::NoPlugin { example, .. } => failure
+                .try_this(format!("add {example} to the plugins block of the file (-config), without enabled = false")),
             ConfigError::UnknownKey { .. } => failure.try_this("--print-defaults shows the known keys"),
             _ => failure,
         }

@@ -68,7 +68,7 @@ pub struct RawAgent {
     pub logs: RawLogs,
     /// `plugins { KeyManager … }`.
     pub keys: Option<KeyChoice>,
-    /// `plugins { WorkloadAttestor "unix" … }`.
+    /// `plugins { WorkloadAttestor "unix" … }`; none when the block is missing or disabled.
     pub unix: Option<UnixChoice>,
     /// What the operator should know about keys without effect.
     pub notes: Vec<String>,
@@ -204,7 +204,7 @@ impl TryFrom<RawAgent> for AgentSettings {
             allow_unauthenticated_verifiers: raw.allow_unauthenticated_verifiers.unwrap_or(false),
             socket_path: raw.socket_path.unwrap_or_else(|| SOCKET_PATH.into()),
             keys: raw.keys.unwrap_or_else(|| KeyChoice::Disk(data_dir.clone())),
-            unix: raw.unix.unwrap_or_default(),
+            unix: raw.unix.ok_or(plugins::NO_WORKLOAD_ATTESTOR)?,
             logs: raw.logs.ready("agent")?,
             join_token: raw.join_token,
             join_token_file: raw.join_token_file,

@@ -28,6 +28,25 @@ pub fn check_keys(section: &Section<'_>, known: &[Key], notes: &mut Vec<String>)
     section.items().iter().try_for_each(|item| check_key(section, item, known, notes))
 }
 
+/// Refuses keys of `section` that nobody knows. Whether the known ones could be obeyed is not asked: the section is off.
+///
+/// # Errors
+/// The first unknown key.
+pub fn check_known(section: &Section<'_>, known: &[Key]) -> Result<(), ConfigError> {
+    section.items().iter().try_for_each(|item| support(section, item, known).map(drop))
+}
+
+fn support(section: &Section<'_>, item: &Item, known: &[Key]) -> Result<Support, ConfigError> {
+    match known.iter().find(|(name, _)| *name == item.key) {
+        Some((_, support)) => Ok(*support),
+        None => Err(ConfigError::UnknownKey {
+            key: section.key(&item.key),
+            place: place(item),
+            nearest: nearest(&item.key, known.iter().map(|(name, _)| *name)).map(str::to_owned),
+        }),
+    }
+}
+
 fn check_key(
     section: &Section<'_>,
     item: &Item,
@@ -35,11 +54,7 @@ fn check_key(
     notes: &mut Vec<String>,
 ) -> Result<(), ConfigError> {
     let (key, place) = (section.key(&item.key), place(item));
-    let Some((_, support)) = known.iter().find(|(name, _)| *name == item.key) else {
-        let nearest = nearest(&item.key, known.iter().map(|(name, _)| *name)).map(str::to_owned);
-        return Err(ConfigError::UnknownKey { key, place, nearest });
-    };
-    match support {
+    match support(section, item, known)? {
         Support::Yes => Ok(()),
         Support::NoEffect(why) => {
             notes.push(format!("{key} has no effect: {why}"));
@@ -51,7 +66,7 @@ fn check_key(
             Err(ConfigError::NotSupported { key, place, hint })
         }
         Support::NotYet(hint) => {
-            let hint = Some((*hint).to_owned()).filter(|hint| !hint.is_empty());
+            let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
             Err(ConfigError::NotSupported { key, place, hint })
         }
     }

@@ -3,7 +3,7 @@
 //! External plugins (`plugin_cmd`) and parts that do not exist here yet are refused by name.
 
 use super::ConfigError;
-use super::keys::{Key, Support, check_keys, nearest};
+use super::keys::{Key, Support, check_keys, check_known, nearest};
 use super::section::{Section, place};
 
 /// A plugin type and the names it may have.
@@ -36,7 +36,7 @@ const PLUGIN_KEYS: &[Key] = &[
     ("plugin_data_file", Support::NotYet("write the settings into plugin_data")),
 ];
 
-/// Reads the `plugins` block. Disabled plugins are checked and left out.
+/// Reads the `plugins` block. A disabled plugin may be one that does not exist here; its keys are checked, and it is left out.
 ///
 /// # Errors
 /// The first type, name or key that cannot be obeyed, and a second plugin of a type that can have one.
@@ -85,9 +85,7 @@ fn read_one<'a>(
     notes: &mut Vec<String>,
 ) -> Result<Option<Plugin<'a>>, ConfigError> {
     let block = of_type.block_of(named)?;
-    if block.switch("enabled")? == Some(false) {
-        return Ok(None);
-    }
+    let enabled = block.switch("enabled")? != Some(false);
     let (key, place) = (of_type.key(&named.key), place(named));
     let external = || Support::NotYet("only built-in plugins can be used");
     let known = plugin_type.names.iter().find(|(name, _)| *name == named.key).copied();
@@ -100,6 +98,10 @@ fn read_one<'a>(
             return Err(ConfigError::UnknownKey { key, place, nearest });
         }
     };
+    if !enabled {
+        check_known(&block, PLUGIN_KEYS)?;
+        return Ok(None);
+    }
     if let Support::NotYet(hint) = support {
         let hint = Some(hint.to_owned()).filter(|hint| !hint.is_empty());
         return Err(ConfigError::NotSupported { key, place, hint });

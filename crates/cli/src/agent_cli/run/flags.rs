@@ -14,7 +14,7 @@ pub(in crate::agent_cli) const CONFIG_PATH: &str = "conf/agent/agent.conf";
 
 #[derive(Debug, Default, clap::Args)]
 pub(in crate::agent_cli) struct Args {
-    /// Configuration file in HCL or JSON; conf/agent/agent.conf is used when it exists.
+    /// Configuration file in HCL or JSON, which chooses the workload attestors; conf/agent/agent.conf is used when it exists.
     #[arg(long = "config", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Puts environment variables ($VAR and ${VAR}) into the file before it is read.

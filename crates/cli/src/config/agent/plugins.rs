@@ -67,6 +67,13 @@ const TYPES: &[PluginType] = &[
     },
 ];
 
+/// An agent without one could tell no caller from another, and SPIRE's agent does not start either.
+pub(super) const NO_WORKLOAD_ATTESTOR: ConfigError = ConfigError::NoPlugin {
+    kind: "WorkloadAttestor",
+    consequence: "no caller could be told from another",
+    example: "WorkloadAttestor \"unix\" { plugin_data {} }",
+};
+
 const DIRECTORY: &[Key] = &[("directory", Yes)];
 const UNIX_KEYS: &[Key] = &[("discover_workload_path", Yes), ("workload_size_limit", Yes)];
 

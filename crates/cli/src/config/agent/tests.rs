@@ -1,15 +1,18 @@
 use super::*;
+use crate::error::Failure;
 use crate::hcl;
 
 const REQUIRED: &str = "trust_domain = \"example.org\"\n server_address = \"s\"\n server_port = 8081\n";
 const TRUST: &str = "trust_bundle_path = \"/b\"\n";
+const UNIX: &str = "plugins { WorkloadAttestor \"unix\" {} }";
 
 fn load(text: &str) -> Result<AgentSettings, ConfigError> {
     RawAgent::read(&hcl::parse(text).expect("well formed"))?.try_into()
 }
 
 fn with(more: &str, below: &str) -> Result<AgentSettings, ConfigError> {
-    load(&format!("agent {{\n {REQUIRED} {more}\n}}\n{below}"))
+    let attestor = if below.contains("WorkloadAttestor") { "" } else { UNIX };
+    load(&format!("agent {{\n {REQUIRED} {more}\n}}\n{below}\n{attestor}"))
 }
 
 fn ready(more: &str, below: &str) -> AgentSettings {
@@ -124,6 +127,31 @@ fn unknown_and_unsupported_keys_are_refused() {
     refused("", "plugins { WorkloadAttestor \"unix\" {} WorkloadAttestor \"unix\" {} }", "is set twice");
     refused("", "plugins { KeyManager \"disk\" {} }", "plugin_data.directory is required");
     refused("", "plugins { DataStore \"sled\" {} }", "plugins.DataStore (line 7) is not a known key");
+}
+
+#[test]
+fn an_agent_needs_a_workload_attestor_that_is_switched_on() {
+    let without = [
+        "",
+        "plugins { KeyManager \"memory\" {} }",
+        "plugins { WorkloadAttestor \"unix\" { enabled = false plugin_data {} } }",
+        "plugins { WorkloadAttestor \"unix\" { enabled = \"false\" } WorkloadAttestor \"k8s\" { enabled = false } }",
+    ];
+    for plugins in without {
+        let text = format!("agent {{\n {REQUIRED} {TRUST}\n}}\n{plugins}");
+        let failure = Failure::from(load(&text).expect_err(plugins));
+        assert!(failure.what().starts_with("no WorkloadAttestor is configured"), "{plugins}: {failure}");
+        assert!(failure.remedies()[0].contains("WorkloadAttestor \"unix\""), "{:?}", failure.remedies());
+    }
+}
+
+#[test]
+fn a_disabled_plugin_may_be_one_that_is_not_there_yet_but_not_a_misspelt_one() {
+    let k8s = |block: &str| format!("{UNIX} plugins {{ WorkloadAttestor \"k8s\" {{ {block} }} }}");
+    ready("", &k8s("enabled = false plugin_cmd = \"/x\" plugin_data { token_path = \"/t\" }"));
+    refused(TRUST, &k8s("enabled = false plugin_dta {}"), "did you mean plugin_data?");
+    let nearly = format!("{UNIX} plugins {{ WorkloadAttestor \"dokcer\" {{ enabled = false }} }}");
+    refused(TRUST, &nearly, "did you mean docker?");
 }
 
 #[test]
