@@ -141,8 +141,9 @@ impl From<ConfigError> for Failure {
             ConfigError::NotSupported { .. } => failure.try_this("take the key out of the file"),
             ConfigError::Missing { .. } => failure
                 .try_this("set it in the file or by its flag; -h lists the flags, --print-defaults the keys"),
-            ConfigError::NoPlugin { example, .. } => failure
-                .try_this(format!("add {example} to the plugins block of the file (-config), without enabled = false")),
+            ConfigError::NoPlugin { example, .. } => failure.try_this(format!(
+                "add {example} to the plugins block of the file (-config), without enabled = false"
+            )),
             ConfigError::UnknownKey { .. } => failure.try_this("--print-defaults shows the known keys"),
             _ => failure,
         }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use spindle_runtime::Shutdown;
+use spindle_runtime::{Logs, Shutdown, Signals};
 use tracing::warn;
 
 use crate::console::Console;
@@ -17,20 +17,32 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
     runtime.map_err(|error| Failure::because("cannot start", &error))?.block_on(work)
 }
 
-/// Waits for `work`; SIGINT and SIGTERM begin `shutdown`, after which `work` is given the time it takes to end.
+/// Waits for `work`; SIGINT and SIGTERM begin `shutdown`, after which `work` is given the time it takes to end. SIGUSR2
+/// reopens the log file.
 ///
 /// # Errors
 /// When signals cannot be watched.
-pub async fn until_signal<T>(work: impl Future<Output = T>, shutdown: &Shutdown) -> Result<T, Failure> {
+pub async fn until_signal<T>(
+    work: impl Future<Output = T>,
+    shutdown: &Shutdown,
+    logs: &Logs,
+) -> Result<T, Failure> {
+    // Before any work, so that no signal finds the kernel's default in place, which is to kill.
+    let mut signals = signals()?;
     let mut work = Box::pin(work);
     // Both arms are cancel-safe: `work` is only borrowed, and the other only waits.
     tokio::select! {
         ended = &mut work => Ok(ended),
-        signal = shutdown.on_signal() => {
-            signal.map_err(|error| Failure::because("cannot watch for signals", &error))?;
-            Ok(work.await)
-        }
+        () = signals.obey(shutdown, logs) => Ok(work.await),
     }
+}
+
+/// The signals of this process, taken over from the kernel's defaults.
+///
+/// # Errors
+/// When they cannot be watched.
+pub fn signals() -> Result<Signals, Failure> {
+    Signals::watch().map_err(|error| Failure::because("cannot watch for signals", &error))
 }
 
 /// Tells about keys that have no effect.

@@ -12,7 +12,7 @@ mod tasks;
 
 pub use clock::{SystemClock, nap_until, sleep_until};
 pub use entropy::SystemEntropy;
-pub use logs::{LogFormat, LogSettings, LogSetupError, LogTarget, init_logs};
+pub use logs::{LogFormat, LogSettings, LogSetupError, LogTarget, Logs, init_logs};
 pub use process::harden;
-pub use shutdown::Shutdown;
+pub use shutdown::{Shutdown, Signals, Wish};
 pub use tasks::{TaskEnd, TaskSet};

@@ -1,10 +1,14 @@
-//! Log set-up: text or JSON, to standard output or a file, with SPIRE's level names.
+//! Log set-up: text or JSON, to standard output or a file, with SPIRE's level names and keys.
 
-use std::fs::OpenOptions;
+mod file;
+mod format;
+
 use std::path::PathBuf;
-use std::sync::Mutex;
 
 use tracing_subscriber::EnvFilter;
+
+use file::LogFile;
+use format::Lines;
 
 /// How a log line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -71,40 +75,44 @@ pub enum LogSetupError {
     Twice,
 }
 
+/// The log of this process, once it is set up.
+#[derive(Clone, Debug, Default)]
+pub struct Logs {
+    file: Option<LogFile>,
+}
+
+impl Logs {
+    /// Goes on in a new file under the configured name, for when the present one was renamed. The event that follows
+    /// is the first of the new file; a file that cannot be opened is an error event in the old one.
+    pub fn reopen(&self) {
+        match self.file.as_ref().map(LogFile::reopen) {
+            Some(Ok(())) => tracing::info!("log file reopened"),
+            Some(Err(error)) => {
+                tracing::error!(%error, "cannot reopen the log file; the old one stays in use");
+            }
+            None => tracing::info!("no log_file is set: nothing to reopen"),
+        }
+    }
+}
+
 /// Installs the process-wide log subscriber.
 ///
 /// # Errors
 /// When the level is unknown, the file cannot be opened, or logs are set up already.
-pub fn init_logs(settings: &LogSettings) -> Result<(), LogSetupError> {
+pub fn init_logs(settings: &LogSettings) -> Result<Logs, LogSetupError> {
     let filter = EnvFilter::new(directives(&settings.level)?);
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_file(settings.source_location)
-        .with_line_number(settings.source_location);
-    let outcome = match (&settings.target, settings.format) {
-        (LogTarget::Stdout, LogFormat::Text) => builder.with_ansi(false).try_init(),
-        (LogTarget::Stdout, LogFormat::Json) => builder.json().flatten_event(true).try_init(),
-        (LogTarget::Stderr, LogFormat::Text) => {
-            builder.with_ansi(false).with_writer(std::io::stderr).try_init()
-        }
-        (LogTarget::Stderr, LogFormat::Json) => {
-            builder.json().flatten_event(true).with_writer(std::io::stderr).try_init()
-        }
-        (LogTarget::File(path), format) => {
-            let file = OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .map_err(|source| LogSetupError::File { path: path.clone(), source })?;
-            let builder = builder.with_ansi(false).with_writer(Mutex::new(file));
-            match format {
-                LogFormat::Text => builder.try_init(),
-                LogFormat::Json => builder.json().flatten_event(true).try_init(),
-            }
+    let lines = Lines { format: settings.format, source_location: settings.source_location };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).event_format(lines);
+    let (outcome, file) = match &settings.target {
+        LogTarget::Stdout => (builder.try_init(), None),
+        LogTarget::Stderr => (builder.with_writer(std::io::stderr).try_init(), None),
+        LogTarget::File(path) => {
+            let file =
+                LogFile::open(path).map_err(|source| LogSetupError::File { path: path.clone(), source })?;
+            (builder.with_writer(file.clone()).try_init(), Some(file))
         }
     };
-    outcome.map_err(|_| LogSetupError::Twice)
+    outcome.map(|()| Logs { file }).map_err(|_| LogSetupError::Twice)
 }
 
 /// Our level, with chatty libraries one step quieter.

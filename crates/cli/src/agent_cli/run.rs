@@ -6,7 +6,7 @@ mod settings;
 use std::sync::Arc;
 
 use spindle_agent::{Agent, AgentConfig, AgentError};
-use spindle_runtime::{Shutdown, SystemClock, SystemEntropy, harden, init_logs};
+use spindle_runtime::{Logs, Shutdown, SystemClock, SystemEntropy, harden, init_logs};
 use spindle_spiffe_core::ErrorChain;
 
 pub(super) use flags::Args;
@@ -26,19 +26,19 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     }
     let (logs, notes) = (settings.logs.clone(), settings.notes.clone());
     let config = settings::config(settings)?;
-    init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
+    let logs = init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
     harden();
     service::log_notes(&notes);
-    service::block_on(serve(config))
+    service::block_on(serve(config, &logs))
 }
 
-async fn serve(config: AgentConfig) -> Result<(), Failure> {
+async fn serve(config: AgentConfig, logs: &Logs) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     let work = async {
         let agent = Agent::start(config, SystemClock::shared(), Arc::new(SystemEntropy), shutdown.clone())?;
         agent.wait().await
     };
-    service::until_signal(work, &shutdown).await?.map_err(|error| failure(&error))
+    service::until_signal(work, &shutdown, logs).await?.map_err(|error| failure(&error))
 }
 
 /// Why an agent did not start or go on, and what to try.

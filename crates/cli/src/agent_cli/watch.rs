@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use spindle_runtime::{Shutdown, SystemClock};
+use spindle_runtime::{Logs, Shutdown, SystemClock};
 use spindle_spiffe_core::Clock;
 use tokio::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::args::Socket;
 use crate::client::{block_on, connect};
 use crate::console::Console;
 use crate::error::Failure;
-use crate::socket;
+use crate::{service, socket};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::agent_cli) struct Args {
@@ -27,10 +27,11 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
     let path = socket::resolve(&args.socket, &socket::AGENT, console.vars)?;
     block_on(async {
-        let shutdown = Shutdown::new();
+        let (shutdown, logs) = (Shutdown::new(), Logs::default());
+        let mut signals = service::signals()?;
         // Both arms are cancel-safe: one only waits, the other's loss ends the program.
         tokio::select! {
-            signal = shutdown.on_signal() => Ok(signal?),
+            () = signals.obey(&shutdown, &logs) => Ok(()),
             failure = watch(&path, console) => Err(failure),
         }
     })

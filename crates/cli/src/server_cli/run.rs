@@ -5,7 +5,7 @@ mod settings;
 
 use std::sync::Arc;
 
-use spindle_runtime::{Shutdown, SystemClock, SystemEntropy, harden, init_logs};
+use spindle_runtime::{Logs, Shutdown, SystemClock, SystemEntropy, harden, init_logs};
 use spindle_server::{Server, ServerConfig, ServerError};
 
 pub(super) use flags::Args;
@@ -25,20 +25,20 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     if args.check_config {
         return service::print_checked(console, "server", &notes);
     }
-    init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
+    let logs = init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
     harden();
     service::log_notes(&notes);
-    service::block_on(serve(config))
+    service::block_on(serve(config, &logs))
 }
 
-async fn serve(config: ServerConfig) -> Result<(), Failure> {
+async fn serve(config: ServerConfig, logs: &Logs) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     let work = async {
         let server =
             Server::start(config, SystemClock::shared(), Arc::new(SystemEntropy), shutdown.clone()).await?;
         server.wait().await
     };
-    service::until_signal(work, &shutdown).await?.map_err(|error| failure(&error))
+    service::until_signal(work, &shutdown, logs).await?.map_err(|error| failure(&error))
 }
 
 /// Why a server did not start or go on, and what to try.

@@ -44,11 +44,11 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     let paths = Paths::make(dir.path())?;
     let programs = Programs::make(dir.path())?;
     let logs = LogSettings { target: LogTarget::File(paths.log.clone()), ..LogSettings::default() };
-    init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
+    let logs = init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
     let shutdown = Shutdown::new();
     service::block_on(async {
         let work = tell(args, &paths, &programs, console, &shutdown);
-        service::until_signal(work, &shutdown).await?
+        service::until_signal(work, &shutdown, &logs).await?
     })
 }
 

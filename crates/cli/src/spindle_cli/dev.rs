@@ -61,13 +61,14 @@ impl FromStr for Store {
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
     let dir = Dir::of(args.dir.as_deref())?;
     let paths = Paths::make(dir.path())?;
-    init_logs(&logs(args, &paths)?).map_err(|error| Failure::because("cannot set up logs", &error))?;
+    let logs =
+        init_logs(&logs(args, &paths)?).map_err(|error| Failure::because("cannot set up logs", &error))?;
     let entry = entry(args)?;
     writeln!(console.out, "Starting the trust domain {} (log: {})", args.trust_domain, paths.log.display())?;
     service::block_on(async {
         let shutdown = Shutdown::new();
         let work = tell(args, entry, &paths, console, &shutdown);
-        service::until_signal(work, &shutdown).await?
+        service::until_signal(work, &shutdown, &logs).await?
     })?;
     Ok(writeln!(console.out, "Stopped.")?)
 }

@@ -32,13 +32,13 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     let paths = Paths::make(&args.dir)?;
     // The terminal is for the story; the log is for those who want to know more.
     let logs = LogSettings { target: LogTarget::File(paths.log.clone()), ..LogSettings::default() };
-    init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
+    let logs = init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
     // Not hardened as the server alone is: this process is its own workload, and must be open to its own attestor.
     writeln!(console.out, "Starting the trust domain {} (log: {})", args.trust_domain, paths.log.display())?;
     service::block_on(async {
         let shutdown = Shutdown::new();
         let work = tell(args, &paths, console, &shutdown);
-        service::until_signal(work, &shutdown).await?
+        service::until_signal(work, &shutdown, &logs).await?
     })?;
     Ok(writeln!(console.out, "Stopped.")?)
 }

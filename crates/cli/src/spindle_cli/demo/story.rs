@@ -167,7 +167,7 @@ impl Story<'_> {
             writeln!(
                 self.out,
                 "  The operator's log says: {}",
-                line.split_once(" WARN ").map_or(line, |(_, text)| text)
+                line.split_once(" msg=").map_or(line, |(_, text)| text)
             )?;
         }
         Ok(())

@@ -106,8 +106,9 @@ async fn is_served(socket_path: &Path) -> bool {
 
 /// The address in the log line of the TLS listener.
 fn address(log: &str) -> Option<SocketAddr> {
-    let line = log.lines().find(|line| line.contains("Starting Server APIs") && line.contains("\"tcp\""))?;
-    line.split("address=").nth(1)?.split_whitespace().next()?.parse().ok()
+    let line =
+        log.lines().find(|line| line.contains("Starting Server APIs") && line.contains("network=tcp"))?;
+    line.split("address=").nth(1)?.split_whitespace().next()?.trim_matches('"').parse().ok()
 }
 
 fn server_config(store: Store, state: &Path, socket_path: &Path) -> String {
