@@ -5,7 +5,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use spindle_proto::refusal::Refusal;
-use spindle_spiffe_core::ErrorChain;
+use spindle_proto::spire::api::types;
+use spindle_spiffe_core::{ErrorChain, Reason};
 use spindle_transport::{UnixDialError, connect_unix};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -65,10 +66,30 @@ pub fn refused(what: &str, status: &Status) -> Failure {
     }
 }
 
+/// What to try about a refused item of a batch, by its reason, or by its code when the server sends no reason.
+pub fn item_remedy(status: &types::Status) -> Option<&'static str> {
+    match Refusal::of_item(status) {
+        Some(refusal) => refusal.reason().map(Reason::remedy),
+        None => remedy_of_code(Code::from_i32(status.code)),
+    }
+}
+
+/// A refused item of a batch in words. `what` says what was attempted.
+pub fn item_refused(what: &str, status: &types::Status) -> Failure {
+    let (code, message) = (code_name(Code::from_i32(status.code)), &status.message);
+    let reason = Refusal::of_item(status).map(|refusal| format!(" (reason: {})", refusal.code));
+    let failure = Failure::new(format!("{what}: {code}: {message}{}", reason.unwrap_or_default()));
+    match item_remedy(status) {
+        Some(remedy) => failure.try_this(remedy),
+        None => failure,
+    }
+}
+
 fn remedy_of_code(code: Code) -> Option<&'static str> {
     match code {
         Code::Unavailable => Some("look whether it still runs, and at its log"),
         Code::DeadlineExceeded => Some("give it more time with -timeout, or look at its log"),
+        Code::InvalidArgument => Some(Reason::BadRequest.remedy()),
         Code::Unimplemented => Some("name the right socket with -socketPath, or use a newer server"),
         Code::Internal | Code::Unknown | Code::DataLoss => Some("look at the server's log"),
         _ => None,
@@ -87,7 +108,6 @@ pub fn code_name(code: Code) -> String {
 #[cfg(test)]
 mod tests {
     use spindle_proto::refusal::refusal;
-    use spindle_spiffe_core::Reason;
 
     use super::*;
 

@@ -12,6 +12,7 @@ use spindle_spiffe_core::Reason;
 use tonic::{Code, Status};
 
 use crate::generated::google::rpc;
+use crate::spire::api::types;
 use crate::spire::api::types::PermissionDeniedDetails;
 use crate::spire::api::types::permission_denied_details::Reason as Standing;
 
@@ -48,6 +49,12 @@ impl Refusal {
         Some(Self { code: info.reason.to_ascii_lowercase(), facts: info.metadata })
     }
 
+    /// The refusal of one item of a batch; none for success, and from a server of SPIRE.
+    pub fn of_item(status: &types::Status) -> Option<Self> {
+        let refused = status.code != 0 && !status.reason.is_empty();
+        refused.then(|| Self { code: status.reason.clone(), facts: BTreeMap::new() })
+    }
+
     /// The reason, when it is known here.
     pub fn reason(&self) -> Option<Reason> {
         Reason::ALL.iter().copied().find(|reason| reason.code() == self.code)
@@ -68,6 +75,17 @@ pub fn refusal_with<'a>(
 ) -> Status {
     let facts = facts.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     status(code, message, vec![error_info(reason, facts)])
+}
+
+/// The status of an item of a batch that went well.
+pub fn item_ok() -> types::Status {
+    types::Status { code: Code::Ok.into(), message: "OK".into(), reason: String::new() }
+}
+
+/// The status of an item of a batch that is refused for `reason`. A batch goes on when an item is refused, so the reason
+/// travels in the item and not in the details of the call's own status.
+pub fn item_refusal(code: Code, reason: Reason, message: String) -> types::Status {
+    types::Status { code: code.into(), message, reason: reason.code().into() }
 }
 
 /// The status for an agent that may not call `method` (a full method name) because of its standing. Reasons that have no

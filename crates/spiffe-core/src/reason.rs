@@ -80,7 +80,7 @@ reasons! {
     /// The name lies in another trust domain.
     WrongTrustDomain = "wrong_trust_domain", "use a SPIFFE ID of this server's trust domain";
     /// The entry federates with a trust domain whose bundle is not there.
-    BundleNotFound = "bundle_not_found", "set the foreign bundle first";
+    BundleNotFound = "bundle_not_found", "create the entry without that trust domain; foreign bundles cannot be set yet";
     /// Something of that name exists.
     AlreadyExists = "already_exists", "choose another name, or remove the existing one";
     /// The message is larger than the receiver takes.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::{Stream, StreamExt};
 use spindle_keys::{Key, KeyType};
 use spindle_proto::convert::{bundle_to_proto, entry_to_proto, spiffe_id_to_proto};
-use spindle_proto::refusal::{agent_refusal, refusal};
+use spindle_proto::refusal::{agent_refusal, item_ok, item_refusal, refusal};
 use spindle_proto::spire::api::server::{
     agent::v1 as agent, bundle::v1 as bundle, entry::v1 as entry, svid::v1 as svid,
 };
@@ -333,13 +333,14 @@ impl svid::svid_server::Svid for Service {
                     secs => i64::from(secs),
                 };
                 let svid = self.0.sign(&entry.spiffe_id, &params.csr, ttl_secs).unwrap();
-                svid::batch_new_x509svid_response::Result {
-                    status: Some(types::Status { code: 0, message: "OK".into() }),
-                    svid: Some(x509(&svid)),
-                }
+                svid::batch_new_x509svid_response::Result { status: Some(item_ok()), svid: Some(x509(&svid)) }
             }
             None => svid::batch_new_x509svid_response::Result {
-                status: Some(types::Status { code: 5, message: "entry not found or not authorized".into() }),
+                status: Some(item_refusal(
+                    Code::NotFound,
+                    Reason::EntryNotAuthorized,
+                    "entry not found or not authorized".into(),
+                )),
                 svid: None,
             },
         };

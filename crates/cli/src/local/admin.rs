@@ -18,7 +18,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use super::LocalEntry;
-use crate::client::{connect, refused};
+use crate::client::{connect, item_refused, refused};
 use crate::error::Failure;
 
 /// How long a token can be used; it is used at once.
@@ -116,8 +116,5 @@ fn is_alike(present: &types::Entry, wanted: &types::Entry) -> bool {
 
 /// The status of one item of a batch.
 fn check(what: &str, status: &types::Status) -> Result<(), Failure> {
-    match Code::from_i32(status.code) {
-        Code::Ok => Ok(()),
-        code => Err(refused(what, &tonic::Status::new(code, status.message.clone()))),
-    }
+    if status.code == 0 { Ok(()) } else { Err(item_refused(what, status)) }
 }

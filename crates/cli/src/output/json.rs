@@ -64,7 +64,13 @@ impl ToJson for types::Selector {
 
 impl ToJson for types::Status {
     fn to_json(&self) -> Value {
-        object([("code", some(self.code)), ("message", some(self.message.clone()))])
+        // SPIRE's status has no reason; without one the object is exactly SPIRE's.
+        let reason = Some(&self.reason).filter(|reason| !reason.is_empty()).cloned();
+        object([
+            ("code", some(self.code)),
+            ("message", some(self.message.clone())),
+            ("reason", reason.and_then(some)),
+        ])
     }
 }
 

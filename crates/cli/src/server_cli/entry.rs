@@ -9,12 +9,13 @@ mod show;
 mod update;
 
 use clap::Subcommand;
+use spindle_proto::refusal::Refusal;
 use spindle_proto::spire::api::types;
 use spindle_spiffe_core::Reason;
 use tonic::Code;
 
 use crate::args::{OutputForm, set};
-use crate::client::code_name;
+use crate::client::{code_name, item_remedy};
 use crate::console::Console;
 use crate::error::Failure;
 use crate::output::json::ToJson;
@@ -69,7 +70,8 @@ struct EntryFlags {
     /// A selector in the form type:value; can be repeated.
     #[arg(long = "selector", value_name = "SELECTOR")]
     selectors: Vec<String>,
-    /// A trust domain to federate with, as its SPIFFE ID; can be repeated.
+    /// A trust domain to federate with, as its SPIFFE ID; can be repeated. Bundles of others cannot be set yet, so only
+    /// this server's own is found.
     #[arg(long = "federatesWith", value_name = "ID")]
     federates_with: Vec<String>,
     /// Gives the identity access to the server's management calls.
@@ -151,8 +153,14 @@ fn required(what: &str, example: &str) -> Failure {
     Failure::new(what).try_this(format!("for example {example}"))
 }
 
-/// One result of a batch: its status, and the entry to show.
-type Item<'a> = (&'a types::Status, &'a types::Entry);
+/// One result of a batch, ready to be shown.
+struct Item<'a> {
+    status: &'a types::Status,
+    /// What was made or changed, or what was asked for and refused.
+    entry: &'a types::Entry,
+    /// ID of the entry that stands in the way.
+    existing: Option<&'a str>,
+}
 
 /// Shows what was done, then what failed with its reason. `verb` is `create` or `update`.
 fn print_results<'a>(
@@ -160,35 +168,69 @@ fn print_results<'a>(
     verb: &str,
     results: impl Iterator<Item = Item<'a>> + Clone,
 ) -> Result<(), Failure> {
-    for (_, entry) in results.clone().filter(|(status, _)| status.code == 0) {
-        text::entry(console.out, entry)?;
+    for item in results.clone().filter(|item| item.status.code == 0) {
+        text::entry(console.out, item.entry)?;
     }
-    let mut remedies = Vec::new();
-    let mut failed = false;
-    for (status, entry) in results.filter(|(status, _)| status.code != 0) {
-        failed = true;
-        let code = Code::from_i32(status.code);
-        remedies.extend(remedy(code).filter(|remedy| !remedies.contains(remedy)));
-        let (code, message) = (code_name(code), &status.message);
-        writeln!(console.err, "Failed to {verb} the following entry (code: {code}, msg: {message:?}):")?;
+    let mut refused = Refused::default();
+    for Item { status, entry, existing } in results.filter(|item| item.status.code != 0) {
+        let code = code_name(Code::from_i32(status.code));
+        writeln!(
+            console.err,
+            "Failed to {verb} the following entry (code: {code}, msg: {:?}):",
+            status.message
+        )?;
         text::entry(console.err, entry)?;
+        refused.tell(console, status, existing)?;
     }
-    if !failed {
-        return Ok(());
-    }
-    let failure = Failure::new(format!("failed to {verb} one or more entries"));
-    Err(remedies.into_iter().fold(failure, |failure, remedy| failure.try_this(remedy)))
+    refused.outcome(verb)
 }
 
-/// Items of a batch carry no reason, only a code; for entries each code has one meaning.
-fn remedy(code: Code) -> Option<&'static str> {
-    match code {
-        Code::AlreadyExists => Some(Reason::EntryExists.remedy()),
-        Code::NotFound => Some(Reason::EntryNotFound.remedy()),
-        Code::InvalidArgument => Some(Reason::BadRequest.remedy()),
-        Code::Internal | Code::Unavailable => Some(Reason::StoreFailed.remedy()),
-        _ => None,
+/// What is to be said about the refused items of a batch beside SPIRE's lines.
+#[derive(Default)]
+struct Refused {
+    any: bool,
+    remedies: Vec<&'static str>,
+}
+
+impl Refused {
+    /// Says why an item was refused; what to try comes at the end, once for all items.
+    fn tell(
+        &mut self,
+        console: &mut Console<'_>,
+        status: &types::Status,
+        existing: Option<&str>,
+    ) -> Result<(), Failure> {
+        self.any = true;
+        if let Some(refusal) = Refusal::of_item(status) {
+            writeln!(console.err, "reason: {}", refusal.code)?;
+        }
+        if let Some(id) = existing {
+            writeln!(console.err, "existing entry: {id}")?;
+        }
+        let remedy = remedy(status, existing.is_some());
+        self.remedies.extend(remedy.filter(|remedy| !self.remedies.contains(remedy)));
+        Ok(())
     }
+
+    fn outcome(self, verb: &str) -> Result<(), Failure> {
+        if !self.any {
+            return Ok(());
+        }
+        let failure = Failure::new(format!("failed to {verb} one or more entries"));
+        Err(self.remedies.into_iter().fold(failure, |failure, remedy| failure.try_this(remedy)))
+    }
+}
+
+/// A server of SPIRE sends no reason; where its code has one meaning for entries, that stands for it.
+fn remedy(status: &types::Status, has_existing: bool) -> Option<&'static str> {
+    let guess = match Code::from_i32(status.code) {
+        _ if Refusal::of_item(status).is_some() => None,
+        Code::AlreadyExists if has_existing => Some(Reason::EntryExists),
+        Code::AlreadyExists => Some(Reason::AlreadyExists),
+        Code::NotFound => Some(Reason::EntryNotFound),
+        _ => None,
+    };
+    guess.map(Reason::remedy).or_else(|| item_remedy(status))
 }
 
 /// Prints what was answered, then why the rest was not. A fault of a single item fails the command only in pretty form.
@@ -211,16 +253,18 @@ fn finish<T: ToJson>(
     }
 }
 
-/// Fills in what the server leaves out: the entries that it refused.
+/// Puts the refused entry where the server leaves it out, or shows the one that stands in its way; returns that one's ID.
 fn fill_refused(
     status: &mut Option<types::Status>,
     entry: &mut Option<types::Entry>,
     asked: Option<&types::Entry>,
-) {
+) -> Option<String> {
     let status = status.get_or_insert_default();
-    if status.code != 0 {
-        *entry = asked.cloned();
+    if status.code == 0 {
+        return None;
     }
+    let present = std::mem::replace(entry, asked.cloned());
+    present.map(|present| present.id).filter(|id| !id.is_empty())
 }
 
 #[cfg(test)]

@@ -134,3 +134,22 @@ fn a_long_message_is_cut_between_characters() {
     assert_eq!(status.message().len(), MESSAGE_BYTES_MAX - 1);
     assert!(status.message().ends_with('ä'));
 }
+
+#[test]
+fn an_item_carries_its_reason_in_a_field_that_spires_clients_skip() {
+    /// The message as SPIRE has it.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct SpireStatus {
+        #[prost(int32, tag = "1")]
+        code: i32,
+        #[prost(string, tag = "2")]
+        message: String,
+    }
+    let refused = item_refusal(Code::Internal, Reason::BundleNotFound, "no bundle".into());
+    assert_eq!(Refusal::of_item(&refused).and_then(|refusal| refusal.reason()), Some(Reason::BundleNotFound));
+    let seen = SpireStatus::decode(refused.encode_to_vec().as_slice()).unwrap();
+    assert_eq!(seen, SpireStatus { code: 13, message: "no bundle".into() });
+    let from_spire = types::Status::decode(seen.encode_to_vec().as_slice()).unwrap();
+    assert_eq!(Refusal::of_item(&from_spire), None);
+    assert_eq!(Refusal::of_item(&item_ok()), None);
+}

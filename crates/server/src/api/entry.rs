@@ -8,7 +8,7 @@ use futures_util::Stream;
 use spindle_proto::convert::{
     EntryMask, entry_from_proto, entry_to_proto, merge_entry, spiffe_id_from_proto,
 };
-use spindle_proto::refusal::refusal;
+use spindle_proto::refusal::{item_ok, item_refusal, refusal};
 use spindle_proto::spire::api::server::entry::v1 as wire;
 use spindle_proto::spire::api::types;
 use spindle_spiffe_core::entry::{check_parent, check_workload_id};
@@ -125,7 +125,7 @@ fn federation(wire: &types::FederatesWithMatch) -> Result<(BTreeSet<TrustDomain>
 }
 
 fn status_ok() -> Option<types::Status> {
-    Some(types::Status { code: Code::Ok as i32, message: "OK".into() })
+    Some(item_ok())
 }
 
 /// The status of one item of a batch.
@@ -142,12 +142,12 @@ fn item_status(fault: &EntryFault, verb: &str) -> types::Status {
         _ => format!("failed to {verb} entry: {fault}"),
     };
     info!(reason = fault.reason().code(), error = %fault, verb, "entry refused");
-    types::Status { code: code as i32, message }
+    item_refusal(code, fault.reason(), message)
 }
 
 fn bad_item(message: String) -> types::Status {
     info!(reason = Reason::BadRequest.code(), error = %message, "entry refused");
-    types::Status { code: Code::InvalidArgument as i32, message }
+    item_refusal(Code::InvalidArgument, Reason::BadRequest, message)
 }
 
 fn check_batch(items: usize) -> Result<(), Status> {

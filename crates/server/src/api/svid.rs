@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use spindle_ca::CheckedCsr;
 use spindle_proto::convert::spiffe_id_to_proto;
-use spindle_proto::refusal::refusal;
+use spindle_proto::refusal::{item_ok, item_refusal, refusal};
 use spindle_proto::spire::api::server::svid::v1 as wire;
 use spindle_proto::spire::api::types;
 use spindle_spiffe_core::{EntryId, Reason};
@@ -39,7 +39,7 @@ type Checked = Result<(WorkloadRequest, String), types::Status>;
 
 fn item_refused(code: Code, reason: Reason, message: String, entry_id: &str) -> types::Status {
     warn!(entry_id, reason = reason.code(), error = message, "X509-SVID refused");
-    types::Status { code: code as i32, message }
+    item_refusal(code, reason, message)
 }
 
 fn issue_refused(error: &IssueError, entry_id: &str) -> types::Status {
@@ -112,7 +112,7 @@ impl wire::svid_server::Svid for SvidService {
                         info!(entry_id, spiffe_id = %issued.spiffe_id, agent_id = %agent_id,
                               serial_num = issued.serial, expires_at = %issued.validity.not_after, "X509-SVID issued");
                         Item {
-                            status: Some(types::Status { code: Code::Ok as i32, message: "OK".into() }),
+                            status: Some(item_ok()),
                             svid: Some(svid_to_proto(&issued, &hint)),
                         }
                     }

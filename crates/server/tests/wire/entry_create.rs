@@ -1,5 +1,6 @@
 //! What is taken as a new entry, and what a refused one is told.
 
+use spindle_proto::refusal::item_ok;
 use spindle_proto::spire::api::server::entry::v1 as wire;
 use spindle_proto::spire::api::types;
 use spindle_proto::spire::api::types::entry::AdditionalAttributes;
@@ -58,7 +59,7 @@ async fn an_entry_comes_back_as_it_was_given() {
         ..plain()
     };
     let item = create(&server, vec![given.clone()]).await.remove(0);
-    assert_eq!(item.status, Some(types::Status { code: 0, message: "OK".into() }));
+    assert_eq!(item.status, Some(item_ok()));
     let expected = types::Entry {
         selectors: vec![selector("k8s:ns:production"), selector("unix:uid:1000")],
         revision_number: 0,
@@ -324,4 +325,48 @@ async fn a_large_batch_is_taken_in_its_order() {
     assert_eq!(ids(results.into_iter().map(|result| result.entry.unwrap()).collect()), ids(batch.clone()));
     let listed = server.entries().await.list_entries(wire::ListEntriesRequest::default()).await.unwrap();
     assert_eq!(ids(listed.into_inner().entries), ids(batch));
+}
+
+#[tokio::test]
+async fn each_refused_item_carries_the_reason_for_it() {
+    let server = TestServer::start().await;
+    let there = types::Entry { id: "there".into(), ..plain() };
+    assert_eq!(create(&server, vec![there.clone()]).await[0].status, Some(item_ok()));
+    let other = |change: fn(&mut types::Entry)| {
+        let mut other = entry(&id("/node"), "/other", &["unix:uid:1001"]);
+        change(&mut other);
+        other
+    };
+    for (entry, reason) in [
+        (plain(), Reason::EntryExists),
+        (other(|entry| entry.id = "there".into()), Reason::AlreadyExists),
+        (other(|entry| entry.federates_with = vec!["unknown.example".into()]), Reason::BundleNotFound),
+        (
+            other(|entry| entry.spiffe_id = Some(foreign_id("other.example", "/web"))),
+            Reason::WrongTrustDomain,
+        ),
+        (
+            other(|entry| entry.parent_id = Some(foreign_id("other.example", "/node"))),
+            Reason::WrongTrustDomain,
+        ),
+        (other(|entry| entry.selectors.clear()), Reason::BadRequest),
+        (other(|entry| entry.hint = "x".repeat(1025)), Reason::BadRequest),
+    ] {
+        let item = create(&server, vec![entry]).await.remove(0);
+        assert_eq!(item.status.expect("a status").reason, reason.code());
+        // Only of a similar entry the present one is shown.
+        let shown = item.entry.map(|entry| entry.id);
+        assert_eq!(shown, (reason == Reason::EntryExists).then(|| "there".into()), "{reason}");
+    }
+    let updates = wire::BatchUpdateEntryRequest {
+        entries: vec![types::Entry { id: "nosuch".into(), ..plain() }],
+        ..Default::default()
+    };
+    let updated = server.entries().await.batch_update_entry(updates).await.unwrap().into_inner();
+    assert_eq!(updated.results[0].status.as_ref().unwrap().reason, Reason::EntryNotFound.code());
+    let ids = vec!["nosuch".into(), String::new()];
+    let request = wire::BatchDeleteEntryRequest { ids };
+    let deleted = server.entries().await.batch_delete_entry(request).await.unwrap().into_inner();
+    let reasons: Vec<_> = deleted.results.into_iter().map(|item| item.status.unwrap().reason).collect();
+    assert_eq!(reasons, [Reason::EntryNotFound.code(), Reason::BadRequest.code()]);
 }

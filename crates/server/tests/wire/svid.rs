@@ -2,6 +2,7 @@
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use spindle_keys::{Key, KeyType, certificate_request};
+use spindle_proto::refusal::item_ok;
 use spindle_proto::spire::api::server::entry::v1 as entry_api;
 use spindle_proto::spire::api::server::svid::v1 as wire;
 use spindle_proto::spire::api::types;
@@ -169,7 +170,7 @@ async fn a_batch_signs_each_entry_with_what_the_entry_says() {
     let loud = certificate_request(&key, Some(&id("/admin")), &names_asked).unwrap();
     let results =
         batch(&agent, vec![param(&created[0].id, loud), param(&created[1].id, csr())]).await.unwrap();
-    assert_eq!(results[0].status, Some(types::Status { code: 0, message: "OK".into() }));
+    assert_eq!(results[0].status, Some(item_ok()));
     let web = results[0].svid.as_ref().unwrap();
     assert_eq!(web.hint, "internal");
     let web = server.verified(web).await;

@@ -3,12 +3,13 @@
 use spindle_proto::spire::api::server::entry::v1::{BatchCreateEntryRequest, BatchCreateEntryResponse};
 use spindle_proto::spire::api::types;
 
-use super::{EntryFlags, batch, data, fill_refused, finish, print_results, required};
+use super::{EntryFlags, Item, batch, data, fill_refused, finish, print_results, required};
 use crate::args::{Output, Socket, set};
 use crate::client::{block_on, refused};
 use crate::console::Console;
 use crate::error::Failure;
 use crate::input;
+use crate::output::json::ToJson;
 
 /// Path of every server's SPIFFE ID, the parent of node entries.
 const SERVER_PATH: &str = "/spire/server";
@@ -28,7 +29,7 @@ pub(in crate::server_cli) struct Args {
 
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
     let calls = batch::split(entries(args)?);
-    let mut response = BatchCreateEntryResponse::default();
+    let mut created = Created::default();
     let outcome = block_on(async {
         let mut client = batch::client(&args.socket, console).await?;
         for entries in calls {
@@ -37,19 +38,36 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
             let mut results =
                 answer.map_err(|status| refused("cannot create entries", &status))?.into_inner().results;
             for (at, result) in results.iter_mut().enumerate() {
-                fill_refused(&mut result.status, &mut result.entry, entries.get(at));
+                created.existing.push(fill_refused(&mut result.status, &mut result.entry, entries.get(at)));
             }
-            response.results.append(&mut results);
+            created.response.results.append(&mut results);
         }
         Ok(())
     });
-    finish(args.output.form, console, &response, response.results.len(), outcome, pretty)
+    finish(args.output.form, console, &created, created.response.results.len(), outcome, pretty)
 }
 
-pub(super) fn pretty(console: &mut Console<'_>, response: &BatchCreateEntryResponse) -> Result<(), Failure> {
-    let results =
-        response.results.iter().filter_map(|result| Some((result.status.as_ref()?, result.entry.as_ref()?)));
-    print_results(console, "create", results)
+/// What the server answered, with the refused entries filled in as SPIRE's tool does.
+#[derive(Debug, Default)]
+pub(super) struct Created {
+    pub(super) response: BatchCreateEntryResponse,
+    /// For each result the ID of the entry that stands in its way, if any.
+    pub(super) existing: Vec<Option<String>>,
+}
+
+impl ToJson for Created {
+    fn to_json(&self) -> serde_json::Value {
+        self.response.to_json()
+    }
+}
+
+pub(super) fn pretty(console: &mut Console<'_>, created: &Created) -> Result<(), Failure> {
+    let results = created.response.results.iter().zip(&created.existing);
+    let items = results.filter_map(|(result, existing)| {
+        let (status, entry) = (result.status.as_ref()?, result.entry.as_ref()?);
+        Some(Item { status, entry, existing: existing.as_deref() })
+    });
+    print_results(console, "create", items)
 }
 
 pub(super) fn entries(args: &Args) -> Result<Vec<types::Entry>, Failure> {

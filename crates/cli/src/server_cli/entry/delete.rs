@@ -4,7 +4,7 @@ use serde::Deserialize;
 use spindle_proto::spire::api::server::entry::v1::{BatchDeleteEntryRequest, BatchDeleteEntryResponse};
 use tonic::Code;
 
-use super::{batch, finish};
+use super::{Refused, batch, finish};
 use crate::args::{Output, Socket, set};
 use crate::client::{block_on, code_name, refused};
 use crate::console::Console;
@@ -71,9 +71,11 @@ pub(super) fn pretty(console: &mut Console<'_>, response: &BatchDeleteEntryRespo
     if !deleted.is_empty() {
         write!(console.out, "\n\n")?;
     }
+    let mut refused = Refused::default();
     for (status, id) in &failed {
         let (code, message) = (code_name(Code::from_i32(status.code)), &status.message);
         writeln!(console.err, "Failed to delete entry with ID {id} (code: {code}, msg: {message:?})")?;
+        refused.tell(console, status, None)?;
     }
     if failed.is_empty() {
         return Ok(writeln!(console.out, "Deleted {} entries successfully", deleted.len())?);
@@ -86,5 +88,5 @@ pub(super) fn pretty(console: &mut Console<'_>, response: &BatchDeleteEntryRespo
             "\n\nDeleted {done} entries successfully, but failed to delete {lost} entries"
         )?,
     }
-    Err(Failure::new("failed to delete one or more entries").try_this("list the entries with `entry show`"))
+    refused.outcome("delete")
 }

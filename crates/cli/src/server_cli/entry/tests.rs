@@ -1,3 +1,4 @@
+use spindle_proto::refusal::item_refusal;
 use spindle_proto::spire::api::server::entry::v1::*;
 
 use super::*;
@@ -106,7 +107,79 @@ fn json_leaves_out_unset_messages_and_shows_unset_scalars() {
 }
 
 fn status(code: i32, message: &str) -> Option<types::Status> {
-    Some(types::Status { code, message: message.into() })
+    Some(types::Status { code, message: message.into(), ..types::Status::default() })
+}
+
+fn refusal(code: Code, reason: Reason) -> Option<types::Status> {
+    Some(item_refusal(code, reason, "why".into()))
+}
+
+/// What `entry create` shows of one refused entry.
+fn refused_create(status: Option<types::Status>, existing: Option<&str>) -> Screen {
+    let results = vec![batch_create_entry_response::Result { status, entry: Some(small()) }];
+    let response = BatchCreateEntryResponse { results };
+    let created = create::Created { response, existing: vec![existing.map(str::to_owned)] };
+    Screen::show(|console| create::pretty(console, &created))
+}
+
+#[test]
+fn each_refused_item_shows_its_reason_and_what_to_try() {
+    for (code, reason) in [
+        (Code::Internal, Reason::BundleNotFound),
+        (Code::Internal, Reason::StoreFailed),
+        (Code::AlreadyExists, Reason::AlreadyExists),
+        (Code::InvalidArgument, Reason::WrongTrustDomain),
+    ] {
+        let screen = refused_create(refusal(code, reason), None);
+        assert!(screen.err.ends_with(&format!("{SMALL}reason: {}\n", reason.code())), "{}", screen.err);
+        assert_eq!(screen.result.expect_err("refused").remedies(), [reason.remedy()]);
+    }
+}
+
+#[test]
+fn a_similar_entry_is_named_so_that_it_can_be_updated() {
+    let screen = refused_create(refusal(Code::AlreadyExists, Reason::EntryExists), Some("e0"));
+    assert!(screen.err.ends_with("reason: entry_exists\nexisting entry: e0\n"), "{}", screen.err);
+    assert_eq!(screen.result.expect_err("refused").remedies(), [Reason::EntryExists.remedy()]);
+}
+
+#[test]
+fn a_server_that_sends_no_reasons_is_understood_by_its_codes() {
+    for (code, existing, remedy) in [
+        (6, Some("e0"), Some(Reason::EntryExists.remedy())),
+        (6, None, Some(Reason::AlreadyExists.remedy())),
+        (5, None, Some(Reason::EntryNotFound.remedy())),
+        (3, None, Some(Reason::BadRequest.remedy())),
+        (13, None, Some("look at the server's log")),
+        (1, None, None),
+    ] {
+        let screen = refused_create(status(code, "why"), existing);
+        let head = if existing.is_some() { "existing entry: e0\n" } else { "" };
+        assert!(screen.err.ends_with(&format!("{SMALL}{head}")), "{code}: {}", screen.err);
+        let failure = screen.result.expect_err("refused");
+        assert_eq!(failure.remedies(), remedy.as_slice(), "{code}");
+    }
+}
+
+#[test]
+fn the_entry_in_the_way_gives_its_id_and_its_place_to_the_refused_one() {
+    let (mut refused, mut entry) = (status(6, "similar"), Some(types::Entry { id: "e0".into(), ..small() }));
+    let asked = types::Entry { id: String::new(), ..small() };
+    assert_eq!(fill_refused(&mut refused, &mut entry, Some(&asked)), Some("e0".into()));
+    assert_eq!(entry, Some(asked));
+    let (mut made, mut entry) = (status(0, "OK"), Some(small()));
+    assert_eq!(fill_refused(&mut made, &mut entry, None), None);
+    assert_eq!(entry, Some(small()));
+}
+
+#[test]
+fn json_shows_the_reason_of_an_item_where_there_is_one() {
+    let shown = |status: Option<types::Status>| status.expect("a status").to_json().to_string();
+    assert_eq!(shown(status(5, "no")), r#"{"code":5,"message":"no"}"#);
+    assert_eq!(
+        shown(refusal(Code::NotFound, Reason::EntryNotFound)),
+        r#"{"code":5,"message":"why","reason":"entry_not_found"}"#
+    );
 }
 
 #[test]
@@ -119,7 +192,8 @@ fn a_refused_entry_is_shown_on_standard_error_and_fails_the_command() {
         },
     ];
     let response = BatchCreateEntryResponse { results };
-    let screen = Screen::show(|console| create::pretty(console, &response));
+    let created = create::Created { response, existing: vec![None, None] };
+    let screen = Screen::show(|console| create::pretty(console, &created));
     assert_eq!(screen.out, SMALL);
     let head = "Failed to create the following entry (code: AlreadyExists, msg: \"similar entry exists\"):\n";
     assert_eq!(screen.err, format!("{head}{SMALL}"));
@@ -153,8 +227,17 @@ fn deletions_are_told_one_by_one_and_in_sum() {
     let screen = deleted(&[0, 5]);
     assert!(screen.out.ends_with("Deleted 1 entries successfully, but failed to delete 1 entries\n"));
     assert_eq!(screen.err, "Failed to delete entry with ID e1 (code: NotFound, msg: \"why\")\n");
-    assert!(screen.result.is_err());
+    assert_eq!(screen.result.expect_err("one failed").remedies(), [Reason::EntryNotFound.remedy()]);
     assert!(deleted(&[5, 5]).out.ends_with("Failed to delete 2 entries\n"));
+}
+
+#[test]
+fn a_deletion_that_failed_says_why() {
+    let status = refusal(Code::Internal, Reason::StoreFailed);
+    let results = vec![batch_delete_entry_response::Result { status, id: "e0".into() }];
+    let screen = Screen::show(|console| delete::pretty(console, &BatchDeleteEntryResponse { results }));
+    assert!(screen.err.ends_with("msg: \"why\")\nreason: store_failed\n"), "{}", screen.err);
+    assert_eq!(screen.result.expect_err("failed").remedies(), [Reason::StoreFailed.remedy()]);
 }
 
 fn create_args(change: impl FnOnce(&mut create::Args)) -> create::Args {

@@ -7,7 +7,7 @@ use spindle_proto::spire::api::server::entry::v1::{
 use spindle_proto::spire::api::types;
 use tonic::transport::Channel;
 
-use super::{EntryFlags, batch, data, fill_refused, finish, print_results, required};
+use super::{EntryFlags, Item, batch, data, fill_refused, finish, print_results, required};
 use crate::args::{Output, Socket, set};
 use crate::client::{block_on, refused};
 use crate::console::Console;
@@ -67,9 +67,10 @@ async fn keep_attributes(
 }
 
 pub(super) fn pretty(console: &mut Console<'_>, response: &BatchUpdateEntryResponse) -> Result<(), Failure> {
-    let results =
-        response.results.iter().filter_map(|result| Some((result.status.as_ref()?, result.entry.as_ref()?)));
-    print_results(console, "update", results)
+    let items = response.results.iter().filter_map(|result| {
+        Some(Item { status: result.status.as_ref()?, entry: result.entry.as_ref()?, existing: None })
+    });
+    print_results(console, "update", items)
 }
 
 pub(super) fn entries(args: &Args) -> Result<Vec<types::Entry>, Failure> {
