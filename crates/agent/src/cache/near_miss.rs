@@ -31,7 +31,7 @@ pub(crate) fn near_misses<'a>(
             let missing = entry.selectors.missing_from(shown).count();
             (missing, std::cmp::Reverse(entry.selectors.len() - missing), entry)
         })
-        .filter(|(missing, ..)| *missing > 0)
+        .filter(|(missing, _, entry)| *missing > 0 && !is_of_nodes(entry))
         .collect();
     ranked.sort_unstable_by(|a, b| (a.0, a.1, &a.2.id).cmp(&(b.0, b.1, &b.2.id)));
     ranked
@@ -43,6 +43,12 @@ pub(crate) fn near_misses<'a>(
             missing: entry.selectors.missing_from(shown).cloned().collect(),
         })
         .collect()
+}
+
+/// Whether an entry is meant for agents: their own IDs are selectors that no process can show. Naming such an alias of a
+/// node would send the operator the wrong way.
+fn is_of_nodes(entry: &RegistrationEntry) -> bool {
+    entry.selectors.iter().any(|selector| selector.kind() == "spiffe_id")
 }
 
 impl fmt::Display for NearMiss {
@@ -94,6 +100,15 @@ mod tests {
     #[test]
     fn a_match_is_no_near_miss() {
         check(&[("match", &["unix:uid:1000"])], &["unix:uid:1000", "unix:gid:1"], &[]);
+    }
+
+    #[test]
+    fn an_alias_of_a_node_is_never_named() {
+        check(
+            &[("node", &["spiffe_id:spiffe://example.org/spire/agent/a"]), ("web", &["unix:uid:7"])],
+            &["unix:uid:1000"],
+            &[("web", &["unix:uid:7"])],
+        );
     }
 
     #[test]
