@@ -145,7 +145,18 @@ impl From<ConfigError> for Failure {
                 "add {example} to the plugins block of the file (-config), without enabled = false"
             )),
             ConfigError::UnknownKey { .. } => failure.try_this("--print-defaults shows the known keys"),
-            _ => failure,
+            ConfigError::Value { key, .. } => failure.try_this(format!(
+                "correct {key} in the file or by its flag; --print-defaults shows how values look"
+            )),
+            ConfigError::Kind { key, wanted, .. } => {
+                failure.try_this(format!("write {key} as {wanted}; --print-defaults shows how values look"))
+            }
+            ConfigError::Twice { key, .. } => {
+                failure.try_this(format!("keep one {key} and take out the other"))
+            }
+            ConfigError::Exclusive { first, second } => {
+                failure.try_this(format!("take out {first} or {second}, be it in the file or as a flag"))
+            }
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::error::Failure;
 /// The largest `-data` or `-file` input: 100,000 entries of a few hundred bytes.
 pub const DATA_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// What to try instead of a malformed SPIFFE ID.
+pub const SPIFFE_ID_EXAMPLE: &str = "write it like spiffe://example.org/web";
+
 /// A SPIFFE ID from a flag (`name` without dashes).
 ///
 /// # Errors
@@ -19,8 +22,7 @@ pub const DATA_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub fn spiffe_id(name: &str, text: &str) -> Result<types::Spiffeid, Failure> {
     match SpiffeId::from_str(text) {
         Ok(id) => Ok(spiffe_id_to_proto(&id)),
-        Err(error) => Err(Failure::because(format!("-{name} {text:?}"), &error)
-            .try_this("write it like spiffe://example.org/web")),
+        Err(error) => Err(Failure::because(format!("-{name} {text:?}"), &error).try_this(SPIFFE_ID_EXAMPLE)),
     }
 }
 

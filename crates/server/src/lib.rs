@@ -34,7 +34,7 @@ pub use authorities::AuthoritiesError;
 pub use config::{KeySettings, ServerConfig, StoreSettings};
 pub use copy::{CopyStoreError, copy_store};
 pub use directory::DirectoryError;
-pub use spindle_ca::CaSubject;
+pub use spindle_ca::{CaSubject, guaranteed_svid_ttl_secs};
 pub use spindle_keys::KeyType;
 pub use spindle_store::StoreKind;
 

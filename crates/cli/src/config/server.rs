@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use spindle_keys::KeyType;
 use spindle_runtime::LogSettings;
+use spindle_server::guaranteed_svid_ttl_secs;
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 
 pub use defaults::print_defaults;
@@ -200,8 +201,10 @@ impl TryFrom<RawServer> for ServerSettings {
             lifetime_secs(svid_ttl_key, raw.default_x509_svid_ttl.as_deref(), X509_SVID_TTL_SECS)?;
         let agent_ttl_secs = lifetime_secs("server.agent_ttl", raw.agent_ttl.as_deref(), svid_ttl_secs)?;
         let mut notes = raw.notes;
-        check_lifetimes(svid_ttl_key, svid_ttl_secs, ca_ttl_secs, &mut notes)?;
-        check_lifetimes("server.agent_ttl", agent_ttl_secs, ca_ttl_secs, &mut notes)?;
+        note_lifetime(svid_ttl_key, svid_ttl_secs, ca_ttl_secs, &mut notes);
+        if raw.agent_ttl.is_some() {
+            note_lifetime("server.agent_ttl", agent_ttl_secs, ca_ttl_secs, &mut notes);
+        }
         Ok(Self {
             bind_address: address(
                 "server.bind_address",
@@ -225,24 +228,16 @@ impl TryFrom<RawServer> for ServerSettings {
     }
 }
 
-/// An SVID must not outlive its authority. The next authority is prepared when half of the present one's time is over
-/// and used when a sixth is left, so a longer lifetime than that sixth is cut short near the end.
-fn check_lifetimes(
-    key: &str,
-    svid_secs: i64,
-    ca_secs: i64,
-    notes: &mut Vec<String>,
-) -> Result<(), ConfigError> {
-    if svid_secs >= ca_secs {
-        let what = format!("{svid_secs} s is not shorter than server.ca_ttl with {ca_secs} s");
-        return Err(ConfigError::value(key, what));
-    }
-    if svid_secs > ca_secs / 6 {
+/// An SVID must not outlive its authority, so one whose lifetime is longer than what is left is cut short. As with SPIRE
+/// that is worth a note and no fault.
+fn note_lifetime(key: &str, svid_secs: i64, ca_secs: i64, notes: &mut Vec<String>) {
+    let guaranteed_secs = guaranteed_svid_ttl_secs(ca_secs);
+    if svid_secs > guaranteed_secs {
         notes.push(format!(
-            "{key} is more than a sixth of server.ca_ttl: SVIDs are cut short when the authority is about to change"
+            "{key} is {svid_secs} s, but server.ca_ttl with {ca_secs} s guarantees only {guaranteed_secs} s (a sixth of \
+             it, at most 7 days): SVIDs are cut short when the authority is about to change"
         ));
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::files::{Readable, write};
 use crate::output::json::{ToJson, base64};
-use crate::{duration, output, pem};
+use crate::{duration, input, output, pem};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -92,14 +92,21 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
 fn request(args: &Args) -> Result<(Key, MintX509svidRequest), Failure> {
     let text = set(&args.spiffe_id)
         .ok_or_else(|| Failure::new("a SPIFFE ID is required").try_this("set -spiffeID"))?;
-    let id =
-        SpiffeId::from_str(text).map_err(|error| Failure::because(format!("-spiffeID {text:?}"), &error))?;
+    let id = SpiffeId::from_str(text).map_err(|error| {
+        Failure::because(format!("-spiffeID {text:?}"), &error).try_this(input::SPIFFE_ID_EXAMPLE)
+    })?;
     let dns_name = |text: &String| {
-        DnsName::from_str(text).map_err(|error| Failure::because(format!("-dns {text:?}"), &error))
+        DnsName::from_str(text).map_err(|error| {
+            Failure::because(format!("-dns {text:?}"), &error)
+                .try_this("write a host name like web.example.org or *.example.org, without blanks")
+        })
     };
     let dns_names = args.dns_names.iter().map(dns_name).collect::<Result<Vec<_>, _>>()?;
     let secs = args.ttl.as_secs() + u64::from(args.ttl.subsec_nanos() > 0);
-    let ttl = i32::try_from(secs).map_err(|_| Failure::new("-ttl is too long"))?;
+    let ttl = i32::try_from(secs).map_err(|_| {
+        Failure::new("-ttl is too long")
+            .try_this("write at most 596523h; the authority's own end cuts it shorter anyway")
+    })?;
     let key =
         Key::generate(KeyType::EcP256).map_err(|error| Failure::because("cannot make a key", &error))?;
     let csr = certificate_request(&key, Some(&id), &dns_names)
@@ -114,13 +121,17 @@ async fn call(
     let answer = SvidClient::new(channel.clone()).mint_x509svid(request).await;
     let answer = answer.map_err(|status| refused("cannot mint the X509-SVID", &status))?.into_inner();
     let svid = answer.svid.filter(|svid| !svid.cert_chain.is_empty());
-    let svid = svid.ok_or_else(|| Failure::new("the server's answer has no X509-SVID"))?;
+    let svid = svid.ok_or_else(|| no_part("X509-SVID"))?;
     let bundle = BundleClient::new(channel).get_bundle(GetBundleRequest::default()).await;
     let bundle = bundle.map_err(|status| refused("cannot get the bundle", &status))?.into_inner();
     if bundle.x509_authorities.is_empty() {
-        return Err(Failure::new("the server's bundle has no X.509 authority"));
+        return Err(no_part("X.509 authority in its bundle"));
     }
     Ok((svid, bundle))
+}
+
+fn no_part(what: &str) -> Failure {
+    Failure::new(format!("the server's answer has no {what}")).try_this("look at the server's log")
 }
 
 /// The clock has moved since the server took its time, so a few seconds less are no cap.
@@ -164,6 +175,25 @@ mod tests {
             key: Key::generate(KeyType::EcP256).unwrap(),
             authorities: vec![der(2), der(3)],
         }
+    }
+
+    #[test]
+    fn malformed_flags_are_refused_with_what_to_try() {
+        let refused = |spiffe_id: &str, dns: &str, ttl_secs: u64, expected: &str| {
+            let args = Args {
+                socket: Socket::default(),
+                spiffe_id: Some(spiffe_id.into()),
+                ttl: Duration::from_secs(ttl_secs),
+                dns_names: vec![dns.into()],
+                write: None,
+                output: Output::default(),
+            };
+            let failure = request(&args).map(drop).expect_err(expected);
+            assert!(failure.what().starts_with(expected) && !failure.remedies().is_empty(), "{failure:?}");
+        };
+        refused("example.org/web", "web", 0, "-spiffeID \"example.org/web\": ");
+        refused("spiffe://example.org/web", "bad name", 0, "-dns \"bad name\": ");
+        refused("spiffe://example.org/web", "web", u64::MAX, "-ttl is too long");
     }
 
     #[test]

@@ -135,6 +135,7 @@ const TYPES: &[PluginType] = &[
         names: &[
             ("aws_s3", NotYet("")),
             ("aws_rolesanywhere_trustanchor", NotYet("")),
+            ("azure_blob", NotYet("")),
             ("gcp_cloudstorage", NotYet("")),
             ("k8s_configmap", NotYet("")),
         ],

@@ -125,6 +125,7 @@ fn what_spire_has_and_this_version_lacks_is_refused_and_never_ignored() {
     refused("", "plugins { KeyManager \"aws_kms\" { } }", "is not supported yet");
     refused("", "plugins { NodeAttestor \"x509pop\" { } }", "use NodeAttestor \"join_token\"");
     refused("", "plugins { UpstreamAuthority \"disk\" { } }", "is not supported yet");
+    refused("", "plugins { BundlePublisher \"azure_blob\" { } }", "is not supported yet");
     refused("", "plugins { KeyManager \"mine\" { plugin_cmd = \"/bin/x\" } }", "only built-in plugins");
     refused("", "plugins { KeyManager \"disk\" { plugin_data_file = \"/x\" } }", "into plugin_data");
 }
@@ -160,8 +161,6 @@ fn bad_values_are_refused_by_key() {
     refused("ca_ttl = \"-1h\"", "", "negative");
     refused("ca_ttl = \"0s\"", "", "server.ca_ttl: a lifetime of zero");
     refused("ca_ttl = \"1500ms\"", "", "whole number of seconds");
-    refused("ca_ttl = \"1h\"", "", "server.default_x509_svid_ttl: 3600 s is not shorter");
-    refused("agent_ttl = \"24h\"", "", "server.agent_ttl: 86400 s is not shorter");
     refused("ca_key_type = \"ec-p521\"", "", "server.ca_key_type");
     refused("admin_ids = [\"example.org\"]", "", "server.admin_ids: \"example.org\"");
     refused("admin_ids = \"spiffe://a/b\"", "", "must be a list of texts");
@@ -179,6 +178,42 @@ fn bad_values_are_refused_by_key() {
 }
 
 #[test]
+fn every_fault_of_a_configuration_says_what_to_try() {
+    for (more, remedy) in [
+        ("bind_port = 70000", "correct server.bind_port"),
+        ("bind_port = []", "write server.bind_port as a whole number"),
+        ("trust_domain = \"twice\"", "keep one server.trust_domain"),
+        ("bind_prt = 1", "--print-defaults"),
+        ("federation { }", "take the key out"),
+    ] {
+        let failure = crate::error::Failure::from(with(more, "").expect_err(more));
+        assert!(
+            failure.remedies().iter().any(|text| text.contains(remedy)),
+            "{more}: {:?}",
+            failure.remedies()
+        );
+    }
+    let (first, second) = ("a".into(), "b".into());
+    let failure = crate::error::Failure::from(ConfigError::Exclusive { first, second });
+    assert!(failure.remedies()[0].starts_with("take out a or b"));
+}
+
+#[test]
 fn a_long_svid_lifetime_is_taken_with_a_note() {
-    assert!(ready("default_x509_svid_ttl = \"6h\"", "").notes[0].contains("a sixth of server.ca_ttl"));
+    let notes = |more: &str| ready(more, "").notes;
+    let guarantee = |more: &str, keys: &[&str], secs: i64| {
+        let notes = notes(more);
+        assert_eq!(notes.len(), keys.len(), "{more}: {notes:?}");
+        for (note, key) in notes.iter().zip(keys) {
+            assert!(note.starts_with(key) && note.contains(&format!("guarantees only {secs} s")), "{note}");
+        }
+    };
+    let (svid, agent) = ("server.default_x509_svid_ttl is", "server.agent_ttl is");
+    guarantee("default_x509_svid_ttl = \"6h\"", &[svid], 14_400);
+    guarantee("ca_ttl = \"1h\"", &[svid], 600);
+    guarantee("agent_ttl = \"24h\"", &[agent], 14_400);
+    guarantee("default_x509_svid_ttl = \"6h\" agent_ttl = \"48h\"", &[svid, agent], 14_400);
+    // A sixth of a year would be two months.
+    guarantee("ca_ttl = \"8760h\" default_x509_svid_ttl = \"192h\"", &[svid], 604_800);
+    assert!(notes("ca_ttl = \"8760h\" default_x509_svid_ttl = \"168h\"").is_empty());
 }

@@ -45,6 +45,6 @@ fn store_kind(kind: chosen::StoreKind) -> StoreKind {
 fn single(key: &str, mut values: Vec<String>) -> Result<String, ConfigError> {
     match values.len() {
         0 | 1 => Ok(values.pop().unwrap_or_default()),
-        _ => Err(ConfigError::value(key, "only one value is supported yet")),
+        _ => Err(ConfigError::value(key, "an authority's subject holds one value; leave one in the list")),
     }
 }
