@@ -47,7 +47,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, console: &mut Console<'_>)
     match run(args.command, console) {
         Ok(()) => 0,
         Err(failure) => {
-            failure.print(console.err);
+            failure.print_bare(console.err);
             failure.exit()
         }
     }

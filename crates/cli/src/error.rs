@@ -64,12 +64,28 @@ impl Failure {
         self.exit
     }
 
+    /// The same failure as part of something larger.
+    #[must_use]
+    pub fn within(mut self, what: &str) -> Self {
+        self.what = format!("{what}: {}", self.what);
+        self
+    }
+
     /// Writes `Error: …` and one line for each thing to try. A closed standard error is not reported anywhere.
     pub fn print(&self, err: &mut dyn Write) {
+        self.print_after("Error: ", err);
+    }
+
+    /// The same without `Error: `, as SPIRE's agent prints its errors.
+    pub fn print_bare(&self, err: &mut dyn Write) {
+        self.print_after("", err);
+    }
+
+    fn print_after(&self, head: &str, err: &mut dyn Write) {
         if self.what.is_empty() {
             return;
         }
-        let _ = writeln!(err, "Error: {}", self.what);
+        let _ = writeln!(err, "{head}{}", self.what);
         for remedy in &self.remedies {
             let _ = writeln!(err, "  Try: {remedy}");
         }

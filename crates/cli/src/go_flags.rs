@@ -122,6 +122,10 @@ fn spell<'a>(
     if value.is_none() && (name == "h" || name == "help") {
         return "--help".into();
     }
+    // Of clap's one-letter flags only these two exist; `-v` is SPIRE's.
+    if value.is_none() && (name == "V" || name == "v") {
+        return "--version".into();
+    }
     let value = match (value, find_arg(command, name)) {
         (None, Some(arg)) if waits_for_value(arg) => words.next().map(OsString::as_os_str),
         (value, _) => value,

@@ -20,7 +20,7 @@ pub struct SocketKind {
 pub const SERVER: SocketKind = SocketKind {
     default: crate::config::server::SOCKET_PATH,
     template_var: "SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE",
-    vars: &["SPINDLE_SERVER_PRIVATE_SOCKET", "SPIRE_SERVER_PRIVATE_SOCKET"],
+    vars: &["SPIRE_SERVER_PRIVATE_SOCKET"],
 };
 
 /// The agent's Workload API socket.

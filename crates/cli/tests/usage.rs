@@ -107,8 +107,6 @@ fn a_missing_socket_is_named_with_what_to_try() {
 fn the_environment_names_the_socket() {
     let server = run("spindle-server", &["entry", "show"], &[("SPIRE_SERVER_PRIVATE_SOCKET", "/env/s")]);
     assert!(server.err.contains("/env/s"), "{}", server.err);
-    let server = run("spindle-server", &["entry", "show"], &[("SPINDLE_SERVER_PRIVATE_SOCKET", "/env/p")]);
-    assert!(server.err.contains("/env/p"), "{}", server.err);
     let agent = run("spindle-agent", &["api", "fetch"], &[("SPIFFE_ENDPOINT_SOCKET", "unix:///env/a")]);
     assert!(agent.err.contains(" /env/a\n"), "{}", agent.err);
     let instance = ["entry", "show", "-instance", "blue"];
@@ -135,6 +133,29 @@ fn help_goes_to_standard_output_and_is_no_failure() {
         assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{line}");
         assert!(ended.out.contains("Usage"), "{line}: {}", ended.out);
     }
+}
+
+#[test]
+fn the_version_is_printed_for_every_spelling_that_help_or_spire_names() {
+    for flag in ["-V", "-v", "-version", "--version"] {
+        let ended = run("spindle-server", &[flag], &[]);
+        let expected = concat!("spindle-server ", env!("CARGO_PKG_VERSION"), "\n");
+        assert_eq!((ended.code, ended.out.as_str(), ended.err.as_str()), (0, expected, ""), "{flag}");
+    }
+}
+
+#[test]
+fn the_agents_tool_prints_bare_errors_as_spires_does() {
+    let at = ["-socketPath", "/nonexistent/api.sock"];
+    let agent = |words: &[&str]| run("spindle-agent", &[words, &at].concat(), &[]).err;
+    assert!(agent(&["api", "fetch"]).starts_with("there is no socket at /nonexistent/api.sock\n  Try: "));
+    let health = agent(&["healthcheck"]);
+    assert!(
+        health.starts_with("Agent is unhealthy: there is no socket at /nonexistent/api.sock\n  Try: "),
+        "{health}"
+    );
+    let server = run("spindle-server", &[&["healthcheck"][..], &at].concat(), &[]).err;
+    assert!(server.starts_with("Error: there is no socket"), "{server}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `healthcheck`: asks the standard health service on the public socket.
 
+use std::path::Path;
+
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -27,17 +29,19 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
         writeln!(console.out, "Checking agent health...")?;
     }
     let path = socket::resolve(&args.socket, &socket::AGENT, console.vars)?;
+    check(&path).map_err(|failure| failure.within("Agent is unhealthy"))?;
+    Ok(writeln!(console.out, "Agent is healthy.")?)
+}
+
+fn check(path: &Path) -> Result<(), Failure> {
     let status = block_on(async {
-        let mut client = HealthClient::new(connect(&path, "agent").await?);
+        let mut client = HealthClient::new(connect(path, "agent").await?);
         let answer = client.check(HealthCheckRequest::default()).await;
-        Ok(answer
-            .map_err(|status| refused("cannot determine the agent's health", &status))?
-            .into_inner()
-            .status())
+        Ok(answer.map_err(|status| refused("cannot determine its health", &status))?.into_inner().status())
     })?;
     match status {
-        ServingStatus::Serving => Ok(writeln!(console.out, "Agent is healthy.")?),
-        status => Err(Failure::new(format!("agent is unhealthy: it says {}", status.as_str_name()))
+        ServingStatus::Serving => Ok(()),
+        status => Err(Failure::new(format!("agent returned status {:?}", status.as_str_name()))
             .try_this("look at the agent's log")),
     }
 }

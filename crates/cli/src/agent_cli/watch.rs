@@ -42,7 +42,7 @@ async fn watch(path: &Path, console: &mut Console<'_>) -> Failure {
     let mut wait = WAIT_MIN;
     loop {
         match follow(path, console, &mut wait).await {
-            End::Broken(failure) => failure.print(console.err),
+            End::Broken(failure) => failure.print_bare(console.err),
             End::NoOutput(failure) => return failure,
         }
         tokio::time::sleep(wait).await;
@@ -79,7 +79,7 @@ async fn follow(path: &Path, console: &mut Console<'_>, wait: &mut Duration) -> 
                     return End::NoOutput(error.into());
                 }
             }
-            Err(failure) => failure.print(console.err),
+            Err(failure) => failure.print_bare(console.err),
         }
         since = Instant::now();
     }

@@ -15,7 +15,7 @@ pub(super) struct FilterFlags {
     /// Only entries that give this SPIFFE ID.
     #[arg(long = "spiffeID", value_name = "ID")]
     pub(super) spiffe_id: Option<String>,
-    /// Only entries for downstream servers; without it, only entries that are not.
+    /// Only entries for downstream servers; without it, entries of both kinds.
     #[arg(long = "downstream")]
     pub(super) downstream: bool,
     /// A selector in the form type:value; can be repeated.
@@ -36,7 +36,7 @@ pub(super) struct FilterFlags {
 }
 
 impl FilterFlags {
-    /// The filter; entries that are downstream, or are not, are always left out, as with SPIRE's tool.
+    /// The filter. A `by_downstream` of false is sent as SPIRE's tool sends it, and means no filter to both servers.
     pub(super) fn list(&self) -> Result<list_entries_request::Filter, Failure> {
         let id = |name, text: &Option<String>| set(text).map(|text| input::spiffe_id(name, text)).transpose();
         let federates_with = types::FederatesWithMatch {
