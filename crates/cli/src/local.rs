@@ -116,7 +116,7 @@ impl LocalDomain {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Admin, Ending), Failure> {
         let admin = Admin::connect(&paths.server_socket).await?;
-        let node: SpiffeId = format!("spiffe://{}/node", settings.trust_domain)
+        let node: SpiffeId = node_name(&settings.trust_domain)
             .parse()
             .map_err(|error| Failure::because("the trust domain's name is too long", &error))?;
         for entry in &settings.entries {
@@ -150,6 +150,11 @@ impl LocalDomain {
         let second = if server_ended { self.agent.await } else { self.server.await };
         first.and(second)
     }
+}
+
+/// The name under which entries find the node, whatever ID its agent has at the time.
+pub(crate) fn node_name(trust_domain: &TrustDomain) -> String {
+    format!("spiffe://{trust_domain}/node")
 }
 
 fn server_failure(error: &ServerError) -> Failure {

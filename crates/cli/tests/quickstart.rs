@@ -1,7 +1,9 @@
 //! `spindle quickstart` from nothing and again: the store, the authority and the agent of the first run go on.
 
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use assert_cmd::Command;
 
@@ -39,6 +41,47 @@ fn a_second_run_goes_on_with_store_authority_and_agent_of_the_first() {
     let second = told(&quickstart(dir.path(), &[]));
     assert!(second.contains("goes on with the identity it kept"), "{second}");
     assert_eq!(issuer(&first), issuer(&second));
+}
+
+/// A quickstart in the foreground; it is killed when the test is over.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails only when it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn other_users_reach_the_workload_socket_and_nothing_else_and_no_core_is_dumped() {
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let dir = temp.path().join("run");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_spindle"));
+    command.args(["quickstart", "-dir"]).arg(&dir).stdout(Stdio::piped());
+    let mut running = Running(command.spawn().unwrap());
+    let lines = BufReader::new(running.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let told: Vec<_> = lines.take_while(|line| !line.starts_with("Ctrl-C stops")).collect();
+    let told = told.join("\n");
+
+    let mode = |name: &str| std::fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("."), mode("agent.sock")), (0o755, 0o777), "{told}");
+    assert_eq!((mode("server"), mode("agent")), (0o700, 0o700));
+    assert_eq!((mode("server/keys.json"), mode("spindle.log") & 0o137), (0o600, 0));
+    assert!(dir.join("server/api.sock").exists() && dir.join("server/store").exists());
+
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.0.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+
+    assert!(
+        told.contains("-parentID spiffe://example.org/node -spiffeID spiffe://example.org/billing"),
+        "{told}"
+    );
+    let closed = format!("{} is closed to them", temp.path().canonicalize().unwrap().display());
+    assert!(told.contains(&closed), "{told}");
 }
 
 #[test]

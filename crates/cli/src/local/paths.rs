@@ -1,7 +1,10 @@
 //! Where a local trust domain keeps its files.
+//!
+//! The directory itself is open, as that of SPIRE's agent socket is: workloads of other users connect there. Keys, the
+//! store and the admin socket lie below it in directories for the owner alone.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, Permissions, set_permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use spindle_spiffe_core::{TrustDomain, X509Bundle};
@@ -26,7 +29,7 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    /// Makes the directory, for this user alone, when it is missing.
+    /// Makes the directory when it is missing, open to others; one that exists keeps its mode. What lies below it is not open.
     ///
     /// # Errors
     /// When it cannot be made, or its name is too long for a socket.
@@ -36,14 +39,18 @@ impl Paths {
             Failure::because(format!("cannot make the directory {name}"), &error)
                 .try_this("name one that this user may write, with -dir")
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        if !dir.exists() {
+            DirBuilder::new().recursive(true).create(dir).map_err(failed)?;
+            set_permissions(dir, Permissions::from_mode(0o755)).map_err(failed)?;
+        }
         let dir = dir.canonicalize().map_err(failed)?;
+        let server = dir.join("server");
         let paths = Self {
             dir: dir.clone(),
-            server_socket: dir.join("server.sock"),
+            server_socket: server.join("api.sock"),
             agent_socket: dir.join("agent.sock"),
-            store: dir.join("server").join("store"),
-            server_keys: dir.join("server").join("keys.json"),
+            store: server.join("store"),
+            server_keys: server.join("keys.json"),
             agent_data: dir.join("agent"),
             bundle: dir.join("bundle.pem"),
             log: dir.join("spindle.log"),
@@ -53,7 +60,9 @@ impl Paths {
             let what = format!("the path {} is too long for a socket", paths.server_socket.display());
             return Err(Failure::new(what).try_this("name a directory with a shorter path, with -dir"));
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(dir.join("server")).map_err(failed)?;
+        for private in [&server, &paths.agent_data] {
+            make_private(private).map_err(failed)?;
+        }
         Ok(paths)
     }
 
@@ -101,22 +110,45 @@ impl Paths {
     }
 }
 
+/// A directory for its owner alone, also when it is an older one.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    set_permissions(dir, Permissions::from_mode(0o700))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use spindle_testkit::{NOW, TestAuthority};
 
     use super::*;
 
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
     #[test]
-    fn the_directory_is_for_its_owner_alone_and_may_exist() {
+    fn others_reach_the_agents_socket_and_nothing_that_is_private() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("a").join("b");
-        Paths::make(&dir).unwrap();
         let paths = Paths::make(&dir).unwrap();
         assert!(paths.agent_socket.is_absolute());
-        assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(mode(paths.agent_socket.parent().unwrap()), 0o755);
+        for private in [&paths.server_socket, &paths.server_keys, &paths.store] {
+            assert_eq!(mode(private.parent().unwrap()), 0o700, "{}", private.display());
+        }
+        assert_eq!(mode(&paths.agent_data), 0o700);
+    }
+
+    #[test]
+    fn a_directory_that_exists_keeps_its_mode_and_private_ones_are_closed_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let server = temp.path().join("server");
+        std::fs::create_dir(&server).unwrap();
+        for dir in [temp.path(), &server] {
+            set_permissions(dir, Permissions::from_mode(0o750)).unwrap();
+        }
+        Paths::make(temp.path()).unwrap();
+        assert_eq!((mode(temp.path()), mode(&server)), (0o750, 0o700));
     }
 
     #[test]

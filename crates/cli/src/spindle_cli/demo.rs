@@ -12,7 +12,7 @@ pub(super) mod workload;
 use std::path::PathBuf;
 
 use spindle_proto::spire::api::types;
-use spindle_runtime::{LogSettings, LogTarget, Shutdown, init_logs};
+use spindle_runtime::{LogSettings, LogTarget, Shutdown, forbid_core_dumps, init_logs};
 use spindle_server::StoreKind;
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 
@@ -45,6 +45,7 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     let programs = Programs::make(dir.path())?;
     let logs = LogSettings { target: LogTarget::File(paths.log.clone()), ..LogSettings::default() };
     let logs = init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
+    forbid_core_dumps();
     let shutdown = Shutdown::new();
     service::block_on(async {
         let work = tell(args, &paths, &programs, console, &shutdown);

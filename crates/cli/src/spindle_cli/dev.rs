@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use nix::unistd::{Uid, User};
 use spindle_proto::spire::api::types;
-use spindle_runtime::{LogSettings, LogTarget, Shutdown, SystemClock, init_logs};
+use spindle_runtime::{LogSettings, LogTarget, Shutdown, SystemClock, forbid_core_dumps, init_logs};
 use spindle_server::StoreKind;
 use spindle_spiffe_core::{Clock, SpiffeId, TrustDomain};
 
@@ -63,6 +63,7 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     let paths = Paths::make(dir.path())?;
     let logs =
         init_logs(&logs(args, &paths)?).map_err(|error| Failure::because("cannot set up logs", &error))?;
+    forbid_core_dumps();
     let entry = entry(args)?;
     writeln!(console.out, "Starting the trust domain {} (log: {})", args.trust_domain, paths.log.display())?;
     service::block_on(async {
@@ -140,7 +141,7 @@ async fn tell(
             let mut workload = Workload::of(&paths.agent_socket);
             show::svids(out, &workload.next().await?, SystemClock.now())?;
         }
-        show::other_terminal(out, paths, &show::bin_dir())?;
+        show::other_terminal(out, paths, &args.trust_domain, &show::bin_dir())?;
         std::future::pending().await
     };
     until_stopped(domain, shutdown, story).await

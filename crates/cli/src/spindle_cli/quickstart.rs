@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use spindle_runtime::{LogSettings, LogTarget, Shutdown, SystemClock, init_logs};
+use spindle_runtime::{LogSettings, LogTarget, Shutdown, SystemClock, forbid_core_dumps, init_logs};
 use spindle_server::StoreKind;
 use spindle_spiffe_core::{Clock, TrustDomain};
 
@@ -34,6 +34,7 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     let logs = LogSettings { target: LogTarget::File(paths.log.clone()), ..LogSettings::default() };
     let logs = init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
     // Not hardened as the server alone is: this process is its own workload, and must be open to its own attestor.
+    forbid_core_dumps();
     writeln!(console.out, "Starting the trust domain {} (log: {})", args.trust_domain, paths.log.display())?;
     service::block_on(async {
         let shutdown = Shutdown::new();
@@ -64,7 +65,7 @@ async fn tell(
     let story = async {
         let mut workload = Workload::of(&paths.agent_socket);
         show::svids(out, &workload.next().await?, SystemClock.now())?;
-        show::other_terminal(out, paths, &show::bin_dir())?;
+        show::other_terminal(out, paths, &args.trust_domain, &show::bin_dir())?;
         let mut rotations = 0;
         while args.rotations == 0 || rotations < args.rotations {
             show::rotated(out, &workload.next().await?, SystemClock.now())?;

@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,8 +35,9 @@ impl LogFile {
     }
 }
 
+/// Not for everyone: a log names identities and who asked for them.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
 }
 
 impl<'a> MakeWriter<'a> for LogFile {
@@ -82,6 +84,13 @@ mod tests {
         (&log).write_all(b"third\n").unwrap();
         assert_eq!(std::fs::read_to_string(old).unwrap(), "first\nsecond\n");
         assert_eq!(std::fs::read_to_string(path).unwrap(), "third\n");
+    }
+
+    #[test]
+    fn the_log_is_not_for_everyone() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_dir, path, _log) = log_file();
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o137, 0);
     }
 
     #[test]
