@@ -89,4 +89,6 @@ pub fn parse(text: &str) -> Result<Vec<Item>, SyntaxError> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
