@@ -27,6 +27,8 @@ agent {
 
     log_level = "INFO"
     log_format = "text"
+    # Instead of standard output; SIGUSR2 opens it anew after it was renamed.
+    # log_file = "agent.log"
 }
 
 plugins {

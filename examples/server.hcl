@@ -39,6 +39,8 @@ server {
 
     log_level = "INFO"
     log_format = "text"
+    # Instead of standard output; SIGUSR2 opens it anew after it was renamed.
+    # log_file = "server.log"
 }
 
 plugins {

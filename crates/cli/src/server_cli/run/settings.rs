@@ -48,3 +48,19 @@ fn single(key: &str, mut values: Vec<String>) -> Result<String, ConfigError> {
         _ => Err(ConfigError::value(key, "an authority's subject holds one value; leave one in the list")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_value_of_the_subject_is_refused_by_key() {
+        let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
+        assert_eq!(single("k", values(&[])).unwrap(), "");
+        assert_eq!(single("k", values(&["US"])).unwrap(), "US");
+        let fault = single("server.ca_subject.country", values(&["US", "DE"])).expect_err("two");
+        assert!(
+            fault.to_string().contains("server.ca_subject.country: an authority's subject holds one value")
+        );
+    }
+}
