@@ -3,6 +3,7 @@
 //! Text has the form `time="…" level=info msg="…" key=value`, JSON is one object. Operators' queries for SPIRE's logs
 //! carry over.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Write};
 
@@ -49,7 +50,8 @@ impl Lines {
         let level = level_name(*event.metadata().level());
         match self.format {
             LogFormat::Json => {
-                let mut line: serde_json::Map<_, _> = fields.values.into_iter().collect();
+                let mut line: serde_json::Map<_, _> =
+                    fields.values.into_iter().map(|(key, value)| (key.into_owned(), value)).collect();
                 line.extend(
                     [("time", time), ("level", level.into()), ("msg", fields.message)]
                         .map(|(key, value)| (key.to_owned(), value.into())),
@@ -94,7 +96,8 @@ fn write_text(out: &mut impl Write, text: &str) -> fmt::Result {
 #[derive(Default)]
 struct Fields {
     message: String,
-    values: BTreeMap<String, Value>,
+    /// Names are constants; one is copied only to move it aside.
+    values: BTreeMap<Cow<'static, str>, Value>,
 }
 
 impl Fields {
@@ -103,8 +106,8 @@ impl Fields {
             "message" => self.message = value.as_str().map_or_else(|| value.to_string(), str::to_owned),
             // Where a record of the `log` crate came from; its own text is enough.
             name if name.starts_with("log.") => {}
-            name if TAKEN.contains(&name) => drop(self.values.insert(format!("fields.{name}"), value)),
-            name => drop(self.values.insert(name.to_owned(), value)),
+            name if TAKEN.contains(&name) => drop(self.values.insert(format!("fields.{name}").into(), value)),
+            name => drop(self.values.insert(name.into(), value)),
         }
     }
 }
