@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use spindle_attest::{UnixAttestor, WorkloadAttestor};
+use spindle_attest::{ProcRoot, UnixAttestor, WorkloadAttestor};
 use spindle_keys::{DiskKeys, KeyManager, MemoryKeys};
 use spindle_runtime::{Shutdown, TaskSet};
 use spindle_spiffe_core::{Clock, Entropy, X509Bundle};
@@ -72,7 +72,7 @@ impl Agent {
         let failure = Arc::new(OnceLock::new());
         let mut tasks = TaskSet::new();
 
-        let callers = Callers::new(attestors(&config));
+        let callers = Callers::new(attestors(&config), ProcRoot::new(&config.proc_root));
         let api = WorkloadApi::new(
             cache.clone(),
             callers,

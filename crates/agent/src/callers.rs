@@ -62,19 +62,20 @@ pub(crate) enum Look {
 #[derive(Clone)]
 pub(crate) struct Callers {
     attestors: Arc<[Box<dyn WorkloadAttestor>]>,
+    root: ProcRoot,
     threads: Threads,
 }
 
 impl Callers {
-    /// Attests with the given attestors.
-    pub(crate) fn new(attestors: Vec<Box<dyn WorkloadAttestor>>) -> Self {
-        Self { attestors: attestors.into(), threads: Threads::new() }
+    /// Attests with the given attestors processes that are looked up in `root`.
+    pub(crate) fn new(attestors: Vec<Box<dyn WorkloadAttestor>>, root: ProcRoot) -> Self {
+        Self { attestors: attestors.into(), root, threads: Threads::new() }
     }
 
     /// What the process behind `peer` shows.
     pub(crate) async fn attest(&self, peer: &LocalPeer) -> Result<Arc<AttestedCaller>, CallerFault> {
-        let (attestors, socket_peer) = (self.attestors.clone(), socket_peer(peer));
-        self.on_thread(peer, move || attest(&attestors, socket_peer)).await
+        let (callers, socket_peer) = (self.clone(), socket_peer(peer));
+        self.on_thread(peer, move || callers.attest_now(socket_peer)).await
     }
 
     /// Looks again at a caller that was attested before.
@@ -83,10 +84,10 @@ impl Callers {
         peer: &LocalPeer,
         known: &Arc<AttestedCaller>,
     ) -> Result<Look, CallerFault> {
-        let (attestors, socket_peer, known) = (self.attestors.clone(), socket_peer(peer), known.clone());
+        let (callers, socket_peer, known) = (self.clone(), socket_peer(peer), known.clone());
         self.on_thread(peer, move || match known.recheck() {
             Ok(()) => Ok(Look::Same),
-            Err(CallerError::Changed { .. }) => Ok(Look::Changed(attest(&attestors, socket_peer)?)),
+            Err(CallerError::Changed { .. }) => Ok(Look::Changed(callers.attest_now(socket_peer)?)),
             Err(error) => Err(error.into()),
         })
         .await
@@ -103,19 +104,16 @@ impl Callers {
             Err(_) => Err(CallerFault::TooSlow),
         }
     }
-}
 
-fn attest(
-    attestors: &[Box<dyn WorkloadAttestor>],
-    peer: SocketPeer,
-) -> Result<Arc<AttestedCaller>, CallerFault> {
-    let caller = Arc::new(Caller::open(&ProcRoot::default(), peer)?);
-    let attested = attest_all(attestors, caller)?;
-    for failure in attested.failures() {
-        tracing::warn!(pid = attested.caller().pid(), attestor = failure.attestor, error = %failure.error,
-            "a workload attestor failed; its selectors are missing");
+    fn attest_now(&self, peer: SocketPeer) -> Result<Arc<AttestedCaller>, CallerFault> {
+        let caller = Arc::new(Caller::open(&self.root, peer)?);
+        let attested = attest_all(&self.attestors, caller)?;
+        for failure in attested.failures() {
+            tracing::warn!(pid = attested.caller().pid(), attestor = failure.attestor, error = %failure.error,
+                "a workload attestor failed; its selectors are missing");
+        }
+        Ok(Arc::new(attested))
     }
-    Ok(Arc::new(attested))
 }
 
 fn socket_peer(peer: &LocalPeer) -> SocketPeer {
@@ -153,9 +151,25 @@ mod tests {
         Box::new(UnixAttestor::new(UnixConfig::default()))
     }
 
+    fn callers(attestors: Vec<Box<dyn WorkloadAttestor>>) -> Callers {
+        Callers::new(attestors, ProcRoot::default())
+    }
+
+    #[tokio::test]
+    async fn processes_are_looked_up_in_the_configured_proc_file_system() {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let fault = Callers::new(vec![unix()], ProcRoot::new(elsewhere.path())).attest(&ourselves()).await;
+        assert_eq!(fault.unwrap_err().reason(), Reason::CallerGone);
+        std::os::unix::fs::symlink("/proc/self", elsewhere.path().join(std::process::id().to_string()))
+            .unwrap();
+        assert!(
+            Callers::new(vec![unix()], ProcRoot::new(elsewhere.path())).attest(&ourselves()).await.is_ok()
+        );
+    }
+
     #[tokio::test]
     async fn a_process_shows_its_user_and_stays_what_it_is() {
-        let callers = Callers::new(vec![unix()]);
+        let callers = callers(vec![unix()]);
         let attested = callers.attest(&ourselves()).await.unwrap();
         let uid: Selector = format!("unix:uid:{}", ourselves().uid).parse().unwrap();
         assert!(attested.selectors().contains(&uid));
@@ -164,23 +178,23 @@ mod tests {
 
     #[tokio::test]
     async fn one_failing_attestor_does_not_matter_but_all_do() {
-        assert!(Callers::new(vec![Box::new(Silent), unix()]).attest(&ourselves()).await.is_ok());
-        let fault = Callers::new(vec![Box::new(Silent)]).attest(&ourselves()).await.unwrap_err();
+        assert!(callers(vec![Box::new(Silent), unix()]).attest(&ourselves()).await.is_ok());
+        let fault = callers(vec![Box::new(Silent)]).attest(&ourselves()).await.unwrap_err();
         assert_eq!(fault.reason(), Reason::AttestationFailed);
-        let fault = Callers::new(vec![]).attest(&ourselves()).await.unwrap_err();
+        let fault = callers(vec![]).attest(&ourselves()).await.unwrap_err();
         assert_eq!(fault.reason(), Reason::AttestationFailed);
     }
 
     #[tokio::test]
     async fn a_process_that_is_not_there_is_told_as_gone() {
         let nobody = LocalPeer { pid: i32::MAX, ..ourselves() };
-        let fault = Callers::new(vec![unix()]).attest(&nobody).await.unwrap_err();
+        let fault = callers(vec![unix()]).attest(&nobody).await.unwrap_err();
         assert_eq!(fault.reason(), Reason::CallerGone);
     }
 
     #[tokio::test]
     async fn a_thousand_callers_at_once_are_all_attested() {
-        let callers = Callers::new(vec![unix()]);
+        let callers = callers(vec![unix()]);
         let (all, peer) = (0..1000, ourselves());
         let attested = futures_util::future::join_all(all.map(|_| callers.attest(&peer))).await;
         assert!(attested.iter().all(Result::is_ok));

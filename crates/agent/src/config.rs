@@ -12,6 +12,9 @@ use zeroize::Zeroizing;
 /// SPIRE's interval between polls, for servers without the push stream.
 pub const SYNC_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 
+/// The proc file system of the agent's own process namespace.
+pub const PROC_ROOT_DEFAULT: &str = "/proc";
+
 /// Everything about one agent.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -33,6 +36,8 @@ pub struct AgentConfig {
     pub keys: KeyStorage,
     /// The unix workload attestor; none leaves it off.
     pub unix_attestor: Option<UnixConfig>,
+    /// Where processes are looked up: the host's proc file system when the agent runs in a container.
+    pub proc_root: PathBuf,
     /// The kind of key of workload SVIDs.
     pub workload_key_type: KeyType,
     /// How often to poll a server that has no push stream.
@@ -111,6 +116,7 @@ impl AgentConfig {
             keys: KeyStorage::Disk { directory: data_dir.clone() },
             data_dir,
             unix_attestor: Some(UnixConfig::default()),
+            proc_root: PathBuf::from(PROC_ROOT_DEFAULT),
             workload_key_type: KeyType::EcP256,
             sync_interval: SYNC_INTERVAL_DEFAULT,
             allow_unauthenticated_verifiers: false,

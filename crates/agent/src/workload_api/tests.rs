@@ -2,7 +2,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
 use prost::Message;
-use spindle_attest::{UnixAttestor, UnixConfig, WorkloadAttestor};
+use spindle_attest::{ProcRoot, UnixAttestor, UnixConfig, WorkloadAttestor};
 use spindle_proto::refusal::reason_of;
 use spindle_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use spindle_proto::workload::{self, X509svidResponse};
@@ -35,7 +35,7 @@ async fn rig() -> Rig {
 async fn rig_with(allow_unauthenticated: bool, attestors: Vec<Box<dyn WorkloadAttestor>>) -> Rig {
     let (folder, shutdown, mut tasks) = (TestFolder::new(), Shutdown::new(), TaskSet::new());
     let cache = Arc::new(Cache::new(trust_domain()));
-    let callers = Callers::new(attestors);
+    let callers = Callers::new(attestors, ProcRoot::default());
     let api = WorkloadApi::new(cache.clone(), callers, allow_unauthenticated, shutdown.clone());
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
@@ -182,7 +182,7 @@ async fn a_caller_that_ends_while_its_first_answer_is_waited_for_gets_none() {
     let facts = std::fs::metadata("/proc/self").unwrap();
     let pid = i32::try_from(child.id()).unwrap();
     let peer = LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None };
-    let callers = Callers::new(vec![Box::new(UnixAttestor::new(UnixConfig::default()))]);
+    let callers = Callers::new(vec![Box::new(UnixAttestor::new(UnixConfig::default()))], ProcRoot::default());
     let api = WorkloadApi::new(rig.cache.clone(), callers, false, rig.shutdown.clone());
     let mut session = Session::open(api.0, Method::X509Svids, peer).await.unwrap();
     let (answer, ()) = tokio::join!(session.next(), async {

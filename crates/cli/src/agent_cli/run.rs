@@ -25,7 +25,7 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
         return service::print_checked(console, "agent", &settings.notes);
     }
     let (logs, notes) = (settings.logs.clone(), settings.notes.clone());
-    let config = settings::config(settings)?;
+    let config = settings::config(settings, (console.vars)("HOST_PROC"))?;
     let logs = init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
     harden();
     service::log_notes(&notes);

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use spindle_agent::config::PROC_ROOT_DEFAULT;
 use spindle_agent::{AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage, UnixConfig};
 use zeroize::Zeroizing;
 
@@ -13,11 +14,11 @@ use crate::error::Failure;
 /// A token is a UUID or a name; this keeps a wrong path from being sent to a server.
 const JOIN_TOKEN_BYTES_MAX: u64 = 4096;
 
-/// The agent's configuration; reads the token's file.
+/// The agent's configuration; reads the token's file. `proc_root` is where to find processes, if not in the usual place.
 ///
 /// # Errors
 /// When the token's file cannot be read or holds no token.
-pub(super) fn config(settings: AgentSettings) -> Result<AgentConfig, Failure> {
+pub(super) fn config(settings: AgentSettings, proc_root: Option<String>) -> Result<AgentConfig, Failure> {
     let join_token = match (&settings.join_token, &settings.join_token_file) {
         (Some(token), _) => Some(JoinToken::new(token.reveal())),
         (None, Some(path)) => Some(read_token(path)?),
@@ -39,6 +40,7 @@ pub(super) fn config(settings: AgentSettings) -> Result<AgentConfig, Failure> {
             discover_workload_path: settings.unix.discover_workload_path,
             workload_size_limit: settings.unix.workload_size_limit,
         }),
+        proc_root: proc_root.unwrap_or_else(|| PROC_ROOT_DEFAULT.to_owned()).into(),
         workload_key_type: settings.workload_key_type,
         sync_interval: settings.sync_interval,
         allow_unauthenticated_verifiers: settings.allow_unauthenticated_verifiers,
