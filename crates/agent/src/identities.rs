@@ -18,7 +18,7 @@ use spindle_keys::KeyType;
 use spindle_renewal::{Backoff, BackoffPolicy, Jitter, Renewal, RenewalPolicy};
 use spindle_runtime::{Shutdown, nap_until};
 use spindle_spiffe_core::{
-    Bundle, Clock, Entropy, EntryId, RegistrationEntry, Timestamp, TrustDomain, X509Svid,
+    Bundle, Clock, Entropy, EntryId, RegistrationEntry, Timestamp, TrustDomain, X509Bundle, X509Svid,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use crate::cache::{Cache, Change, HeldSvid, Identity, Unready};
+use crate::trust::{is_below, lost_authorities};
 use plan::{Plan, Put, Ticket};
 
 pub(crate) use batch::{Signer, SigningAnswer, SigningRequest};
@@ -160,6 +161,9 @@ impl Identities {
         change.own_bundle =
             update.own_bundle.map(|bundle| bundle.x509_bundle()).filter(|one| !one.is_empty());
         change.federated = update.federated.iter().map(Bundle::x509_bundle).collect();
+        if let Some(bundle) = &change.own_bundle {
+            self.replace_what_lost_its_authority(bundle, now);
+        }
         debug!(changed = change.put.len(), removed = change.removed.len(), "authorised entries changed");
         // News means the server is back: what waited for it need not wait longer. A poll that brings none means nothing.
         if update.is_first || !change.put.is_empty() {
@@ -186,6 +190,23 @@ impl Identities {
         let on_demand = self.plan.is_on_demand(&entry.id);
         let unready = if on_demand { Unready::OnDemand } else { Unready::Signing };
         change.put.push(Identity { entry, state: state.ok_or(unready) });
+    }
+
+    /// They serve on until the new ones are here: a tainted authority is still trusted, and nothing is better than the
+    /// SVID of one that is gone.
+    fn replace_what_lost_its_authority(&mut self, bundle: &X509Bundle, now: Timestamp) {
+        let snapshot = self.parts.cache.snapshot();
+        let lost = lost_authorities(&snapshot.own_bundle().bundle, bundle);
+        let is_concerned = |held: &HeldSvid| is_below(&held.svid, &lost, now);
+        let concerned: Vec<&EntryId> = snapshot
+            .identities()
+            .filter(|identity| identity.state.as_ref().is_ok_and(|held| is_concerned(held)))
+            .map(|identity| &identity.entry.id)
+            .collect();
+        if !concerned.is_empty() {
+            warn!(svids = concerned.len(), "the authority of X509-SVIDs is tainted or gone, replacing them");
+        }
+        concerned.into_iter().for_each(|id| self.plan.hurry(id, now));
     }
 
     fn drop_expired(&mut self) {

@@ -26,7 +26,7 @@ use crate::call_error::CallError;
 use crate::config::{AgentConfig, JoinToken};
 use crate::error::AgentError;
 use crate::server::ServerLink;
-use crate::trust::OwnTrust;
+use crate::trust::{OwnTrust, is_below, lost_authorities};
 use enroll::Enrolled;
 use keeper::Keeper;
 use state::State;
@@ -238,6 +238,12 @@ impl NodeIdentity {
     async fn keep_bundle(&mut self) {
         let bundle = Some(self.parts.trust.bundle()).filter(|bundle| !bundle.is_empty());
         if self.state.bundle != bundle {
+            if let (Some(old), Some(new)) = (&self.state.bundle, &bundle)
+                && is_below(&self.svid, &lost_authorities(old, new), self.parts.clock.now())
+            {
+                warn!(agent_id = %self.svid.spiffe_id(), "the authority of the agent SVID is tainted or gone, renewing it");
+                self.renewal.hurry();
+            }
             self.state.bundle = bundle;
             self.keeper.keep(&self.state).await;
         }

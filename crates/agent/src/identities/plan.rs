@@ -109,6 +109,13 @@ impl Plan {
         }
     }
 
+    /// The SVID of this entry must be replaced before its time. A signing under way does not count: it may bring the same.
+    pub(crate) fn hurry(&mut self, id: &EntryId, now: Timestamp) {
+        if self.tracked.get(id).is_some_and(|tracked| tracked.state != State::OnDemand) {
+            self.change(id, |tracked| tracked.state = State::due_at_once(now));
+        }
+    }
+
     /// Whether the entry waits for demand.
     pub(crate) fn is_on_demand(&self, id: &EntryId) -> bool {
         self.tracked.get(id).is_some_and(|tracked| tracked.state == State::OnDemand)
@@ -353,6 +360,17 @@ mod tests {
         let ticket = plan.take_due(NOW + 10, 1).remove(0);
         plan.on_refused(&ticket, NOW + 60, Jitter::NONE);
         assert_eq!(plan.next_due(), Some(NOW + 60));
+    }
+
+    #[test]
+    fn an_svid_that_must_go_is_due_at_once_and_what_is_being_signed_for_it_does_not_count() {
+        let mut plan = plan(&["a"]);
+        sign_all(&mut plan, |_| 600);
+        plan.hurry(&"a".parse().unwrap(), NOW + 1);
+        let ticket = plan.take_due(NOW + 1, 1).remove(0);
+        plan.hurry(&ticket.entry.id, NOW + 1);
+        assert!(!plan.on_signed(&ticket, NOW + 1, NOW + 600, NOW + 300));
+        assert_eq!(ids(&plan.take_due(NOW + 1, 1)), ["a"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use spindle_runtime::SystemEntropy;
-use spindle_spiffe_core::Selectors;
+use spindle_spiffe_core::{Selectors, X509Authority};
 use tokio::sync::{Notify, watch};
 use tonic::Status;
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
@@ -244,6 +244,27 @@ async fn a_bundle_that_cannot_be_understood_or_is_empty_takes_no_good_one_away()
     assert!(!snapshot.own_bundle().bundle.is_empty());
     let names: Vec<String> = snapshot.federated_names().map(ToString::to_string).collect();
     assert_eq!(names, ["partner.example"]);
+}
+
+#[tokio::test]
+async fn an_svid_whose_authority_is_tainted_or_gone_is_replaced_at_once() {
+    let rig = rig(600);
+    let ours = rig.server.authority.bundle.authorities()[0].clone();
+    let other = Authority::new(&trust_domain()).bundle.authorities()[0].clone();
+    let bundle = |authorities: &[&X509Authority]| {
+        let x509_authorities = authorities.iter().map(|one| (*one).clone()).collect();
+        Some(Bundle { x509_authorities, ..Bundle::new(trust_domain()) })
+    };
+    let mut view = rig.view();
+    let (own_bundle, entries) = (bundle(&[&ours, &other]), vec![one("a")]);
+    rig.apply(|update| Update { snapshot: true, own_bundle, entries, ..update }).await;
+    let first = until(&mut view, |view| view.content.identities.len() == 1).await;
+    let own_bundle = bundle(&[&ours]);
+    rig.apply(|update| Update { own_bundle, ..update }).await;
+    assert_eq!(rig.server.calls.load(Ordering::SeqCst), 1, "another authority left");
+    let own_bundle = bundle(&[&ours.clone().with_taint(true)]);
+    rig.apply(|update| Update { own_bundle, ..update }).await;
+    until(&mut view, |view| serials(view) != serials(&first)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ struct Rig {
     folder: TestFolder,
     clock: ManualClock,
     keys: Arc<MemoryKeys>,
+    authority: Authority,
 }
 
 impl Rig {
@@ -26,12 +27,13 @@ impl Rig {
             folder: TestFolder::new(),
             clock: ManualClock::default(),
             keys: Arc::new(MemoryKeys::new()),
+            authority: Authority::new(&trust_domain()),
         };
         let key = rig.keys.generate("agent-svid-A", KeyType::EcP256).unwrap();
-        let authority = Authority::new(&trust_domain());
         let id = trust_domain().member("/spire/agent/join_token/t").unwrap();
-        let svid = authority.sign(&id, key.spki_der(), NOW, TTL_SECS);
-        let state = State { svid: Some(svid), bundle: Some(authority.bundle), reattestable: false };
+        let svid = rig.authority.sign(&id, key.spki_der(), NOW, TTL_SECS);
+        let state =
+            State { svid: Some(svid), bundle: Some(rig.authority.bundle.clone()), reattestable: false };
         rig.file().store(&state).unwrap();
         rig
     }
@@ -88,6 +90,26 @@ async fn a_clock_that_is_set_back_during_a_wait_makes_the_agent_renew_soon() {
         rig.clock.advance(-100_000);
     };
     timeout(LONG, async { tokio::join!(run, set_back) }).await.expect("it is renewed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_svid_whose_authority_leaves_the_bundle_is_renewed_soon() {
+    let rig = Rig::new();
+    let node = rig.established().await;
+    let trust = node.parts.trust.clone();
+    let run = async {
+        tokio::select! {
+            ended = node.run() => panic!("it goes on: {ended:?}"),
+            () = rig.renewal_is_tried() => {}
+        }
+    };
+    let next = Authority::new(&trust_domain()).bundle.authorities()[0].clone();
+    let tainted = rig.authority.bundle.authorities()[0].clone().with_taint(true);
+    let change = async {
+        sleep(Duration::from_secs(1)).await;
+        trust.set(X509Bundle::new(trust_domain(), [next, tainted]).unwrap());
+    };
+    timeout(LONG, async { tokio::join!(run, change) }).await.expect("it is renewed");
 }
 
 #[tokio::test(start_paused = true)]
