@@ -14,7 +14,7 @@ use crate::draft::Draft;
 use crate::engine::{Committed, Engine};
 use crate::error::{StoreError, StoreState};
 use crate::index::Index;
-use crate::record::{Change, Loaded, Record, Revision};
+use crate::record::{Change, HistoryId, Loaded, Record, Revision};
 use crate::transaction::Transaction;
 
 /// Where the database of an engine lives, and how to get it back.
@@ -33,6 +33,8 @@ pub(crate) struct Embedded<S> {
     // Closed before the site gives the directory free.
     backend: Option<Box<dyn Backend>>,
     site: S,
+    /// What the revisions count in; the index knows only the history the store began with.
+    history: HistoryId,
     index: Index,
     health: Health,
     /// A batch that failed, until it is known whether it happened.
@@ -55,9 +57,14 @@ enum Found {
 
 impl<S: Site> Embedded<S> {
     /// An engine over a database that was just read.
-    pub(crate) fn new(backend: Box<dyn Backend>, site: S, index: Index, records: Vec<Record>) -> Self {
+    pub(crate) fn new(
+        backend: Box<dyn Backend>,
+        site: S,
+        history: HistoryId,
+        (index, records): (Index, Vec<Record>),
+    ) -> Self {
         let opened = Some(records);
-        Self { backend: Some(backend), site, index, health: Health::Ready, in_doubt: None, opened }
+        Self { backend: Some(backend), site, history, index, health: Health::Ready, in_doubt: None, opened }
     }
 
     /// Whether a write can be tried. After a full disk: is there space, and what became of the last write?
@@ -146,7 +153,7 @@ impl<S: Site> Embedded<S> {
 
 impl<S: Site> Engine for Embedded<S> {
     fn revision(&self) -> Revision {
-        Revision { history: self.index.history(), number: self.index.revision() }
+        Revision { history: self.history, number: self.index.revision() }
     }
 
     fn load(&mut self) -> Result<Loaded, StoreError> {

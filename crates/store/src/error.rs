@@ -49,7 +49,7 @@ pub enum OpenError {
     /// The directory remembers a store that is no longer there.
     #[error(
         "the store {history} that was in {} is gone: restore the folder `store` from a backup, or remove the file \
-         `lock` to start with an empty store",
+         `mark` to start with an empty store",
         dir.display()
     )]
     StoreGone {
@@ -57,6 +57,51 @@ pub enum OpenError {
         dir: PathBuf,
         /// What was in it.
         history: HistoryId,
+    },
+    /// There is a store that was not made in this directory.
+    #[error(
+        "{} has no mark of the store {store} that lies in it, so that store was copied or restored: {}",
+        dir.display(), acceptance(*kind, dir)
+    )]
+    Unmarked {
+        /// The directory.
+        dir: PathBuf,
+        /// The store in it.
+        store: HistoryId,
+        /// Its kind.
+        kind: StoreKind,
+    },
+    /// The store in the directory is not the one that was there.
+    #[error(
+        "{} held the store {expected}, and now holds {found}: restore the right one from a backup; or, {}",
+        dir.display(), acceptance(*kind, dir)
+    )]
+    Replaced {
+        /// The directory.
+        dir: PathBuf,
+        /// The store that was there.
+        expected: HistoryId,
+        /// The store that is there.
+        found: HistoryId,
+        /// Its kind.
+        kind: StoreKind,
+    },
+    /// The mark of a directory does not read as it should.
+    #[error(
+        "{} is damaged: {detail}; if the store beside it is whole, go on from it with `spindle-server store \
+         accept-restored`", path.display()
+    )]
+    BadMark {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: &'static str,
+    },
+    /// A restored store was to be accepted where there is none.
+    #[error("there is no store in {}: put the folder `store` of a backup there first", dir.display())]
+    NothingThere {
+        /// The directory.
+        dir: PathBuf,
     },
     /// The identity file is there, the database is not.
     #[error(
@@ -116,7 +161,7 @@ pub enum OpenError {
         /// Which record or file, and what is wrong.
         detail: String,
     },
-    /// Acknowledged commits are missing at the end.
+    /// Acknowledged commits are missing at the end of the database.
     #[error(
         "the database {} stands at revision {found}, but revision {reached} was acknowledged: acknowledged \
          writes are lost, restore it from a backup",
@@ -128,6 +173,22 @@ pub enum OpenError {
         /// Where it stands.
         found: u64,
         /// Where it stood.
+        reached: u64,
+    },
+    /// The store folder is whole, but older than what was there: it was restored.
+    #[error(
+        "the store in {} is an older one, which was restored: it stands at revision {found}, and revision {reached} \
+         was acknowledged there; {}",
+        dir.display(), acceptance(*kind, dir)
+    )]
+    Restored {
+        /// The directory.
+        dir: PathBuf,
+        /// The kind of the store in it.
+        kind: StoreKind,
+        /// Where it stands.
+        found: u64,
+        /// Where its predecessor stood.
         reached: u64,
     },
     /// The database engine refused to open it.
@@ -145,6 +206,13 @@ impl OpenError {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }
+}
+
+fn acceptance(kind: StoreKind, dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "to go on from what is there, under a new history, run `spindle-server store accept-restored -store {kind}:{dir}`"
+    )
 }
 
 fn holder(pid: Option<u32>) -> String {

@@ -2,7 +2,8 @@
 //!
 //! The identity never changes after the first start. `reached` is overwritten in place after each durable
 //! batch, without a sync of its own: a power cut may leave it behind the database, but it is never ahead, so a
-//! database that stands before it has lost acknowledged commits. Both carry a checksum.
+//! database that stands before it has lost acknowledged commits. Both carry a checksum, and are restored together
+//! with the database; what a restored folder lacks shows the mark above it ([`crate::mark`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -23,7 +24,8 @@ const IDENTITY_BYTES_MAX: usize = 256;
 /// Which store a folder holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    pub(crate) history: HistoryId,
+    /// The history the store began with. It names the store for good, whatever history it counts in now.
+    pub(crate) id: HistoryId,
     pub(crate) kind: StoreKind,
 }
 
@@ -54,7 +56,7 @@ impl Identity {
     }
 
     fn text(&self) -> String {
-        let body = format!("{IDENTITY_HEAD}\nhistory {}\nkind {}\n", self.history, self.kind);
+        let body = format!("{IDENTITY_HEAD}\nid {}\nkind {}\n", self.id, self.kind);
         format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()))
     }
 
@@ -69,9 +71,9 @@ impl Identity {
             return Err("it does not start with `spindle-store 1`; a later version may have written it");
         }
         let mut field = |name: &str| lines.next().and_then(|line| line.strip_prefix(name));
-        let history = field("history ").and_then(|id| id.parse().ok()).ok_or("its history is wrong")?;
+        let id = field("id ").and_then(|id| id.parse().ok()).ok_or("its id is wrong")?;
         let kind = field("kind ").and_then(|kind| kind.parse().ok()).ok_or("its kind is wrong")?;
-        let identity = Self { history, kind };
+        let identity = Self { id, kind };
         if identity.text() == text { Ok(identity) } else { Err("it does not match its checksum") }
     }
 }
@@ -126,7 +128,7 @@ mod tests {
     use super::*;
 
     fn identity() -> Identity {
-        Identity { history: HistoryId([0xab; 16]), kind: StoreKind::Redb }
+        Identity { id: HistoryId([0xab; 16]), kind: StoreKind::Redb }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod export;
 mod identity;
 mod index;
 mod log;
+mod mark;
 mod open;
 mod owner;
 mod place;
@@ -27,6 +28,7 @@ pub use engine::{CommitResult, Committed, Engine};
 pub use error::{OpenError, StoreError, StoreState, WatchError};
 pub use export::{ExportError, Exported, ImportError, export, import};
 pub use log::{RETAINED_BYTES_MAX, RETAINED_CHANGES_MAX, Waited, Watch};
+pub use open::accept_restored;
 pub use record::{Change, HistoryId, HistoryIdError, Kind, Loaded, Record, RecordKey, Revision};
 pub use store::{QUEUE_MAX, Store, StoreConfig};
 pub use transaction::{

@@ -2,7 +2,7 @@
 //!
 //! A first start is a new store without records; a copy and an import are new stores with some. All three go
 //! through [`create`], which leaves nothing behind unless it succeeds. Opening checks identity, every record
-//! and the revision reached before the store is handed out.
+//! and the mark of the directory before the store is handed out.
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +13,9 @@ use crate::embedded::{Embedded, Site, guarded};
 use crate::error::OpenError;
 use crate::identity::{IDENTITY, Identity, Reached};
 use crate::index::{Entry, Index};
+use crate::mark::{Mark, OpenMark};
 use crate::place::{Place, create_database, database, open_database};
-use crate::record::{HistoryId, Record};
+use crate::record::{HistoryId, Record, Revision};
 use crate::store::{Store, StoreConfig};
 
 /// A new store is written in batches of about this many bytes.
@@ -51,9 +52,10 @@ pub(crate) fn create<E: From<OpenError>>(
     }
     let path = Path::new("in memory");
     let mut backend: Box<dyn Backend> = Box::new(MemoryBackend::default());
-    let index = fill(&mut *backend, path, HistoryId(config.history), revision, records)?;
-    let (_, records) = read(&mut *backend, path)?;
-    Ok(Store::start(Box::new(Embedded::new(backend, MemorySite, index, records)))?)
+    let history = HistoryId(config.history);
+    fill(&mut *backend, path, history, revision, records)?;
+    let content = read(&mut *backend, path)?;
+    Ok(Store::start(Box::new(Embedded::new(backend, MemorySite, history, content)))?)
 }
 
 /// Make a store in the staging folder and publish it; on failure leave an empty directory.
@@ -83,8 +85,8 @@ fn build_staged<E: From<OpenError>>(
     fill(&mut *backend, &path, history, revision, records)?;
     drop(backend);
     Reached::create(&staging, revision)?;
-    Identity { history, kind: config.kind }.write(&staging)?;
-    Ok(place.publish()?)
+    Identity { id: history, kind: config.kind }.write(&staging)?;
+    Ok(place.publish(&Mark { store: history, history, reached: revision })?)
 }
 
 /// Write records and the summary into an empty database.
@@ -94,7 +96,7 @@ fn fill<E: From<OpenError>>(
     history: HistoryId,
     revision: u64,
     records: &mut Source<'_, E>,
-) -> Result<Index, E> {
+) -> Result<(), E> {
     let mut index = Index::new(history, revision);
     let (mut writes, mut bytes) = (Vec::new(), 0);
     for record in records {
@@ -111,27 +113,73 @@ fn fill<E: From<OpenError>>(
     }
     let (key, value) = codec::raw_summary(&index.summary());
     writes.push(Write { key, value: Some(value) });
-    guarded(|| backend.apply(&writes)).map_err(|e| explain(path, e))?;
-    Ok(index)
+    Ok(guarded(|| backend.apply(&writes)).map_err(|e| explain(path, e))?)
 }
 
 fn open_existing(place: Place, config: &StoreConfig) -> Result<Store, OpenError> {
+    let Found { identity, path, reached, backend, content } = find(&place, config)?;
+    let mark = expect_mark(&place, identity, content.0.revision())?;
+    let history = mark.history;
+    let mark = OpenMark::open(place.dir(), mark)?;
+    let site = DiskSite { place, path, kind: identity.kind, reached, mark };
+    Store::start(Box::new(Embedded::new(backend, site, history, content)))
+}
+
+/// Take the store folder that lies in `config.dir` for the store, although it is older than what was there or comes
+/// from elsewhere. It goes on under the history id of `config`, so nobody compares its revisions with those of before.
+///
+/// Every record is read first; one rename makes the change. Where it stands, in its new history, is returned.
+pub fn accept_restored(config: &StoreConfig) -> Result<Revision, OpenError> {
+    let place = Place::hold(&config.dir)?;
+    if !place.store().exists() {
+        return Err(OpenError::NothingThere { dir: config.dir.clone() });
+    }
+    let Found { identity, backend, content, .. } = find(&place, config)?;
+    drop(backend);
+    let (history, number) = (HistoryId(config.history), content.0.revision());
+    place.set_mark(&Mark { store: identity.id, history, reached: number })?;
+    Ok(Revision { history, number })
+}
+
+/// A store folder that is whole in itself.
+struct Found {
+    identity: Identity,
+    path: PathBuf,
+    reached: Reached,
+    backend: Box<dyn Backend>,
+    content: (Index, Vec<Record>),
+}
+
+fn find(place: &Place, config: &StoreConfig) -> Result<Found, OpenError> {
     let store = place.store();
-    let identity = identify(&place, config, &store)?;
+    let identity = identify(place, config, &store)?;
     let path = database(&store, identity.kind);
     let (reached, acknowledged) = Reached::open(&store)?;
     let mut backend = open_database(&path, identity.kind).map_err(|e| explain(&path, e))?;
-    let (index, records) = read(&mut *backend, &path)?;
-    let (expected, found) = (identity.history, index.history());
+    let content = read(&mut *backend, &path)?;
+    let (expected, found) = (identity.id, content.0.history());
     if found != expected {
         return Err(OpenError::IdentityMismatch { identity: store.join(IDENTITY), expected, found });
     }
-    if index.revision() < acknowledged {
-        return Err(OpenError::WentBack { path, found: index.revision(), reached: acknowledged });
+    if content.0.revision() < acknowledged {
+        return Err(OpenError::WentBack { path, found: content.0.revision(), reached: acknowledged });
     }
-    place.sign(identity.history);
-    let site = DiskSite { place, path, kind: identity.kind, reached };
-    Store::start(Box::new(Embedded::new(backend, site, index, records)))
+    Ok(Found { identity, path, reached, backend, content })
+}
+
+/// The mark of the directory, if it speaks of this store and has not seen more of it.
+fn expect_mark(place: &Place, identity: Identity, found: u64) -> Result<Mark, OpenError> {
+    let (dir, Identity { id: store, kind }) = (place.dir().to_owned(), identity);
+    match Mark::read(&dir)? {
+        None => Err(OpenError::Unmarked { dir, store, kind }),
+        Some(mark) if mark.store != store => {
+            Err(OpenError::Replaced { dir, expected: mark.store, found: store, kind })
+        }
+        Some(Mark { reached, .. }) if found < reached => {
+            Err(OpenError::Restored { dir, kind, found, reached })
+        }
+        Some(mark) => Ok(mark),
+    }
 }
 
 /// The identity of a store folder that is whole and of the wanted kind.
@@ -169,6 +217,7 @@ struct DiskSite {
     path: PathBuf,
     kind: StoreKind,
     reached: Reached,
+    mark: OpenMark,
 }
 
 impl Site for DiskSite {
@@ -182,6 +231,7 @@ impl Site for DiskSite {
 
     fn reached(&mut self, revision: u64) {
         self.reached.note(revision);
+        self.mark.note(revision);
     }
 
     fn dir(&self) -> &Path {

@@ -1,7 +1,8 @@
 //! The directory of a store on disk: its lock, its layout, and a first start that can stop anywhere.
 //!
 //! ```text
-//! DIR/lock                   who holds the directory, and which store was in it
+//! DIR/lock                   who holds the directory
+//! DIR/mark                   which store is in it, in which history, and how far it had come
 //! DIR/first-start/           a store being made; left over only if that was interrupted, then removed
 //! DIR/store/store-identity   which store this is
 //! DIR/store/reached          the last acknowledged revision
@@ -9,9 +10,10 @@
 //! DIR/store/store.redb       a file for redb
 //! ```
 //!
-//! A new store is made whole in `first-start`: database, `reached`, identity, each synced, then the directories.
-//! One rename to `store` publishes it, then `DIR` is synced. So an interrupted first start leaves nothing that
-//! counts, and an identity without a database, or the reverse, can only mean that something was lost.
+//! A new store is made whole in `first-start`: database, `reached`, identity, each synced, then the directories. Then the
+//! mark is written, one rename to `store` publishes, and `DIR` is synced. A mark that speaks of what lies in
+//! `first-start` is therefore part of an interrupted first start, which leaves nothing that counts; any other mark
+//! without its store, an identity without a database, or the reverse, can only mean that something was lost.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -24,7 +26,8 @@ use crate::backend::sled::SledBackend;
 use crate::backend::{Backend, BackendError};
 use crate::embedded::guarded;
 use crate::error::OpenError;
-use crate::record::HistoryId;
+use crate::identity::Identity;
+use crate::mark::{MARK, Mark, NEW_MARK};
 
 const LOCK: &str = "lock";
 const STAGING: &str = "first-start";
@@ -36,7 +39,7 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// Space that must be there before writes go on after a full disk. sled grows by segments of 512 KiB.
 const PROBE_BYTES: usize = 2 << 20;
 /// The lock file always has this length, so that writing it needs no space on a full disk.
-const LOCK_BYTES: usize = 64;
+const LOCK_BYTES: usize = 16;
 
 /// A directory that this process holds until the value is dropped.
 pub(crate) struct Place {
@@ -54,9 +57,12 @@ impl Place {
         let lock = lock.map_err(OpenError::io("open the lock file", &path))?;
         let place = Self { dir: dir.to_owned(), lock };
         match place.lock.try_lock() {
-            Ok(()) => Ok(place),
+            Ok(()) => {
+                place.sign(&std::process::id().to_string());
+                Ok(place)
+            }
             Err(fs::TryLockError::WouldBlock) => {
-                Err(OpenError::Held { dir: dir.to_owned(), pid: place.lock_note().0 })
+                Err(OpenError::Held { dir: dir.to_owned(), pid: place.holder() })
             }
             Err(fs::TryLockError::Error(source)) => {
                 Err(OpenError::Io { action: "lock the file", path, source })
@@ -81,14 +87,37 @@ impl Place {
             let name = entry.map_err(OpenError::io("read the directory", &self.dir))?.file_name();
             match name.to_string_lossy().as_ref() {
                 STORE => found = true,
-                LOCK | STAGING | PROBE | LOST_AND_FOUND => (),
+                LOCK | MARK | NEW_MARK | STAGING | PROBE | LOST_AND_FOUND => (),
                 other => return Err(OpenError::NotEmpty { dir: self.dir.clone(), name: other.into() }),
             }
         }
-        match self.lock_note().1 {
-            Some(history) if !found => Err(OpenError::StoreGone { dir: self.dir.clone(), history }),
-            _ => Ok(found),
+        if !found {
+            self.forget_unfinished()?;
         }
+        Ok(found)
+    }
+
+    /// Without a store, a mark is part of an interrupted first start, or the store is gone.
+    fn forget_unfinished(&self) -> Result<(), OpenError> {
+        let Some(mark) = Mark::read(&self.dir)? else { return Ok(()) };
+        let staged = Identity::read(&self.dir.join(STAGING)).ok().flatten();
+        if staged.is_some_and(|staged| staged.id == mark.store) {
+            return self.remove_mark();
+        }
+        Err(OpenError::StoreGone { dir: self.dir.clone(), history: mark.history })
+    }
+
+    /// Remove the mark before anything else of an unfinished store, so that it never outlives it.
+    fn remove_mark(&self) -> Result<(), OpenError> {
+        let path = self.dir.join(MARK);
+        fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
+        sync_dir(&self.dir)
+    }
+
+    /// Put a mark in place for good.
+    pub(crate) fn set_mark(&self, mark: &Mark) -> Result<(), OpenError> {
+        mark.write(&self.dir)?;
+        sync_dir(&self.dir)
     }
 
     /// An empty folder to make a new store in.
@@ -106,35 +135,39 @@ impl Place {
 
     /// Remove what was staged. If that fails, the next start removes it.
     pub(crate) fn unstage(&self) {
-        if let Err(error) = fs::remove_dir_all(self.dir.join(STAGING)) {
+        let staging = self.dir.join(STAGING);
+        if !staging.exists() {
+            return; // it was published
+        }
+        let unmarked = if self.dir.join(MARK).exists() { self.remove_mark() } else { Ok(()) };
+        let removed =
+            unmarked.and_then(|()| fs::remove_dir_all(&staging).map_err(OpenError::io("remove", &staging)));
+        if let Err(error) = removed {
             tracing::warn!(dir = %self.dir.display(), %error, "could not remove an unfinished store");
         }
     }
 
     /// Turn the finished folder of [`Self::stage`] into the store.
-    pub(crate) fn publish(&self) -> Result<(), OpenError> {
+    pub(crate) fn publish(&self, mark: &Mark) -> Result<(), OpenError> {
         let staging = self.dir.join(STAGING);
         sync_tree(&staging)?;
+        self.set_mark(mark)?;
         fs::rename(&staging, self.store()).map_err(OpenError::io("rename to `store`", &staging))?;
         sync_dir(&self.dir)
     }
 
-    /// Note in the lock file who holds the directory and what is in it. Only messages depend on it, so a
-    /// failure does not matter.
-    pub(crate) fn sign(&self, history: HistoryId) {
-        let note = format!("pid {}\nhistory {history}\n", std::process::id());
-        let note = format!("{note:<width$}\n", width = LOCK_BYTES - 1);
+    /// Note in the lock file who holds the directory. Only a message depends on it, so a failure does not matter.
+    fn sign(&self, holder: &str) {
+        let note = format!("{holder:<width$}\n", width = LOCK_BYTES - 1);
         if let Err(error) = self.lock.write_all_at(note.as_bytes(), 0) {
             tracing::warn!(dir = %self.dir.display(), %error, "could not write the lock file");
         }
     }
 
-    fn lock_note(&self) -> (Option<u32>, Option<HistoryId>) {
+    fn holder(&self) -> Option<u32> {
         let mut note = [0; LOCK_BYTES];
         let length = self.lock.read_at(&mut note, 0).unwrap_or(0);
-        let text = String::from_utf8_lossy(&note[..length]);
-        let word = |name| text.lines().find_map(|line| line.strip_prefix(name));
-        (word("pid ").and_then(|pid| pid.parse().ok()), word("history ").and_then(|id| id.parse().ok()))
+        str::from_utf8(&note[..length]).ok()?.trim().parse().ok()
     }
 
     /// Whether there is space for some MiB.
@@ -154,6 +187,7 @@ impl Drop for Place {
     /// Unlock, rather than leave it to the close: a child that this process is just starting holds a copy of
     /// the descriptor until its `exec`, and with it a lock that was not given back.
     fn drop(&mut self) {
+        self.sign("");
         if let Err(error) = self.lock.unlock() {
             tracing::warn!(dir = %self.dir.display(), %error, "could not unlock the store directory");
         }
@@ -220,6 +254,21 @@ fn sync_tree(dir: &Path) -> Result<(), OpenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_holder_is_named_from_the_moment_it_holds_the_directory() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        // What a server leaves that was killed.
+        fs::write(dir.path().join(LOCK), "4000000000     \n").expect("write");
+        let place = Place::hold(dir.path()).expect("free");
+        let refused = Place::hold(dir.path()).err().expect("held");
+        assert!(
+            matches!(refused, OpenError::Held { pid, .. } if pid == Some(std::process::id())),
+            "{refused}"
+        );
+        drop(place);
+        assert_eq!(Place::hold(dir.path()).expect("free").holder(), Some(std::process::id()));
+    }
 
     #[test]
     fn the_lock_ends_with_its_holder_although_a_child_has_a_copy_of_the_descriptor() {

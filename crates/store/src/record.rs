@@ -7,8 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Names one history of changes. Every creation, copy and import of a store makes a new one, so that a
-/// reader who knows another history cannot take its revision numbers for ours.
+/// Names one history of changes. Every creation, copy, import and restore of a store makes a new one, so that
+/// a reader who knows another history cannot take its revision numbers for ours.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HistoryId(pub [u8; 16]);
 

@@ -109,7 +109,8 @@ fn engine() -> (Embedded<Disk>, Disk) {
     let pairs = BTreeMap::from([(summary, value)]);
     let state = State { pairs, fault: Fault::None, opens: true, space: true, applied: 0, reached: 0 };
     let disk = Disk(Arc::new(Mutex::new(state)));
-    let mut engine = Embedded::new(Box::new(disk.clone()), disk.clone(), index, Vec::new());
+    let mut engine =
+        Embedded::new(Box::new(disk.clone()), disk.clone(), HistoryId([2; 16]), (index, Vec::new()));
     assert_eq!(answers(engine.commit(vec![put("first")])), ["1"]);
     (engine, disk)
 }

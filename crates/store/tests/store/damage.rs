@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use spindle_store::{OpenError, Store, StoreConfig, StoreKind};
+use spindle_store::{OpenError, Store, StoreConfig, StoreKind, accept_restored};
 
+use crate::restored::{put_back, renewed};
 use crate::support::{HISTORY, Home, ON_DISK, Rng, commit, contents, put};
 
 /// A closed store with a few records.
@@ -20,11 +21,11 @@ fn filled(kind: StoreKind) -> Home {
     home
 }
 
-fn on_disk(check: impl Fn(&Home)) {
+pub(crate) fn on_disk(check: impl Fn(&Home)) {
     ON_DISK.into_iter().for_each(|kind| check(&filled(kind)));
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     if from.is_file() {
         fs::copy(from, to).unwrap();
         return;
@@ -36,7 +37,7 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-fn remove(path: &Path) {
+pub(crate) fn remove(path: &Path) {
     if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
 }
 
@@ -110,7 +111,7 @@ fn an_empty_store_where_there_was_one_is_refused() {
         let refused = home.refused();
         let history = "6120686973746f7279206f6620313662";
         assert!(refused.to_string().starts_with(&format!("the store {history} that was in ")), "{refused}");
-        fs::remove_file(home.dir().join("lock")).unwrap();
+        fs::remove_file(home.dir().join("mark")).unwrap();
         assert_eq!(home.open().revision().number, 0, "a wholly empty directory is a first start");
     });
 }
@@ -149,24 +150,27 @@ fn an_older_copy_of_the_database_is_refused() {
         let store = home.open();
         commit(&store, put("later", b"v"));
         store.close();
-        remove(&home.database());
-        copy_tree(&older, &home.database());
-        let refused = home.refused();
-        assert!(matches!(refused, OpenError::WentBack { found: 50, reached: 51, .. }), "{refused}");
+        put_back(&older, &home.database());
+        for refused in [home.refused(), accept_restored(&renewed(home)).expect_err("not one backup")] {
+            assert!(matches!(refused, OpenError::WentBack { found: 50, reached: 51, .. }), "{refused}");
+        }
     });
 }
 
 #[test]
-fn a_backup_of_the_whole_store_folder_restores() {
+fn a_first_start_interrupted_between_mark_and_rename_begins_again() {
     on_disk(|home| {
-        let backup = home.dir().parent().unwrap().join("backup");
-        copy_tree(&home.file(""), &backup);
-        let store = home.open();
-        commit(&store, put("later", b"v"));
-        store.close();
-        remove(&home.file(""));
-        copy_tree(&backup, &home.file(""));
-        assert_eq!(home.open().revision().number, 50);
+        let made = home.dir().join("first-start");
+        fs::rename(home.file(""), &made).unwrap();
+        assert_eq!(home.open().revision().number, 0, "the mark speaks of what was never published");
+        home.open();
+
+        // The same, interrupted once more while the remains are removed.
+        let other = filled(home.kind);
+        fs::rename(other.file(""), other.dir().join("first-start")).unwrap();
+        remove(&other.dir().join("mark"));
+        remove(&other.dir().join("first-start").join("store-identity"));
+        assert_eq!(other.open().revision().number, 0);
     });
 }
 

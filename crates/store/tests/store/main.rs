@@ -6,6 +6,7 @@ mod disk_full;
 mod model;
 mod owner;
 mod power_cut;
+mod restored;
 mod suite;
 mod support;
 mod torture;

@@ -40,8 +40,16 @@ fn redb_loses_no_acknowledged_write_to_sigkill() {
 fn a_first_start_killed_at_any_step_leaves_a_store_that_opens() {
     for kind in crate::support::ON_DISK {
         let database = if kind == StoreKind::Sled { "first-start/sled/db" } else { "first-start/store.redb" };
-        let steps =
-            ["lock", "first-start", database, "first-start/reached", "first-start/store-identity", "store"];
+        let steps = [
+            "lock",
+            "first-start",
+            database,
+            "first-start/reached",
+            "first-start/store-identity",
+            "mark.new",
+            "mark",
+            "store",
+        ];
         for step in steps {
             let home = Home::new(kind);
             let mark = home.dir().join(step);
