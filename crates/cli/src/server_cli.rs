@@ -46,7 +46,7 @@ enum Command {
     /// Shows the trust bundle.
     #[command(subcommand)]
     Bundle(bundle::Command),
-    /// Copies a stopped server's store.
+    /// Copies, exports, imports and restores a stopped server's store.
     #[command(subcommand)]
     Store(store::Command),
     /// Mints X509-SVIDs.
@@ -77,7 +77,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Agent(command) => agent::run(command, console),
         Command::Token(token::Command::Generate(args)) => token::run(&args, console),
         Command::Bundle(command) => bundle::run(command, console),
-        Command::Store(store::Command::Copy(args)) => store::run(&args, console),
+        Command::Store(command) => store::run(&command, console),
         Command::X509(x509::Command::Mint(args)) => x509::run(&args, console),
     }
 }

@@ -1,6 +1,6 @@
 //! Copies a stopped server's store into an empty one of any kind, for a move from one embedded store to another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use spindle_spiffe_core::Entropy;
 use spindle_store::{Store, StoreConfig, StoreKind, copy};
@@ -37,19 +37,26 @@ pub fn copy_store(
     if from.kind == StoreKind::Memory || to.kind == StoreKind::Memory {
         return Err(CopyStoreError::Memory);
     }
-    if !from.directory.read_dir().is_ok_and(|mut files| files.next().is_some()) {
+    if !is_used(&from.directory) {
         return Err(CopyStoreError::NothingThere(from.directory.clone()));
     }
-    let config = |settings: &StoreSettings| {
-        let mut history = [0; 16];
-        entropy.fill(&mut history);
-        StoreConfig { kind: settings.kind, dir: settings.directory.clone(), history }
-    };
-    let source = Store::open(&config(from))?;
-    let copied = copy(&source, &config(to))?;
+    let source = Store::open(&with_history(from, entropy))?;
+    let copied = copy(&source, &with_history(to, entropy))?;
     copied.store.close();
     source.close();
     Ok(copied.records)
+}
+
+/// Whether there is anything in a directory: opening an empty one would make an empty store.
+pub(crate) fn is_used(directory: &Path) -> bool {
+    directory.read_dir().is_ok_and(|mut files| files.next().is_some())
+}
+
+/// The settings with a history id of its own for what is made from them.
+pub(crate) fn with_history(settings: &StoreSettings, entropy: &dyn Entropy) -> StoreConfig {
+    let mut history = [0; 16];
+    entropy.fill(&mut history);
+    StoreConfig { kind: settings.kind, dir: settings.directory.clone(), history }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod api;
 mod attestation;
 mod authorities;
+mod backup;
 pub mod config;
 mod context;
 mod copy;
@@ -31,12 +32,13 @@ use spindle_transport::{ServerTls, TlsListener, UnixClients, UnixListener, UnixS
 use tracing::info;
 
 pub use authorities::AuthoritiesError;
+pub use backup::{BackupError, accept_restored_store, export_store, import_store};
 pub use config::{KeySettings, ServerConfig, StoreSettings};
 pub use copy::{CopyStoreError, copy_store};
 pub use directory::DirectoryError;
 pub use spindle_ca::{CaSubject, guaranteed_svid_ttl_secs};
 pub use spindle_keys::KeyType;
-pub use spindle_store::StoreKind;
+pub use spindle_store::{ImportError, StoreKind};
 
 use authorities::{Authorities, AuthoritySettings};
 use context::Context;

@@ -1,11 +1,14 @@
-//! `store copy`: moves a stopped server from one embedded store to another.
+//! `store`: copies, exports, imports and restores the embedded store of a stopped server.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Subcommand;
 use spindle_runtime::SystemEntropy;
-use spindle_server::{CopyStoreError, StoreKind, StoreSettings, copy_store};
+use spindle_server::{
+    BackupError, CopyStoreError, StoreKind, StoreSettings, accept_restored_store, copy_store, export_store,
+    import_store,
+};
 
 use crate::console::Console;
 use crate::error::Failure;
@@ -13,17 +16,50 @@ use crate::error::Failure;
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Copies every record into an empty store of any kind, reads it back and compares.
-    Copy(Args),
+    Copy(CopyArgs),
+    /// Writes every record into one file, as a backup.
+    Export(ExportArgs),
+    /// Makes a store of any kind from an exported file.
+    Import(ImportArgs),
+    /// Goes on from a store folder that was restored from a backup, under a new history.
+    AcceptRestored(AcceptArgs),
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct CopyArgs {
     /// The store to copy: its kind and directory, such as `sled:/var/lib/spindle/store`. Its server must be stopped.
     #[arg(long = "from", value_name = "KIND:DIR")]
     from: Place,
     /// The store to make; its directory must be empty or missing.
     #[arg(long = "to", value_name = "KIND:DIR")]
     to: Place,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ExportArgs {
+    /// The store to export: its kind and directory, such as `sled:/var/lib/spindle/store`. Its server must be stopped.
+    #[arg(long = "from", value_name = "KIND:DIR")]
+    from: Place,
+    /// The file to write; it must not exist.
+    #[arg(long = "to", value_name = "FILE")]
+    to: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ImportArgs {
+    /// A file that `store export` wrote.
+    #[arg(long = "from", value_name = "FILE")]
+    from: PathBuf,
+    /// The store to make; its directory must be empty or missing.
+    #[arg(long = "to", value_name = "KIND:DIR")]
+    to: Place,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct AcceptArgs {
+    /// The store whose folder was restored: its kind and directory, such as `sled:/var/lib/spindle/store`.
+    #[arg(long = "store", value_name = "KIND:DIR")]
+    store: Place,
 }
 
 /// A kind and a directory.
@@ -45,9 +81,18 @@ impl FromStr for Place {
     }
 }
 
-pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
-    let Args { from: Place(from), to: Place(to) } = args;
-    let records = copy_store(from, to, &SystemEntropy).map_err(|error| failure(&error))?;
+pub(super) fn run(command: &Command, console: &mut Console<'_>) -> Result<(), Failure> {
+    match command {
+        Command::Copy(args) => copy(args, console),
+        Command::Export(args) => export(args, console),
+        Command::Import(args) => import(args, console),
+        Command::AcceptRestored(args) => accept(args, console),
+    }
+}
+
+fn copy(args: &CopyArgs, console: &mut Console<'_>) -> Result<(), Failure> {
+    let CopyArgs { from: Place(from), to: Place(to) } = args;
+    let records = copy_store(from, to, &SystemEntropy).map_err(|error| copy_failure(&error))?;
     writeln!(
         console.out,
         "Copied {records} records to the {} store in {}.",
@@ -58,11 +103,59 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     Ok(())
 }
 
-fn failure(error: &CopyStoreError) -> Failure {
+fn export(args: &ExportArgs, console: &mut Console<'_>) -> Result<(), Failure> {
+    let ExportArgs { from: Place(from), to } = args;
+    let records = export_store(from, to, &SystemEntropy)
+        .map_err(|error| backup_failure("export the store", &error, EXPORT_REMEDY))?;
+    writeln!(console.out, "Exported {records} records to {}.", to.display())?;
+    Ok(())
+}
+
+fn import(args: &ImportArgs, console: &mut Console<'_>) -> Result<(), Failure> {
+    let ImportArgs { from, to: Place(to) } = args;
+    let records = import_store(from, to, &SystemEntropy)
+        .map_err(|error| backup_failure("import the store", &error, IMPORT_REMEDY))?;
+    let (kind, directory) = (to.kind, to.directory.display());
+    writeln!(console.out, "Imported {records} records into the {kind} store in {directory}.")?;
+    Ok(())
+}
+
+fn accept(args: &AcceptArgs, console: &mut Console<'_>) -> Result<(), Failure> {
+    let AcceptArgs { store: Place(store) } = args;
+    let revision = accept_restored_store(store, &SystemEntropy)
+        .map_err(|error| backup_failure("accept the restored store", &error, ACCEPT_REMEDY))?;
+    let directory = store.directory.display();
+    writeln!(
+        console.out,
+        "The store in {directory} goes on from revision {revision} under a new history. Start the server."
+    )?;
+    Ok(())
+}
+
+const EXPORT_REMEDY: &str = "stop the server that uses the store first";
+const IMPORT_REMEDY: &str = "give an empty directory for the store";
+const ACCEPT_REMEDY: &str = "stop the server, and restore the whole folder `store` of one backup";
+
+fn backup_failure(what: &str, error: &BackupError, otherwise: &str) -> Failure {
     let remedy = match error {
-        CopyStoreError::NothingThere(_) => {
-            "give the directory that the server's data_dir names, with /store at its end"
+        BackupError::NothingThere(_) => NOTHING_THERE,
+        BackupError::Memory => "use sled or redb",
+        BackupError::File { .. } | BackupError::Export(_) => {
+            "give a file that can be used; one to export to must not exist yet"
         }
+        BackupError::Import(error) if !matches!(error, spindle_server::ImportError::Target(_)) => {
+            "give a file that `store export` wrote, whole"
+        }
+        BackupError::Open(_) | BackupError::Import(_) => otherwise,
+    };
+    Failure::because(format!("cannot {what}"), error).try_this(remedy)
+}
+
+const NOTHING_THERE: &str = "give the directory that the server's data_dir names, with /store at its end";
+
+fn copy_failure(error: &CopyStoreError) -> Failure {
+    let remedy = match error {
+        CopyStoreError::NothingThere(_) => NOTHING_THERE,
         CopyStoreError::Memory => "use sled or redb on both sides",
         CopyStoreError::Open(_) => "stop the server that uses the store first",
         CopyStoreError::Copy(_) => "give an empty directory for the copy",
