@@ -53,9 +53,10 @@ fn a_first_start_killed_at_any_step_leaves_a_store_that_opens() {
         for step in steps {
             let home = Home::new(kind);
             let mark = home.dir().join(step);
-            let writer = Writer::start(kind, &home.dir());
+            let mut writer = Writer::start(kind, &home.dir());
             // The step may be over before it is seen; the published store stays.
             while !mark.exists() && !home.dir().join("store").exists() {
+                assert!(writer.runs(), "the writer ended by itself before it made {step}");
                 std::thread::yield_now();
             }
             let acknowledged = writer.kill();

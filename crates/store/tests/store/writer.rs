@@ -128,6 +128,11 @@ impl Writer {
         true
     }
 
+    /// Whether it has not ended by itself.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Wait until `count` transactions were acknowledged since the start.
     pub(crate) fn wait_for(&mut self, count: u64) {
         for _ in 0..count {
