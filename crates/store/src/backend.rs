@@ -90,6 +90,12 @@ pub(crate) trait Backend: Send {
     /// Make all `writes`, whose keys differ, or none of them. When this returns `Ok` they are durable: a
     /// power cut does not undo them. After an error the backend is dropped and opened again.
     fn apply(&mut self, writes: &[Write]) -> Result<(), BackendError>;
+
+    /// Give the database up. After an error nobody knows what of it is on disk. A plain drop does the same without an
+    /// answer, and never panics.
+    fn close(self: Box<Self>) -> Result<(), BackendError> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ impl<S: Site> Embedded<S> {
     /// Open the database again and find out what the failed batch did. If it did happen, it is written once
     /// more, so that it is durable before anybody hears of it.
     fn recover(&mut self, changes: &mut Vec<Arc<Change>>) -> Result<(), BackendError> {
-        self.backend = None;
+        self.close()?;
         let mut backend = guarded(|| self.site.reopen())?;
         let (found, _) = guarded(|| Index::read(&mut *backend))?;
         match judge(&self.index, &found, self.in_doubt.take())? {
@@ -115,6 +115,10 @@ impl<S: Site> Embedded<S> {
         }
         self.backend = Some(backend);
         Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), BackendError> {
+        self.backend.take().map_or(Ok(()), |backend| guarded(|| backend.close()))
     }
 
     /// A draft is durable: take it over.
@@ -138,7 +142,9 @@ impl<S: Site> Embedded<S> {
         let wanted = draft.revision;
         self.in_doubt = Some(draft);
         if !matches!(error, BackendError::Full(_)) {
-            self.backend = None;
+            if let Err(error) = self.close() {
+                tracing::warn!(dir = %self.site.dir().display(), %error, "closing the database failed as well");
+            }
             return Err(StoreError::InDoubt { detail: self.stop(&error) });
         }
         self.health = Health::Full;

@@ -291,7 +291,7 @@ pub enum StoreState {
     Ready,
     /// The disk is full; the next write after space is freed works.
     DiskFull,
-    /// It does not until a restart, because of this failure.
+    /// It does not until a restart, because of this failure or because it was closed.
     Stopped(Arc<str>),
 }
 

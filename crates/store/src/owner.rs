@@ -7,6 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use crate::engine::{CommitResult, Engine};
 use crate::error::{StoreError, StoreState};
@@ -94,7 +95,7 @@ impl Owner {
 
     /// Work until the store is closed or its last handle is gone.
     pub(crate) fn run(mut self) {
-        let _closed = CloseOnDrop(Arc::clone(&self.public.log));
+        let _closed = CloseOnDrop(Arc::clone(&self.public));
         let mut held = None;
         while let Some(message) = held.take().or_else(|| self.queue.recv().ok()) {
             match message {
@@ -186,11 +187,13 @@ fn survives(callback: &mut Callback, change: &Arc<Change>) -> bool {
     catch_unwind(AssertUnwindSafe(|| callback(Arc::clone(change)))).is_ok()
 }
 
-/// Ends the watchers however the owner ends.
-struct CloseOnDrop(Arc<Log>);
+/// Ends the watchers, and says that no more is written, however the owner ends.
+struct CloseOnDrop(Arc<Public>);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        self.0.close();
+        let why = if thread::panicking() { "its thread panicked" } else { "it was closed" };
+        self.0.facts.lock().unwrap_or_else(PoisonError::into_inner).state = StoreState::Stopped(why.into());
+        self.0.log.close();
     }
 }

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Backend, BackendError, Visit, Write};
+use crate::embedded::guarded;
 
 /// Longest raw key stored as it is: 256 of them fill an index page to half the limit.
 const KEY_WHOLE_MAX: usize = 200;
@@ -29,7 +30,7 @@ const WHOLE: u8 = 0;
 const PIECE: u8 = 1;
 
 pub(crate) struct SledBackend {
-    /// Always there; an option so that `drop` can close the database before it waits for its lock.
+    /// Always there; an option so that `shut` can close the database before it waits for its lock.
     db: Option<sled::Db>,
     /// Our own handle of sled's file, for `fdatasync`.
     file: File,
@@ -91,6 +92,20 @@ impl SledBackend {
 
     fn db(&self) -> Result<&sled::Db, BackendError> {
         self.db.as_ref().ok_or_else(|| BackendError::Failed("the database is closed".into()))
+    }
+
+    /// sled syncs its file when the last handle goes, and panics if it cannot. Its threads let go of the file a moment
+    /// later: waiting for its lock makes "closed" mean that nobody writes any more and that it can be opened again.
+    fn shut(&mut self) -> Result<(), BackendError> {
+        let Some(db) = self.db.take() else { return Ok(()) };
+        guarded(|| {
+            drop(db);
+            Ok(())
+        })?;
+        if let Err(error) = wait_until_free(&self.file) {
+            tracing::warn!(path = %self.path.display(), %error, "sled still holds its file after the close");
+        }
+        Ok(())
     }
 
     fn find_cut(&mut self) -> Result<(), BackendError> {
@@ -160,15 +175,16 @@ impl Backend for SledBackend {
         db.flush().map_err(|e| failed("flush", e))?;
         self.file.sync_data().map_err(|e| BackendError::io("sync the file `db`", &e))
     }
+
+    fn close(mut self: Box<Self>) -> Result<(), BackendError> {
+        self.shut()
+    }
 }
 
 impl Drop for SledBackend {
-    /// sled's threads let go of the file a moment after the handle. Waiting for its lock makes "closed" mean
-    /// that nobody writes any more and that the database can be opened again.
     fn drop(&mut self) {
-        drop(self.db.take());
-        if let Err(error) = wait_until_free(&self.file) {
-            tracing::warn!(path = %self.path.display(), %error, "sled still holds its file after the close");
+        if let Err(error) = self.shut() {
+            tracing::error!(path = %self.path.display(), %error, "could not close the database in order");
         }
     }
 }

@@ -17,6 +17,10 @@ enum Fault {
     FullAndLost,
     Io,
     Panic,
+    /// As `FullBefore`, and the close panics, as sled's does when it cannot sync.
+    FullAndPanicAtClose,
+    /// As `Io`, and the same.
+    IoAndPanicAtClose,
 }
 
 #[derive(Clone)]
@@ -46,8 +50,10 @@ impl Backend for Disk {
         let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         state.applied += 1;
         match state.fault {
-            Fault::FullBefore => return Err(BackendError::Full("test".into())),
-            Fault::Io => return Err(BackendError::Failed("input/output error".into())),
+            Fault::FullBefore | Fault::FullAndPanicAtClose => return Err(BackendError::Full("test".into())),
+            Fault::Io | Fault::IoAndPanicAtClose => {
+                return Err(BackendError::Failed("input/output error".into()));
+            }
             Fault::Panic => {
                 drop(state);
                 panic!("the tree is upside down");
@@ -66,6 +72,14 @@ impl Backend for Disk {
             _ => None,
         };
         Err(BackendError::Full("test".into()))
+    }
+
+    fn close(self: Box<Self>) -> Result<(), BackendError> {
+        let fault = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).fault;
+        match fault {
+            Fault::FullAndPanicAtClose | Fault::IoAndPanicAtClose => panic!("sync failed"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -206,6 +220,20 @@ fn after_a_failure_other_than_space_nothing_more_is_written() {
         assert_eq!(answers(engine.commit(vec![put("b")])), ["stopped"]);
         assert_eq!(engine.state(), StoreState::Stopped(said.into()));
         assert_eq!(disk.0.lock().unwrap().applied, applied, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_database_that_cannot_even_be_closed_stops_the_store_and_nothing_else() {
+    for (fault, said) in [
+        (Fault::FullAndPanicAtClose, "the database panicked: sync failed"),
+        (Fault::IoAndPanicAtClose, "input/output error"),
+    ] {
+        let (mut engine, disk) = engine();
+        disk.set(|disk| disk.fault = fault);
+        assert_eq!(answers(engine.commit(vec![put("a")])), ["in doubt"]);
+        assert_eq!(engine.state(), StoreState::Stopped(said.into()));
+        assert_eq!(answers(engine.commit(vec![put("b")])), ["stopped"]);
     }
 }
 

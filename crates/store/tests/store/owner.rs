@@ -165,6 +165,19 @@ fn a_callback_that_panics_stops_the_store_but_not_the_answer_of_what_is_durable(
 }
 
 #[test]
+fn after_its_thread_has_ended_the_store_says_that_it_takes_no_writes() {
+    let (store, _, word) = counting();
+    drop(word); // the engine panics when it waits for one
+    assert_eq!(store.commit_wait(put("a", b"v")), Err(StoreError::Closed));
+    store.close();
+    assert_eq!(store.state(), StoreState::Stopped("its thread panicked".into()));
+
+    let store = Home::new(StoreKind::Memory).open();
+    store.close();
+    assert_eq!(store.state(), StoreState::Stopped("it was closed".into()));
+}
+
+#[test]
 fn a_reply_that_panics_harms_nobody_else() {
     let store = Home::new(StoreKind::Memory).open();
     store.commit(put("a", b"v"), |_| panic!("a fault in a caller"));
