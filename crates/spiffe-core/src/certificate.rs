@@ -15,7 +15,7 @@ use x509_parser::prelude::FromDer;
 use crate::der;
 use crate::time::{Timestamp, Validity};
 
-/// The largest certificate taken, in bytes: 256 DNS names of 253 bytes fit, with room for a large key.
+/// The largest certificate taken, in bytes: twice the DNS names of an entry ([`crate::entry::DNS_NAMES_BYTES_MAX`]).
 pub const CERTIFICATE_BYTES_MAX: usize = 64 * 1024;
 
 /// The most certificates taken from one concatenation or PEM text: far more roots than any trust domain keeps.

@@ -17,8 +17,11 @@ pub const ENTRY_ID_BYTES_MAX: usize = 255;
 /// The longest hint, in bytes, not characters (Workload API 8).
 pub const HINT_BYTES_MAX: usize = 1024;
 
-/// The most DNS names one entry may carry: what fits a certificate that TLS peers still accept.
+/// The most DNS names one entry may carry.
 pub const DNS_NAMES_MAX: usize = 256;
+
+/// The most bytes the DNS names of one entry have together: half of the 64 KiB that TLS peers take for a whole chain.
+pub const DNS_NAMES_BYTES_MAX: usize = 32 * 1024;
 
 /// The name of an entry: 1 to 255 bytes of `[A-Za-z0-9._-]`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +58,9 @@ pub enum EntryError {
     /// Too many DNS names.
     #[error("an entry has at most {DNS_NAMES_MAX} DNS names, this one has {0}")]
     TooManyDnsNames(usize),
+    /// The DNS names are too long together.
+    #[error("the DNS names of an entry have at most {DNS_NAMES_BYTES_MAX} bytes together, these have {0}")]
+    DnsNamesTooLong(usize),
     /// The parent lies in another trust domain.
     #[error("parent ID {parent} is not a member of trust domain {trust_domain:?}")]
     ForeignParent {
@@ -273,6 +279,10 @@ impl RegistrationEntry {
         }
         if self.dns_names.len() > DNS_NAMES_MAX {
             return Err(EntryError::TooManyDnsNames(self.dns_names.len()));
+        }
+        let bytes = self.dns_names.iter().map(|name| name.as_str().len()).sum();
+        if bytes > DNS_NAMES_BYTES_MAX {
+            return Err(EntryError::DnsNamesTooLong(bytes));
         }
         Ok(())
     }

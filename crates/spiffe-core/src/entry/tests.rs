@@ -206,6 +206,16 @@ fn an_entry_has_at_most_256_dns_names() {
 }
 
 #[test]
+fn the_dns_names_of_an_entry_have_a_bound_together() {
+    let longest: DnsName = ["a", "b", "c", "d"].map(|label| label.repeat(62)).join(".").parse().unwrap();
+    let bytes = longest.as_str().len();
+    let fitting = DNS_NAMES_BYTES_MAX / bytes;
+    RegistrationEntry { dns_names: vec![longest.clone(); fitting], ..entry() }.check(&td()).unwrap();
+    let over = EntryError::DnsNamesTooLong((fitting + 1) * bytes);
+    assert_eq!(refusal(|entry| entry.dns_names = vec![longest.clone(); fitting + 1]), over);
+}
+
+#[test]
 fn an_entry_ends_at_the_second_it_names() {
     let end = Timestamp::from_unix_secs(100);
     let ending = RegistrationEntry { expires_at: Some(end), ..entry() };
