@@ -115,6 +115,19 @@ fn bnd_01_a_bundle_holds_many_keys_of_many_kinds() {
     assert_eq!((parsed.bundle, parsed.ignored), (bundle, vec![]));
 }
 
+/// Nothing imports the bundle of another trust domain yet, so there is nobody to warn; a shared root gains nothing.
+#[test]
+fn bnd_02_a_root_speaks_only_for_the_trust_domains_whose_bundles_have_it() {
+    let (root, other) = (Authority::root("a"), Authority::root("b"));
+    let leaf = [root.leaf("spiffe://b/web")];
+    let mut bundles: X509Bundles = [root.bundle("a"), other.bundle("b")].into_iter().collect();
+    assert!(matches!(verify_x509_svid(&leaf, &bundles, NOW), Err(VerifyError::Path { .. })));
+    bundles.insert(spiffe_bundle("b", &[&other, &root]).x509_bundle());
+    verify_x509_svid(&leaf, &bundles, NOW).unwrap();
+    bundles.remove(&trust_domain("b"));
+    assert!(verify_x509_svid(&leaf, &bundles, NOW).is_err());
+}
+
 #[test]
 fn bnd_03_every_bundle_carries_the_name_of_its_trust_domain() {
     let bundle = mixed_bundle("td");

@@ -3,8 +3,9 @@
 #[path = "support/authority.rs"]
 mod authority;
 
-use authority::{Authority, NOW, id, trust_domain};
+use authority::{Authority, NOW, id, spiffe_bundle, trust_domain};
 use rcgen::SanType;
+use spindle_spiffe_core::bundle_document::map::{self, RepeatedTrustDomain};
 use spindle_spiffe_core::entry::EntryError;
 use spindle_spiffe_core::spiffe_id::SpiffeIdError;
 use spindle_spiffe_core::trust_domain::TrustDomainError;
@@ -89,6 +90,25 @@ fn xid_08_of_all_bytes_39_may_stand_in_a_trust_domain() {
         taken += usize::from(is_allowed);
     }
     assert_eq!(taken, 39);
+    no_high_byte_is_taken("spiffe://t{}d/a");
+}
+
+/// No byte of 0x80 to 0xff passes: not as a character of text, and not bare in a certificate, which is where bytes come in
+/// that need not be text.
+fn no_high_byte_is_taken(pattern: &str) {
+    for character in '\u{80}'..='\u{ff}' {
+        refused(&pattern.replace("{}", &character.to_string()));
+    }
+    let good = pattern.replace("{}", "-");
+    let leaf = Authority::root("td").leaf(&good).to_vec();
+    X509Svid::from_der(&leaf).unwrap();
+    let at = leaf.windows(good.len()).position(|part| part == good.as_bytes()).unwrap();
+    let at = at + good.find('-').unwrap();
+    for byte in 0x80..=u8::MAX {
+        let mut changed = leaf.clone();
+        changed[at] = byte;
+        assert!(X509Svid::from_der(&changed).is_err(), "byte {byte:#x}");
+    }
 }
 
 #[test]
@@ -144,6 +164,7 @@ fn xid_15_of_all_bytes_65_may_stand_in_a_segment() {
         taken += usize::from(is_allowed);
     }
     assert_eq!(taken, 65);
+    no_high_byte_is_taken("spiffe://td/a{}b");
 }
 
 #[test]
@@ -245,4 +266,19 @@ fn xid_32_an_entry_for_a_member_of_another_trust_domain_is_refused() {
     let error = spindle_spiffe_core::entry::check_workload_id(&id("spiffe://other/x"), &trust_domain("td"))
         .unwrap_err();
     assert!(matches!(error, EntryError::ForeignId { .. }), "{error}");
+}
+
+/// There is no federation relationship yet to refuse. What there is to federate with are bundles, and they have no second
+/// place for one name.
+#[test]
+fn xid_34_two_trust_domains_of_one_name_cannot_be_known_at_once() {
+    let (ours, theirs) = (Authority::root("td"), Authority::root("td"));
+    let mut bundles: X509Bundles = [ours.bundle("td"), theirs.bundle("td")].into_iter().collect();
+    assert_eq!(bundles.len(), 1);
+    verify_x509_svid(&[theirs.leaf("spiffe://td/web")], &bundles, NOW).unwrap();
+    verify_x509_svid(&[ours.leaf("spiffe://td/web")], &bundles, NOW).unwrap_err();
+    bundles.insert(ours.bundle("td"));
+    verify_x509_svid(&[theirs.leaf("spiffe://td/web")], &bundles, NOW).unwrap_err();
+    let twice = map::to_json([&spiffe_bundle("td", &[&ours]), &spiffe_bundle("td", &[&theirs])]);
+    assert_eq!(twice, Err(RepeatedTrustDomain(trust_domain("td"))));
 }
