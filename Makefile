@@ -2,10 +2,10 @@
 
 CARGO ?= cargo
 
-.PHONY: run demo test check bench clients torture fuzz deny help
+.PHONY: run demo test check bench clients torture fuzz fuzz-check deny help
 
 help: ## Lists the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 run: ## A trust domain on the embedded store, with an X.509-SVID for you that rotates by itself
 	@echo "Building Spindle (a first build takes some minutes, later ones seconds) ..."
@@ -39,6 +39,9 @@ torture: ## SIGKILL 200 rounds and power cut 20 rounds, for each embedded store
 
 fuzz: ## The parsers under cargo-fuzz, one minute each (nightly toolchain)
 	cd tests/fuzz && for target in $$(cargo fuzz list); do cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
+
+fuzz-check: ## That the fuzz targets compile, which needs no nightly toolchain but a C++ compiler
+	$(CARGO) check --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target
 
 deny: ## Licences, bans and sources of the dependencies
 	cargo deny check bans licenses sources

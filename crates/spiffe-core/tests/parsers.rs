@@ -3,46 +3,15 @@
 
 #[path = "support/authority.rs"]
 mod authority;
+#[path = "support/explore.rs"]
+mod explore;
 #[path = "support/invariants.rs"]
 mod invariants;
 
 use authority::{Authority, ca_params, mixed_bundle};
+use explore::explore;
 use rcgen::{KeyPair, PublicKeyData};
 use spindle_spiffe_core::bundle_document::map;
-
-/// Enough to visit each branch of the small parsers, few enough for every test run.
-const ROUNDS: usize = 2000;
-
-/// Runs a check on random bytes, on each seed, and on seeds with up to eight edits.
-fn explore(seeds: &[Vec<u8>], check: fn(&[u8])) {
-    bolero::check!().with_iterations(ROUNDS).with_type::<Vec<u8>>().for_each(|bytes| check(bytes));
-    for seed in seeds {
-        check(seed);
-        bolero::check!()
-            .with_iterations(ROUNDS)
-            .with_type::<[(u8, u16, u8); 8]>()
-            .for_each(|edits| check(&edited(seed, edits)));
-    }
-}
-
-/// Applies edits: nothing, replace, flip a bit, insert, or cut a byte.
-fn edited(seed: &[u8], edits: &[(u8, u16, u8)]) -> Vec<u8> {
-    let mut bytes = seed.to_vec();
-    for &(kind, at, value) in edits {
-        if bytes.is_empty() {
-            break;
-        }
-        let at = usize::from(at) % bytes.len();
-        match kind % 16 {
-            0 | 1 => bytes[at] = value,
-            2 => bytes[at] ^= 1 << (value % 8),
-            3 => bytes.insert(at, value),
-            4 => drop(bytes.remove(at)),
-            _ => {}
-        }
-    }
-    bytes
-}
 
 fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
@@ -82,6 +51,20 @@ fn x509_svids() {
     let intermediate = root.intermediate(ca_params("td", "intermediate"));
     let chain = [intermediate.leaf("spiffe://td/a").to_vec(), intermediate.certificate.to_vec()].concat();
     explore(&[root.leaf("spiffe://td/a").to_vec(), chain], invariants::x509_svid);
+}
+
+#[test]
+fn chains_with_the_root_that_is_trusted() {
+    let root = Authority::root("td");
+    let intermediate = root.intermediate(ca_params("td", "intermediate"));
+    let leaf = root.leaf("spiffe://td/a");
+    let long =
+        [&intermediate.leaf("spiffe://td/a")[..], &intermediate.certificate[..], &root.certificate[..]];
+    let seeds = [[&leaf[..], &root.certificate[..]].concat(), long.concat()];
+    for seed in &seeds {
+        assert!(invariants::verified(seed).is_some(), "path building has something to find");
+    }
+    explore(&seeds, invariants::verified_chain);
 }
 
 #[test]

@@ -184,4 +184,28 @@ mod tests {
         seal(&SUMMARY_KEY, &mut long);
         assert_eq!(refused(&SUMMARY_KEY, &long), "the summary has a wrong length");
     }
+
+    proptest::proptest! {
+        /// Whatever stands under a right checksum is refused or is exactly what is written for it again.
+        #[test]
+        fn sealed_bytes_are_refused_or_written_back_as_they_were(
+            key in proptest::collection::vec(0_u8..4, 0..6),
+            format in 0_u8..3,
+            body in proptest::collection::vec(proptest::num::u8::ANY, 0..60),
+        ) {
+            let mut raw = [&[format][..], &body].concat();
+            seal(&key, &mut raw);
+            let again = match decode(&key, &raw) {
+                Ok(Decoded::Summary(summary)) => raw_summary(&summary),
+                Ok(Decoded::Record(record, crc)) => {
+                    let key = raw_key(&record.key);
+                    let (value, sealed) = raw_value(&key, record.revision, &record.value);
+                    proptest::prop_assert_eq!(sealed, crc);
+                    (key, value)
+                }
+                Err(_) => return Ok(()),
+            };
+            proptest::prop_assert_eq!(again, (key, raw));
+        }
+    }
 }

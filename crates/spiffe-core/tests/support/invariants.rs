@@ -73,6 +73,26 @@ pub(crate) fn x509_svid(input: &[u8]) {
     assert!(verify_x509_svid(svid.chain(), &X509Bundles::new(), Timestamp::default()).is_err());
 }
 
+/// The SVID in a chain whose last certificate is the one trusted root, if it is valid at its beginning.
+pub(crate) fn verified(input: &[u8]) -> Option<X509Svid> {
+    let mut chain = split_der_certificates(input).ok()?;
+    let root = X509Bundle::from_der(td(), &chain.pop()?).ok()?;
+    let now = X509Svid::parse(chain.clone()).ok()?.validity().not_before;
+    verify_x509_svid(&chain, &root.into(), now).ok()
+}
+
+/// What was verified is a member of the trust domain of the root, and is not trusted under any other name or root.
+pub(crate) fn verified_chain(input: &[u8]) {
+    let Some(svid) = verified(input) else { return };
+    assert_eq!(svid.spiffe_id().trust_domain(), td());
+    let root = split_der_certificates(input).unwrap().pop().unwrap();
+    let now = svid.validity().not_before;
+    let other = X509Bundle::from_der("other".parse().unwrap(), &root).unwrap();
+    assert!(verify_x509_svid(svid.chain(), &other.into(), now).is_err());
+    let itself = X509Bundle::from_der(td(), svid.leaf());
+    assert!(itself.is_err() || verify_x509_svid(svid.chain(), &itself.unwrap().into(), now).is_err());
+}
+
 /// An accepted bundle survives both of its forms.
 pub(crate) fn x509_bundle(input: &[u8]) {
     let Ok(bundle) = X509Bundle::from_der(td(), input) else { return };

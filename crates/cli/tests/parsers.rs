@@ -1,0 +1,34 @@
+//! The parsers against random bytes, and against good inputs with a few bytes changed. The same checks run without end in
+//! `tests/fuzz`.
+
+#[path = "../../spiffe-core/tests/support/explore.rs"]
+mod explore;
+#[path = "support/invariants.rs"]
+mod invariants;
+
+use explore::explore;
+
+fn sample(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/../../examples/{name}", env!("CARGO_MANIFEST_DIR"))).expect("an example")
+}
+
+#[test]
+fn configuration_files() {
+    let json = br#"{"server": {"trust_domain": "td", "bind_port": 8081, "admin_ids": ["spiffe://td/a"]}}"#;
+    explore(&[sample("server.hcl"), sample("agent.hcl"), json.to_vec()], invariants::config_text);
+}
+
+#[test]
+fn durations() {
+    explore(
+        &["1h30m", "1.5h", "300ms", "0", "+1us", "-1s"].map(|text| text.into()),
+        invariants::duration_text,
+    );
+}
+
+#[test]
+fn go_style_flags() {
+    let lines =
+        ["create -spiffeID spiffe://td/a -selector a:b -selector=c:d -admin", "create --admin=false -h"];
+    explore(&lines.map(|line| line.replace(' ', "\0").into()), invariants::go_flag_arguments);
+}

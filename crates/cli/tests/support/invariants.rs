@@ -1,0 +1,67 @@
+//! What must hold for any input of each parser here. Shared by the random tests and the fuzz targets in `tests/fuzz`.
+#![allow(dead_code, reason = "each user takes its own part of this")]
+#![allow(clippy::unwrap_used, reason = "a failing step is the finding")]
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use clap::Parser;
+use spindle_cli::config::agent::RawAgent;
+use spindle_cli::config::server::RawServer;
+use spindle_cli::{duration, go_flags, hcl};
+
+/// A file is understood or refused with the line of the fault; what is understood is read or refused as either daemon's.
+pub(crate) fn config_text(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    match hcl::parse(text) {
+        Ok(items) => {
+            let _ = (RawServer::read(&items).is_ok(), RawAgent::read(&items).is_ok());
+        }
+        Err(fault) => assert!((1..=text.lines().count() + 1).contains(&fault.line), "{fault}"),
+    }
+}
+
+/// An accepted duration fits Go's, and whole seconds are exactly those.
+pub(crate) fn duration_text(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(read) = duration::parse(text) else { return };
+    assert!(read.as_nanos() <= i64::MAX as u128);
+    match duration::parse_secs(text) {
+        Ok(secs) => assert_eq!(Duration::from_secs(secs.try_into().unwrap()), read),
+        Err(_) => assert_ne!(read.subsec_nanos(), 0),
+    }
+}
+
+#[derive(Parser)]
+struct Flags {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Create {
+        #[arg(long = "spiffeID")]
+        spiffe_id: Option<String>,
+        #[arg(long)]
+        selector: Vec<String>,
+        #[arg(long)]
+        admin: bool,
+    },
+}
+
+/// Arguments are taken, or refused with a message and an exit status that scripts know.
+pub(crate) fn go_flag_arguments(input: &[u8]) {
+    let words = input.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec()));
+    let args = std::iter::once("spindle".into()).chain(words);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    match go_flags::parse::<Flags>(args, &mut out, &mut err) {
+        Ok(Flags { command: Command::Create { spiffe_id, selector, .. } }) => {
+            let given = spiffe_id.iter().chain(&selector).map(|value| value.len()).sum::<usize>();
+            assert!(given <= input.len() && out.is_empty() && err.is_empty());
+        }
+        Err(0) => assert!(!out.is_empty()),
+        Err(status) => assert!(matches!(status, 1 | 127) && !err.is_empty()),
+    }
+}

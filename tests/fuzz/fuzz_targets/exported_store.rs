@@ -1,0 +1,7 @@
+//! Feeds `exported_store` with whatever the fuzzer makes; the invariants are those of the random tests.
+#![no_main]
+
+#[path = "../../../crates/store/tests/support/invariants.rs"]
+mod invariants;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| invariants::exported_store(input));
