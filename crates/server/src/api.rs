@@ -7,7 +7,9 @@ mod caller;
 mod debug;
 mod entry;
 mod filter;
+mod gate;
 mod health;
+mod refused;
 mod svid;
 mod sync;
 mod sync_entries;
@@ -21,7 +23,9 @@ use spindle_proto::sync::v1::sync_server::SyncServer;
 use spindle_spiffe_core::SpiffeId;
 use tonic::service::Routes;
 
-pub(crate) use caller::{Gate, GateLayer};
+use caller::Admission;
+use gate::{Gate, GateLayer};
+use refused::RefusalLog;
 
 use crate::context::Context;
 
@@ -60,9 +64,7 @@ pub(crate) fn routes(context: &Arc<Context>) -> Routes {
 
 /// The gate in front of every service.
 pub(crate) fn gate(context: &Context, admin_ids: Vec<SpiffeId>) -> GateLayer {
-    GateLayer(Arc::new(Gate {
-        directory: context.directory.clone(),
-        clock: context.clock.clone(),
-        admin_ids,
-    }))
+    let (directory, clock) = (context.directory.clone(), context.clock.clone());
+    let admission = Admission { directory, clock, admin_ids };
+    GateLayer(Arc::new(Gate { admission, log: RefusalLog::new() }))
 }

@@ -3,7 +3,6 @@
 //! Using a token and writing the agent's row are one transaction with the token's existence as its precondition: of two
 //! racing uses exactly one wins, and a crash leaves either both or neither.
 
-use spindle_ca::CheckedCsr;
 use spindle_proto::records::v1 as records;
 use spindle_spiffe_core::entry::{EntryError, check_workload_id};
 use spindle_spiffe_core::{
@@ -14,7 +13,8 @@ use tracing::info;
 
 use crate::context::Context;
 use crate::directory::{
-    AgentRow, CommitError, Directory, agent_key, encode_entry, entry_key, join_token_key, similarity_key,
+    AgentRow, CommitError, Directory, JoinToken, agent_key, encode_entry, entry_key, join_token_key,
+    similarity_key,
 };
 use crate::entries;
 use crate::issuer::{IssueError, Issued};
@@ -40,6 +40,8 @@ pub(crate) enum AttestFault {
     NotFound,
     #[error("agent must reattest instead of renewing")]
     MustReattest,
+    #[error("agent presents an SVID that is no longer its current one")]
+    NotActive,
     #[error(transparent)]
     Issue(#[from] IssueError),
     #[error(transparent)]
@@ -58,6 +60,7 @@ impl AttestFault {
             Self::Banned => Reason::AgentBanned,
             Self::NotFound => Reason::AgentNotFound,
             Self::MustReattest => Reason::AgentMustReattest,
+            Self::NotActive => Reason::AgentNotActive,
             Self::Issue(error) => error.reason(),
             Self::Store(_) => Reason::StoreFailed,
         }
@@ -72,25 +75,27 @@ impl From<CommitError> for AttestFault {
 
 /// Admits the bearer of a join token and signs its SVID.
 ///
-/// The SVID is signed before the token is used up, so that a failure to sign costs no token.
+/// The SVID is signed before the token is used up, so that a failure to sign costs no token. The request is not looked at
+/// before the token is found: to check its signature costs more than anyone without a token is worth.
 pub(crate) async fn attest_join_token(
     context: &Context,
     token: &str,
-    csr: CheckedCsr,
+    csr_der: Vec<u8>,
 ) -> Result<Issued, AttestFault> {
     let view = context.directory.view();
-    let expires_at = view.join_token(token).ok_or(AttestFault::TokenUnknown)?;
+    let JoinToken { expires_at, revision } = view.join_token(token).ok_or(AttestFault::TokenUnknown)?;
     let agent_id = join_token_agent(context, token)?;
     if view.agent(&agent_id).is_some_and(|agent| agent.banned) {
         return Err(AttestFault::Banned);
     }
     if expires_at < context.clock.now() {
-        // Nobody can use it any more; if another call removes it first, so much the better.
-        let removal = Transaction::new().delete(join_token_key(token));
-        context.directory.commit(removal).await?;
-        return Err(AttestFault::TokenExpired);
+        match context.directory.commit(removal(token, revision)).await {
+            // If another call removes or replaces it first, so much the better.
+            Ok(_) | Err(CommitError::Conflict(_)) => return Err(AttestFault::TokenExpired),
+            Err(error) => return Err(error.into()),
+        }
     }
-    let issued = context.issuer.issue_agent(agent_id.clone(), csr, context.agent_ttl_secs).await?;
+    let issued = context.issuer.issue_agent(agent_id.clone(), csr_der, context.agent_ttl_secs).await?;
     let agent = AgentRow {
         spiffe_id: agent_id,
         attestation_type: "join_token".into(),
@@ -105,6 +110,11 @@ pub(crate) async fn attest_join_token(
     };
     admit(&context.directory, token, agent).await?;
     Ok(issued)
+}
+
+/// Removes a token that has ended, and not one that was made under the same name since.
+pub(crate) fn removal(token: &str, revision: u64) -> Transaction {
+    Transaction::new().at_revision(join_token_key(token), revision).delete(join_token_key(token))
 }
 
 /// Uses up the token and writes the agent's row, unless the agent is banned at that very moment.
@@ -207,20 +217,26 @@ fn add_alias_entry(
     Ok(())
 }
 
-/// Signs a fresh SVID for an agent; the old one stays valid until the new one is first used.
+/// Signs a fresh SVID for the agent that shows the SVID of `serial`, which stays valid until the new one is first used.
 pub(crate) async fn renew(
     context: &Context,
     agent_id: &SpiffeId,
-    csr: CheckedCsr,
+    serial: &str,
+    csr_der: Vec<u8>,
 ) -> Result<Issued, AttestFault> {
     let view = context.directory.view();
     let agent = view.agent(agent_id).ok_or(AttestFault::NotFound)?;
     if agent.can_reattest {
         return Err(AttestFault::MustReattest);
     }
-    let issued = context.issuer.issue_agent(agent_id.clone(), csr, context.agent_ttl_secs).await?;
+    let issued = context.issuer.issue_agent(agent_id.clone(), csr_der, context.agent_ttl_secs).await?;
+    // The row may have changed while the SVID was signed: an agent that was evicted and joined again is another one.
     change_agent(&context.directory, agent_id, |agent| {
+        if agent.serial != serial {
+            return Err(AttestFault::NotActive);
+        }
         agent.renewed = Some((issued.serial.clone(), issued.validity.not_after));
+        Ok(())
     })
     .await?;
     Ok(issued)
@@ -244,6 +260,7 @@ pub(crate) async fn ban(context: &Context, agent_id: &SpiffeId) -> Result<(), At
         agent.banned = true;
         agent.serial.clear();
         agent.renewed = None;
+        Ok(())
     })
     .await?;
     info!(agent_id = %agent_id, "agent banned");
@@ -260,7 +277,11 @@ pub(crate) async fn post_version(
     if view.agent(agent_id).is_some_and(|agent| agent.agent_version == version) {
         return Ok(());
     }
-    change_agent(&context.directory, agent_id, |agent| agent.agent_version = version.to_owned()).await
+    change_agent(&context.directory, agent_id, |agent| {
+        agent.agent_version = version.to_owned();
+        Ok(())
+    })
+    .await
 }
 
 /// Evicts an agent, and the entry that `token generate -spiffeID` made for it.
@@ -298,7 +319,7 @@ const TRIES_MAX: usize = 8;
 async fn change_agent(
     directory: &Directory,
     agent_id: &SpiffeId,
-    change: impl Fn(&mut AgentRow),
+    change: impl Fn(&mut AgentRow) -> Result<(), AttestFault>,
 ) -> Result<(), AttestFault> {
     for _ in 0..TRIES_MAX {
         let view = directory.view();
@@ -306,7 +327,7 @@ async fn change_agent(
         if agent.banned {
             return Err(AttestFault::Banned);
         }
-        change(&mut agent);
+        change(&mut agent)?;
         let transaction = Transaction::new()
             .at_revision(agent_key(agent_id), agent.revision)
             .put(agent_key(&agent.spiffe_id), agent.encode());
@@ -326,10 +347,6 @@ mod tests {
     use super::*;
     use crate::fixtures::{agent, context, csr, directory, id};
 
-    fn csr_checked() -> CheckedCsr {
-        CheckedCsr::parse(&csr()).unwrap()
-    }
-
     #[tokio::test]
     async fn a_ban_at_the_moment_of_an_attestation_holds() {
         let context = context(&ManualClock::default()).await;
@@ -338,7 +355,7 @@ mod tests {
             agent(&context.directory, "/spire/agent/join_token/node-1", &[]).await;
             create_join_token(&context, "node-1".into(), 60, None).await.unwrap();
             let (attested, banned) =
-                tokio::join!(attest_join_token(&context, "node-1", csr_checked()), ban(&context, &agent_id));
+                tokio::join!(attest_join_token(&context, "node-1", csr()), ban(&context, &agent_id));
             banned.unwrap();
             assert!(context.directory.view().agent(&agent_id).unwrap().banned, "{attested:?}");
             evict(&context, &agent_id).await.unwrap();
@@ -351,7 +368,7 @@ mod tests {
     async fn of_many_uses_of_one_token_at_once_one_wins() {
         let context = context(&ManualClock::default()).await;
         create_join_token(&context, "node-1".into(), 60, None).await.unwrap();
-        let uses = (0..16).map(|_| attest_join_token(&context, "node-1", csr_checked()));
+        let uses = (0..16).map(|_| attest_join_token(&context, "node-1", csr()));
         let (won, lost): (Vec<_>, Vec<_>) =
             futures_util::future::join_all(uses).await.into_iter().partition(Result::is_ok);
         assert_eq!(won.len(), 1);
@@ -366,14 +383,47 @@ mod tests {
         let directory = directory();
         let stored = agent(&directory, "/spire/agent/x/1", &[]).await;
         let read = AgentRow { renewed: Some(("2".into(), NOW + 60)), ..stored.as_ref().clone() };
-        change_agent(&directory, &read.spiffe_id, |agent| agent.renewed = Some(("3".into(), NOW + 90)))
-            .await
-            .unwrap();
+        change_agent(&directory, &read.spiffe_id, |agent| {
+            agent.renewed = Some(("3".into(), NOW + 90));
+            Ok(())
+        })
+        .await
+        .unwrap();
         assert!(matches!(promote(&directory, &read).await, Err(CommitError::Conflict(_))));
         let row = directory.view().agent(&read.spiffe_id).unwrap().clone();
         assert_eq!((row.serial.as_str(), row.renewed.clone()), ("1", Some(("3".into(), NOW + 90))));
         promote(&directory, &row).await.unwrap();
         let row = directory.view().agent(&read.spiffe_id).unwrap().clone();
         assert_eq!((row.serial.as_str(), row.expires_at, row.renewed.clone()), ("3", NOW + 90, None));
+    }
+
+    #[tokio::test]
+    async fn only_the_svid_in_use_is_renewed() {
+        let context = context(&ManualClock::default()).await;
+        let row = agent(&context.directory, "/spire/agent/x/1", &[]).await;
+        let other = renew(&context, &row.spiffe_id, "2", csr()).await;
+        assert!(matches!(other, Err(AttestFault::NotActive)), "{other:?}");
+        assert_eq!(context.directory.view().agent(&row.spiffe_id), Some(&row), "nothing has changed");
+        renew(&context, &row.spiffe_id, &row.serial, csr()).await.unwrap();
+        assert!(context.directory.view().agent(&row.spiffe_id).unwrap().renewed.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_request_is_not_looked_at_before_the_token_is_found() {
+        let context = context(&ManualClock::default()).await;
+        let answer = attest_join_token(&context, "never-made", b"garbage".to_vec()).await;
+        assert!(matches!(answer, Err(AttestFault::TokenUnknown)), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn the_removal_of_an_ended_token_spares_a_new_one_of_the_same_name() {
+        let context = context(&ManualClock::default()).await;
+        create_join_token(&context, "node-1".into(), 10, None).await.unwrap();
+        let ended = context.directory.view().join_token("node-1").unwrap();
+        context.directory.commit(removal("node-1", ended.revision)).await.unwrap();
+        create_join_token(&context, "node-1".into(), 60, None).await.unwrap();
+        let late = context.directory.commit(removal("node-1", ended.revision)).await;
+        assert!(matches!(late, Err(CommitError::Conflict(_))), "{late:?}");
+        assert_eq!(context.directory.view().join_token("node-1").unwrap().expires_at, NOW + 60);
     }
 }

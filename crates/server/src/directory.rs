@@ -26,7 +26,7 @@ pub(crate) use history::{History, Since};
 pub(crate) use records::{
     agent_key, bundle_key, encode_entry, entry_key, join_token_key, journal_key, similarity_key,
 };
-pub(crate) use view::{EntryRow, Touched, View};
+pub(crate) use view::{EntryRow, JoinToken, Touched, View};
 
 /// Why the directory cannot be loaded or changed.
 #[derive(Debug, thiserror::Error)]

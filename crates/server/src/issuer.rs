@@ -119,11 +119,15 @@ impl Issuer {
     pub(crate) async fn issue_agent(
         &self,
         agent_id: SpiffeId,
-        csr: CheckedCsr,
+        csr_der: Vec<u8>,
         ttl_secs: i64,
     ) -> Result<Issued, IssueError> {
         let inner = self.0.clone();
-        self.blocking(move || inner.sign(agent_id, &csr, &[], SvidSubject::default(), ttl_secs)).await?
+        self.blocking(move || {
+            let csr = CheckedCsr::parse(&csr_der)?;
+            inner.sign(agent_id, &csr, &[], SvidSubject::default(), ttl_secs)
+        })
+        .await?
     }
 
     /// Signs one SVID for each request, in order; a refused one does not touch the others.

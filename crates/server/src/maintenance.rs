@@ -9,8 +9,8 @@ use spindle_store::Transaction;
 use tracing::{info, warn};
 
 use crate::context::Context;
-use crate::directory::{CommitError, View, join_token_key};
-use crate::entries;
+use crate::directory::CommitError;
+use crate::{attestation, entries};
 
 /// SPIRE prunes entries every five minutes.
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -41,16 +41,13 @@ pub(crate) async fn prune(context: &Context, now: Timestamp) {
             Err(error) => return warn!(error = %ErrorChain(&error), "cannot delete an ended entry"),
         }
     }
-    for token in stale_tokens(&view, now) {
-        let removal = Transaction::new().delete(join_token_key(&token));
-        if let Err(error) = context.directory.commit(removal).await {
-            return warn!(error = %ErrorChain(&error), "cannot delete an expired join token");
+    for (name, token) in view.join_tokens().filter(|(_, token)| token.expires_at < now) {
+        match context.directory.commit(attestation::removal(name, token.revision)).await {
+            // It was used or made anew a moment ago.
+            Ok(_) | Err(CommitError::Conflict(_)) => {}
+            Err(error) => return warn!(error = %ErrorChain(&error), "cannot delete an expired join token"),
         }
     }
-}
-
-fn stale_tokens(view: &View, now: Timestamp) -> Vec<Arc<str>> {
-    view.join_tokens().filter(|(_, ends)| *ends < now).map(|(token, _)| token).collect()
 }
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ reasons! {
     AgentStarting = "agent_starting", "wait until the agent has reached its server";
     /// The caller is of a class that may not call the method.
     MethodNotAllowed = "method_not_allowed", "call over the server's local socket, or with an admin identity";
+    /// The server does not have the method.
+    MethodUnknown = "method_unknown", "compare the versions of client and server: this server lacks the method";
     /// The agent's SVID has expired.
     AgentExpired = "agent_expired", "let the agent attest again";
     /// The agent is not in the server's list.
@@ -85,6 +87,8 @@ reasons! {
     AlreadyExists = "already_exists", "choose another name, or remove the existing one";
     /// The message is larger than the receiver takes.
     MessageTooLarge = "message_too_large", "send fewer items in one call";
+    /// The message did not arrive in time after the call was opened.
+    MessageLate = "message_late", "send the message as soon as the call is open";
     /// The server has no active authority yet.
     ServerStarting = "server_starting", "wait until the server has an active authority";
     /// The server is being stopped.

@@ -15,6 +15,7 @@ pub mod unix;
 pub use authority::AuthorityShim;
 pub use grpc::grpc_server;
 pub use io::Io;
+pub use log_gate::LogGate;
 pub use peer::{LocalPeer, Peer, VerifiedPeer, peer_of};
 pub use tls::{
     DialError, ExpectedServer, HandshakeError, IdentityError, LiveBundles, LiveIdentity, ServerTls,

@@ -12,19 +12,26 @@ const LINES_PER_WINDOW: u32 = 10;
 
 /// Counts the lines of one kind.
 #[derive(Debug)]
-pub(crate) struct LogGate {
+pub struct LogGate {
     since: Instant,
     lines: u32,
     dropped: u64,
 }
 
+impl Default for LogGate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl LogGate {
-    pub(crate) fn new() -> Self {
+    /// A gate through which nothing has gone yet.
+    pub fn new() -> Self {
         Self { since: Instant::now(), lines: 0, dropped: 0 }
     }
 
     /// Whether a line may be written now, and if so how many were left out before it.
-    pub(crate) fn pass(&mut self) -> Option<u64> {
+    pub fn pass(&mut self) -> Option<u64> {
         let now = Instant::now();
         if now.duration_since(self.since) >= WINDOW {
             (self.since, self.lines) = (now, 0);

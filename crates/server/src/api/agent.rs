@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::Stream;
-use spindle_ca::CheckedCsr;
 use spindle_proto::convert::{selectors_to_proto, spiffe_id_from_proto, spiffe_id_to_proto};
 use spindle_proto::refusal::{agent_refusal, refusal};
 use spindle_proto::spire::api::server::agent::v1 as wire;
@@ -13,10 +12,11 @@ use spindle_spiffe_core::entry::check_workload_id;
 use spindle_spiffe_core::{Reason, SpiffeId};
 use tokio_stream::once;
 use tonic::{Code, Request, Response, Status, Streaming};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::caller::caller_of;
 use super::filter::{SelectorFilter, bad_page_token, bad_request, page_size};
+use super::gate::in_time;
 use super::svid::svid_to_proto;
 use crate::attestation::{self, AttestFault, NewToken};
 use crate::context::Context;
@@ -27,9 +27,6 @@ const AGENT_VERSION_BYTES_MAX: usize = 255;
 
 /// The longest attestation payload: a join token is 36 bytes, the largest documents of cloud attestors some 20 KiB.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
-
-/// The one method that agents are told to leave and attest again.
-const RENEW: &str = "/spire.api.server.agent.v1.Agent/RenewAgent";
 
 pub(crate) struct AgentService {
     pub(crate) context: Arc<Context>,
@@ -138,9 +135,10 @@ fn fault_status(fault: &AttestFault, what: &str) -> Status {
             (Code::InvalidArgument, format!("{what}: {fault}"))
         }
         AttestFault::TokenTaken => (Code::AlreadyExists, format!("{what}: {fault}")),
-        AttestFault::Banned => (Code::PermissionDenied, format!("{what}: {fault}")),
+        AttestFault::Banned | AttestFault::NotActive | AttestFault::MustReattest => {
+            (Code::PermissionDenied, format!("{what}: {fault}"))
+        }
         AttestFault::NotFound => (Code::NotFound, "agent not found".into()),
-        AttestFault::MustReattest => return agent_refusal(RENEW, Reason::AgentMustReattest),
         AttestFault::Issue(error) => (error.code(), format!("{what}: {error}")),
         AttestFault::Store(_) => {
             // The cause names our disk, which is no business of a node's.
@@ -151,10 +149,15 @@ fn fault_status(fault: &AttestFault, what: &str) -> Status {
     refusal(code, fault.reason(), &message)
 }
 
-fn parse_csr(der: &[u8]) -> Result<CheckedCsr, Status> {
-    CheckedCsr::parse(der).map_err(|error| {
-        refusal(Code::InvalidArgument, error.reason(), &format!("failed to parse CSR: {error}"))
-    })
+/// The status of a call that an agent makes for itself: what is wrong with its row is for it to act upon.
+fn own_fault_status(fault: &AttestFault, method: &str, what: &str) -> Status {
+    match fault {
+        AttestFault::Banned => agent_refusal(method, Reason::AgentBanned),
+        AttestFault::NotFound => agent_refusal(method, Reason::AgentNotAttested),
+        AttestFault::NotActive => agent_refusal(method, Reason::AgentNotActive),
+        AttestFault::MustReattest => agent_refusal(method, Reason::AgentMustReattest),
+        _ => fault_status(fault, what),
+    }
 }
 
 impl AgentService {
@@ -199,24 +202,14 @@ impl AgentService {
         }
         let token = std::str::from_utf8(&data.payload)
             .map_err(|_| bad_request("malformed param: the join token is not text"))?;
-        let csr = parse_csr(&csr)?;
-        match attestation::attest_join_token(&self.context, token, csr).await {
-            Ok(issued) => {
-                info!(agent_id = %issued.spiffe_id, attestor = "join_token", serial_num = issued.serial,
-                      expires_at = %issued.validity.not_after, "agent attested");
-                let result = wire::attest_agent_response::Result {
-                    svid: Some(svid_to_proto(&issued, "")),
-                    reattestable: false,
-                };
-                Ok(wire::AttestAgentResponse {
-                    step: Some(wire::attest_agent_response::Step::Result(result)),
-                })
-            }
-            Err(fault) => {
-                warn!(attestor = "join_token", reason = fault.reason().code(), error = %fault, "attestation refused");
-                Err(fault_status(&fault, "failed to attest"))
-            }
-        }
+        let issued = attestation::attest_join_token(&self.context, token, csr.to_vec())
+            .await
+            .map_err(|fault| fault_status(&fault, "failed to attest"))?;
+        info!(agent_id = %issued.spiffe_id, attestor = "join_token", serial_num = issued.serial,
+              expires_at = %issued.validity.not_after, "agent attested");
+        let svid = Some(svid_to_proto(&issued, ""));
+        let result = wire::attest_agent_response::Result { svid, reattestable: false };
+        Ok(wire::AttestAgentResponse { step: Some(wire::attest_agent_response::Step::Result(result)) })
     }
 }
 
@@ -296,7 +289,8 @@ impl wire::agent_server::Agent for AgentService {
         &self,
         request: Request<Streaming<wire::AttestAgentRequest>>,
     ) -> Result<Response<Self::AttestAgentStream>, Status> {
-        let first = request.into_inner().message().await?.and_then(|request| request.step);
+        let mut requests = request.into_inner();
+        let first = in_time(requests.message()).await?.and_then(|request| request.step);
         let Some(wire::attest_agent_request::Step::Params(params)) = first else {
             return Err(bad_request("malformed param: missing params"));
         };
@@ -308,16 +302,16 @@ impl wire::agent_server::Agent for AgentService {
         &self,
         request: Request<wire::RenewAgentRequest>,
     ) -> Result<Response<wire::RenewAgentResponse>, Status> {
-        let agent_id = caller_of(&request)?.agent()?.spiffe_id().clone();
+        let caller = caller_of(&request)?.agent()?.clone();
         let params = request.into_inner().params.ok_or_else(|| bad_request("params cannot be nil"))?;
         if params.csr.is_empty() {
             return Err(bad_request("missing CSR"));
         }
-        let csr = parse_csr(&params.csr)?;
-        let issued = attestation::renew(&self.context, &agent_id, csr)
+        let serial = caller.peer.serial().to_string();
+        let issued = attestation::renew(&self.context, caller.id(), &serial, params.csr.to_vec())
             .await
-            .map_err(|fault| fault_status(&fault, "failed to renew agent"))?;
-        info!(agent_id = %agent_id, serial_num = issued.serial, expires_at = %issued.validity.not_after, "agent renewed");
+            .map_err(|fault| own_fault_status(&fault, caller.method, "failed to renew agent"))?;
+        info!(agent_id = %caller.id(), serial_num = issued.serial, expires_at = %issued.validity.not_after, "agent renewed");
         Ok(Response::new(wire::RenewAgentResponse { svid: Some(svid_to_proto(&issued, "")) }))
     }
 
@@ -325,7 +319,7 @@ impl wire::agent_server::Agent for AgentService {
         &self,
         request: Request<wire::PostStatusRequest>,
     ) -> Result<Response<wire::PostStatusResponse>, Status> {
-        let agent_id = caller_of(&request)?.agent()?.spiffe_id().clone();
+        let caller = caller_of(&request)?.agent()?.clone();
         let version = request.into_inner().agent_version;
         if version.len() > AGENT_VERSION_BYTES_MAX {
             return Err(bad_request(&format!(
@@ -333,9 +327,9 @@ impl wire::agent_server::Agent for AgentService {
             )));
         }
         if !version.is_empty() {
-            attestation::post_version(&self.context, &agent_id, &version)
-                .await
-                .map_err(|fault| fault_status(&fault, "failed to record the agent's version"))?;
+            attestation::post_version(&self.context, caller.id(), &version).await.map_err(|fault| {
+                own_fault_status(&fault, caller.method, "failed to record the agent's version")
+            })?;
         }
         Ok(Response::new(wire::PostStatusResponse {}))
     }
@@ -378,14 +372,18 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_must_attest_again_is_told_so_for_the_method_it_called() {
-        let status = fault_status(&AttestFault::MustReattest, "failed to renew agent");
-        let detail = spindle_proto::refusal::permission_denied_details_of(&status);
-        assert_eq!(detail, Some(types::permission_denied_details::Reason::AgentMustReattest));
-        assert!(
-            status.message().ends_with("method /spire.api.server.agent.v1.Agent/RenewAgent"),
-            "{status:?}"
-        );
+    fn what_is_wrong_with_an_agents_own_row_is_told_by_the_detail_it_acts_on() {
+        use types::permission_denied_details::Reason as Standing;
+        for (fault, standing) in [
+            (AttestFault::Banned, Standing::AgentBanned),
+            (AttestFault::NotFound, Standing::AgentNotAttested),
+            (AttestFault::NotActive, Standing::AgentNotActive),
+            (AttestFault::MustReattest, Standing::AgentMustReattest),
+        ] {
+            let status = own_fault_status(&fault, "/a/b", "failed to renew agent");
+            assert_eq!(spindle_proto::refusal::permission_denied_details_of(&status), Some(standing));
+            assert!(status.message().ends_with("method /a/b"), "{status:?}");
+        }
     }
 
     #[test]

@@ -15,12 +15,24 @@ pub(crate) enum Class {
     Anyone,
 }
 
+/// What a caller sends to a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// One message, which is complete before the service sees the call.
+    Message,
+    /// Any number of messages, for as long as the stream is open.
+    Stream,
+}
+
 /// One row of the table.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     /// Full gRPC method path.
     pub(crate) method: &'static str,
     /// Any of these classes may call it.
     pub(crate) allowed: &'static [Class],
+    /// What it is sent.
+    pub(crate) takes: Takes,
 }
 
 const ADMINS: &[Class] = &[Class::Local, Class::Admin];
@@ -29,7 +41,11 @@ const LOCAL: &[Class] = &[Class::Local];
 const ANYONE: &[Class] = &[Class::Anyone];
 
 const fn row(method: &'static str, allowed: &'static [Class]) -> Row {
-    Row { method, allowed }
+    Row { method, allowed, takes: Takes::Message }
+}
+
+const fn stream(method: &'static str, allowed: &'static [Class]) -> Row {
+    Row { method, allowed, takes: Takes::Stream }
 }
 
 /// The whole policy.
@@ -39,7 +55,7 @@ pub(crate) const TABLE: &[Row] = &[
     row("/spire.api.server.agent.v1.Agent/GetAgent", ADMINS),
     row("/spire.api.server.agent.v1.Agent/DeleteAgent", ADMINS),
     row("/spire.api.server.agent.v1.Agent/BanAgent", ADMINS),
-    row("/spire.api.server.agent.v1.Agent/AttestAgent", ANYONE),
+    stream("/spire.api.server.agent.v1.Agent/AttestAgent", ANYONE),
     row("/spire.api.server.agent.v1.Agent/RenewAgent", AGENTS),
     row("/spire.api.server.agent.v1.Agent/PostStatus", AGENTS),
     row("/spire.api.server.agent.v1.Agent/CreateJoinToken", ADMINS),
@@ -50,7 +66,7 @@ pub(crate) const TABLE: &[Row] = &[
     row("/spire.api.server.entry.v1.Entry/BatchUpdateEntry", ADMINS),
     row("/spire.api.server.entry.v1.Entry/BatchDeleteEntry", ADMINS),
     row("/spire.api.server.entry.v1.Entry/GetAuthorizedEntries", AGENTS),
-    row("/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries", AGENTS),
+    stream("/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries", AGENTS),
     row("/spire.api.server.svid.v1.SVID/MintX509SVID", ADMINS),
     row("/spire.api.server.svid.v1.SVID/BatchNewX509SVID", AGENTS),
     row("/spire.api.server.bundle.v1.Bundle/GetBundle", ANYONE),
@@ -60,12 +76,12 @@ pub(crate) const TABLE: &[Row] = &[
     row("/grpc.health.v1.Health/Check", LOCAL),
     row("/grpc.health.v1.Health/Watch", LOCAL),
     row("/grpc.health.v1.Health/List", LOCAL),
-    row("/spindle.sync.v1.Sync/Follow", AGENTS),
+    stream("/spindle.sync.v1.Sync/Follow", AGENTS),
 ];
 
-/// The classes that may call `method`; none when nobody may.
-pub(crate) fn allowed(method: &str) -> Option<&'static [Class]> {
-    TABLE.iter().find(|row| row.method == method).map(|row| row.allowed)
+/// The row of `method`; none when nobody may call it.
+pub(crate) fn row_of(method: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.method == method)
 }
 
 #[cfg(test)]
@@ -80,14 +96,17 @@ mod tests {
     /// In newer descriptors of the health service than ours.
     const NOT_DESCRIBED: &str = "/grpc.health.v1.Health/List";
 
-    fn described() -> BTreeSet<String> {
+    /// Every method that the descriptors name, and whether its callers send a stream.
+    fn described() -> BTreeSet<(String, bool)> {
         let sets = [spindle_proto::SERVER_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET];
         let files = sets.iter().flat_map(|set| FileDescriptorSet::decode(*set).unwrap().file);
-        let mut methods = BTreeSet::from([NOT_DESCRIBED.to_owned()]);
+        let mut methods = BTreeSet::from([(NOT_DESCRIBED.to_owned(), false)]);
         for file in files {
             for service in &file.service {
                 let name = format!("{}.{}", file.package(), service.name());
-                methods.extend(service.method.iter().map(|method| format!("/{name}/{}", method.name())));
+                methods.extend(service.method.iter().map(|method| {
+                    (format!("/{name}/{}", method.name()), method.client_streaming.unwrap_or(false))
+                }));
             }
         }
         methods
@@ -95,7 +114,8 @@ mod tests {
 
     #[test]
     fn every_method_of_every_service_has_exactly_one_row() {
-        let rows: BTreeSet<String> = TABLE.iter().map(|row| row.method.to_owned()).collect();
+        let rows: BTreeSet<(String, bool)> =
+            TABLE.iter().map(|row| (row.method.to_owned(), row.takes == Takes::Stream)).collect();
         assert_eq!(rows.len(), TABLE.len(), "a method has two rows");
         assert_eq!(rows, described());
     }
@@ -110,7 +130,7 @@ mod tests {
         for method in
             ["", "/", "/spire.api.server.agent.v1.Agent", "/spire.api.server.agent.v1.Agent/listagents"]
         {
-            assert_eq!(allowed(method), None, "{method}");
+            assert_eq!(row_of(method), None, "{method}");
         }
     }
 }

@@ -1,21 +1,17 @@
-//! Authenticate and authorise every call, before any service sees it.
+//! Who calls, and whether it may: the classes of the peer that the listener verified, against the row of the method.
 //!
-//! A tower layer: it reads the peer the listener verified, finds the caller's classes in the directory, looks the method
-//! up in the table, and puts a [`Caller`] into the request. Services take the caller from there and check nothing again.
+//! The gate (`api/gate.rs`) asks, and puts a [`Caller`] into the request. Services take the caller from there; those for
+//! agents look the agent up with [`AgentCaller::row`], in the very view they answer from. Start at [`Admission::admit`].
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
-use spindle_proto::refusal::{Refusal, agent_refusal, refusal};
-use spindle_spiffe_core::{Clock, ErrorChain, Reason, SpiffeId};
+use spindle_proto::refusal::{agent_refusal, refusal};
+use spindle_spiffe_core::{Clock, ErrorChain, Reason, SpiffeId, Timestamp};
 use spindle_transport::{Peer, VerifiedPeer};
-use tonic::body::Body;
 use tonic::{Code, Status};
-use tower::{Layer, Service};
 use tracing::warn;
 
-use super::authorization::{Class, allowed};
+use super::authorization::{Class, Row};
 use crate::attestation::promote;
 use crate::directory::{AgentRow, CommitError, Directory, View};
 
@@ -26,24 +22,60 @@ pub(crate) enum Caller {
     Local,
     /// An identity that may administer.
     Admin,
-    /// An attested agent in good standing, by the SVID it showed.
-    Agent(VerifiedPeer),
+    /// An attested agent in good standing.
+    Agent(AgentCaller),
     /// Anyone else; the method allows it.
     Stranger,
 }
 
 impl Caller {
     /// The agent that calls; the table lets only agents reach methods that ask for it.
-    pub(crate) fn agent(&self) -> Result<&VerifiedPeer, Status> {
+    pub(crate) fn agent(&self) -> Result<&AgentCaller, Status> {
         match self {
-            Caller::Agent(peer) => Ok(peer),
+            Caller::Agent(agent) => Ok(agent),
             _ => Err(refusal(Code::PermissionDenied, Reason::MethodNotAllowed, "caller is not an agent")),
         }
     }
 }
 
+/// An agent, by the SVID it showed, and the method it called.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentCaller {
+    pub(crate) peer: VerifiedPeer,
+    pub(crate) method: &'static str,
+}
+
+impl AgentCaller {
+    pub(crate) fn id(&self) -> &SpiffeId {
+        self.peer.spiffe_id()
+    }
+
+    /// The agent's row in `view`, unless it has lost its standing since the gate let it in.
+    pub(crate) fn row<'v>(&self, view: &'v View, now: Timestamp) -> Result<&'v Arc<AgentRow>, Status> {
+        self.row_or_reason(view, now).map_err(|reason| self.refused(reason))
+    }
+
+    pub(crate) fn row_or_reason<'v>(
+        &self,
+        view: &'v View,
+        now: Timestamp,
+    ) -> Result<&'v Arc<AgentRow>, Reason> {
+        let row = view.agent(self.id());
+        match (standing(row.map(AsRef::as_ref), &self.peer, now), row) {
+            (Standing::Refused(reason), _) => Err(reason),
+            (Standing::Good | Standing::Promote, Some(row)) => Ok(row),
+            (Standing::Good | Standing::Promote, None) => Err(Reason::AgentNotAttested),
+        }
+    }
+
+    /// The status by which both kinds of agent know what to do next.
+    pub(crate) fn refused(&self, reason: Reason) -> Status {
+        agent_refusal(self.method, reason)
+    }
+}
+
 /// Decides who a peer is and whether it may go on.
-pub(crate) struct Gate {
+pub(crate) struct Admission {
     pub(crate) directory: Directory,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) admin_ids: Vec<SpiffeId>,
@@ -59,11 +91,7 @@ pub(crate) enum Standing {
 }
 
 /// The standing of an agent that shows `peer`: a pure decision over its row.
-pub(crate) fn standing(
-    row: Option<&AgentRow>,
-    peer: &VerifiedPeer,
-    now: spindle_spiffe_core::Timestamp,
-) -> Standing {
+pub(crate) fn standing(row: Option<&AgentRow>, peer: &VerifiedPeer, now: Timestamp) -> Standing {
     let serial = peer.serial().to_string();
     match row {
         _ if now > peer.not_after() => Standing::Refused(Reason::AgentExpired),
@@ -75,17 +103,15 @@ pub(crate) fn standing(
     }
 }
 
-impl Gate {
-    pub(crate) async fn admit(&self, method: &str, peer: Option<&Peer>) -> Result<Caller, Status> {
+impl Admission {
+    pub(crate) async fn admit(&self, row: &'static Row, peer: Option<&Peer>) -> Result<Caller, Status> {
+        let Row { method, allowed: classes, .. } = *row;
         let denied = || {
             refusal(
                 Code::PermissionDenied,
                 Reason::MethodNotAllowed,
                 &format!("authorization denied for method {method}"),
             )
-        };
-        let Some(classes) = allowed(method) else {
-            return Err(Status::unimplemented(format!("method {method} is not served here")));
         };
         let identity = match peer {
             Some(Peer::Local(_)) if classes.contains(&Class::Local) => return Ok(Caller::Local),
@@ -98,7 +124,8 @@ impl Gate {
                 return Ok(Caller::Admin);
             }
             if classes.contains(&Class::Agent) {
-                return self.agent(method, identity).await.map(|()| Caller::Agent(identity.clone()));
+                self.agent(method, identity).await?;
+                return Ok(Caller::Agent(AgentCaller { peer: identity.clone(), method }));
             }
         }
         if classes.contains(&Class::Anyone) { Ok(Caller::Stranger) } else { Err(denied()) }
@@ -142,73 +169,6 @@ impl Gate {
 
 /// How often the standing of an agent whose row others change is looked at again.
 const PROMOTE_TRIES_MAX: usize = 8;
-
-/// Wraps every service in the gate.
-#[derive(Clone)]
-pub(crate) struct GateLayer(pub(crate) Arc<Gate>);
-
-impl<S> Layer<S> for GateLayer {
-    type Service = Gated<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Gated { gate: self.0.clone(), inner }
-    }
-}
-
-/// A service behind the gate.
-#[derive(Clone)]
-pub(crate) struct Gated<S> {
-    gate: Arc<Gate>,
-    inner: S,
-}
-
-impl<S> Service<http::Request<Body>> for Gated<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let gate = self.gate.clone();
-        // The ready instance answers this call; its clone waits for the next one.
-        let fresh = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, fresh);
-        Box::pin(async move {
-            let peer = request.extensions().get::<Peer>().cloned();
-            match gate.admit(request.uri().path(), peer.as_ref()).await {
-                Ok(caller) => {
-                    request.extensions_mut().insert(caller);
-                    inner.call(request).await
-                }
-                Err(status) => {
-                    log_denial(request.uri().path(), peer.as_ref(), &status);
-                    Ok(status.into_http())
-                }
-            }
-        })
-    }
-}
-
-fn log_denial(method: &str, peer: Option<&Peer>, status: &Status) {
-    let reason = Refusal::of(status).map_or_else(String::new, |refusal| refusal.code);
-    match peer {
-        Some(Peer::Local(local)) => {
-            warn!(method, caller_uid = local.uid, pid = local.pid, reason, "call refused");
-        }
-        Some(Peer::Tls { addr, identity }) => {
-            let caller_id = identity.as_ref().map(|peer| peer.spiffe_id().to_string()).unwrap_or_default();
-            warn!(method, caller_addr = %addr, caller_id, reason, "call refused");
-        }
-        None => warn!(method, reason, "call refused: the peer is unknown"),
-    }
-}
 
 /// The caller that the gate put into a request.
 pub(crate) fn caller_of<T>(request: &tonic::Request<T>) -> Result<&Caller, Status> {

@@ -1,10 +1,8 @@
 //! The Entry service: registration entries for operators, and the authorised set for agents.
 
 use std::collections::BTreeSet;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::Stream;
 use spindle_proto::convert::{
     EntryMask, entry_from_proto, entry_to_proto, merge_entry, spiffe_id_from_proto,
 };
@@ -250,8 +248,6 @@ fn log_entry(row: &EntryRow, message: &'static str) {
     info!(entry_id = %entry.id, spiffe_id = %entry.spiffe_id, parent_id = %entry.parent_id, revision = row.revision, "{message}");
 }
 
-type SyncStream = Pin<Box<dyn Stream<Item = Result<wire::SyncAuthorizedEntriesResponse, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl wire::entry_server::Entry for EntryService {
     async fn count_entries(
@@ -364,30 +360,23 @@ impl wire::entry_server::Entry for EntryService {
         &self,
         request: Request<wire::GetAuthorizedEntriesRequest>,
     ) -> Result<Response<wire::GetAuthorizedEntriesResponse>, Status> {
-        let agent_id = caller_of(&request)?.agent()?.spiffe_id().clone();
+        let caller = caller_of(&request)?.agent()?.clone();
         let mask = EntryMask::output(request.into_inner().output_mask);
         let view = self.context.directory.view();
-        let agent = view.agent(&agent_id).ok_or_else(|| {
-            refusal(Code::PermissionDenied, Reason::AgentNotAttested, "agent is not attested")
-        })?;
+        let agent = caller.row(&view, self.context.clock.now())?;
         let mut rows: Vec<_> = authorized_entries(&view, agent).into_values().collect();
         rows.sort_unstable_by_key(|row| row.row);
         let entries = rows.iter().map(|row| mask.apply(entry_to_proto(&row.entry))).collect();
         Ok(Response::new(wire::GetAuthorizedEntriesResponse { entries }))
     }
 
-    type SyncAuthorizedEntriesStream = SyncStream;
+    type SyncAuthorizedEntriesStream = sync_entries::AnswerStream;
 
     async fn sync_authorized_entries(
         &self,
         request: Request<Streaming<wire::SyncAuthorizedEntriesRequest>>,
-    ) -> Result<Response<SyncStream>, Status> {
-        let agent_id = caller_of(&request)?.agent()?.spiffe_id().clone();
-        let view = self.context.directory.view();
-        let agent = view.agent(&agent_id).ok_or_else(|| {
-            refusal(Code::PermissionDenied, Reason::AgentNotAttested, "agent is not attested")
-        })?;
-        let entries = authorized_entries(&view, agent);
-        sync_entries::answer(request.into_inner(), entries).await
+    ) -> Result<Response<sync_entries::AnswerStream>, Status> {
+        let caller = caller_of(&request)?.agent()?.clone();
+        sync_entries::answer(self.context.clone(), caller, request.into_inner()).await
     }
 }

@@ -53,7 +53,8 @@ impl wire::svid_server::Svid for SvidService {
         request: Request<wire::BatchNewX509svidRequest>,
     ) -> Result<Response<wire::BatchNewX509svidResponse>, Status> {
         use wire::batch_new_x509svid_response::Result as Item;
-        let agent_id = caller_of(&request)?.agent()?.spiffe_id().clone();
+        let caller = caller_of(&request)?.agent()?.clone();
+        let agent_id = caller.id();
         let params = request.into_inner().params;
         if params.is_empty() {
             return Err(bad_request("missing parameters"));
@@ -64,9 +65,7 @@ impl wire::svid_server::Svid for SvidService {
         }
         let checked: Vec<(String, Checked)> = {
             let view = self.context.directory.view();
-            let agent = view.agent(&agent_id).ok_or_else(|| {
-                refusal(Code::PermissionDenied, Reason::AgentNotAttested, "agent is not attested")
-            })?;
+            let agent = caller.row(&view, self.context.clock.now())?;
             params
                 .into_iter()
                 .map(|param| {

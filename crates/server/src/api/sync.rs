@@ -10,17 +10,17 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use spindle_proto::convert::{bundle_to_proto, entry_to_proto};
-use spindle_proto::refusal::{agent_refusal, refusal};
+use spindle_proto::refusal::refusal;
 use spindle_proto::sync::v1 as wire;
 use spindle_spiffe_core::{EntryId, Reason, TrustDomain};
-use spindle_transport::VerifiedPeer;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{debug, info};
 
-use super::caller::{Standing, caller_of, standing};
+use super::caller::{AgentCaller, caller_of};
 use super::filter::bad_request;
+use super::gate::in_time;
 use crate::context::Context;
 use crate::directory::{
     AgentRow, EntryRow, Since, View, authorized_entries, formerly_authorized, is_authorized,
@@ -32,8 +32,6 @@ const PAGE_ENTRIES: usize = 500;
 
 /// Messages that may wait for a slow reader; the delta behind them is merged, not queued.
 const MESSAGES_WAITING: usize = 4;
-
-const METHOD: &str = "/spindle.sync.v1.Sync/Follow";
 
 pub(crate) struct SyncService {
     pub(crate) context: Arc<Context>,
@@ -49,22 +47,20 @@ impl wire::sync_server::Sync for SyncService {
         &self,
         request: Request<Streaming<wire::FollowRequest>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        let peer = caller_of(&request)?.agent()?.clone();
+        let caller = caller_of(&request)?.agent()?.clone();
         let mut requests = request.into_inner();
-        let hello = match requests.message().await?.and_then(|request| request.message) {
+        let hello = match in_time(requests.message()).await?.and_then(|request| request.message) {
             Some(wire::follow_request::Message::Hello(hello)) => hello,
             _ => return Err(bad_request("the first message of a sync stream is a hello")),
         };
         let view = self.context.directory.view();
-        let Some(agent) = view.agent(peer.spiffe_id()) else {
-            return Err(agent_refusal(METHOD, Reason::AgentNotAttested));
-        };
+        let agent = caller.row(&view, self.context.clock.now())?;
         // Subscribed before the view is read again, so that no change falls between snapshot and stream.
-        let subscribed = self.context.subscriptions.add(peer.spiffe_id().clone(), agent.selectors.clone());
+        let subscribed = self.context.subscriptions.add(caller.id().clone(), agent.selectors.clone());
         let (messages, outgoing) = mpsc::channel(MESSAGES_WAITING);
         let follower = Follower {
             context: self.context.clone(),
-            peer,
+            caller,
             subscribed,
             messages,
             sent_entries: HashMap::new(),
@@ -105,7 +101,7 @@ impl Stream for Attached {
 /// One agent's stream, and what it has been sent.
 struct Follower {
     context: Arc<Context>,
-    peer: VerifiedPeer,
+    caller: AgentCaller,
     subscribed: Subscribed,
     messages: Messages,
     /// Store revision of each entry as it was sent.
@@ -119,14 +115,14 @@ struct Gone;
 
 impl Follower {
     async fn run(mut self, held: Option<wire::Revision>, mut requests: Streaming<wire::FollowRequest>) {
-        let agent_id = self.peer.spiffe_id().clone();
+        let agent_id = self.caller.id().clone();
         info!(agent_id = %agent_id, streams = self.context.subscriptions.len(), "agent follows changes");
         let outcome = self.follow(held, &mut requests).await;
         match outcome {
             Ok(reason) => {
                 let status = match reason {
                     Reason::ServerStopping => refusal(Code::Unavailable, reason, "the server is stopping"),
-                    _ => agent_refusal(METHOD, reason),
+                    _ => self.caller.refused(reason),
                 };
                 let _ = self.messages.send(Err(status)).await;
                 info!(agent_id = %agent_id, reason = reason.code(), "sync stream ended by the server");
@@ -147,7 +143,7 @@ impl Follower {
         }
         let subscription = self.subscribed.subscription.clone();
         let expiry_clock = self.context.clock.clone();
-        let not_after = self.peer.not_after();
+        let not_after = self.caller.peer.not_after();
         let shutdown = self.context.shutdown.clone();
         // Every arm is cancel-safe: news is taken only when returned, a message only when complete.
         loop {
@@ -182,12 +178,7 @@ impl Follower {
 
     /// The agent's row, or why it may not go on.
     fn agent<'v>(&self, view: &'v View) -> Result<&'v Arc<AgentRow>, Reason> {
-        let row = view.agent(self.peer.spiffe_id());
-        match (standing(row.map(AsRef::as_ref), &self.peer, self.context.clock.now()), row) {
-            (Standing::Refused(reason), _) => Err(reason),
-            (_, Some(row)) => Ok(row),
-            (_, None) => Err(Reason::AgentNotAttested),
-        }
+        self.caller.row_or_reason(view, self.context.clock.now())
     }
 
     /// Sends the first update: a delta when what the agent holds is remembered well enough, else a snapshot.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use spindle_ca::CheckedCsr;
 use spindle_proto::convert::spiffe_id_to_proto;
 use spindle_proto::refusal::reason_of;
 use spindle_proto::spire::api::server::agent::v1 as agent_api;
@@ -83,11 +82,10 @@ async fn each_item_of_a_batch_is_told_that_the_store_failed() {
 #[tokio::test]
 async fn a_node_that_cannot_be_recorded_is_not_admitted_and_the_log_tells_the_cause() {
     let context = broken().await;
-    let csr = || CheckedCsr::parse(&csr()).unwrap();
     let agent_id = id("/spire/agent/x/1");
     let faults = [
         attest_join_token(&context, "token", csr()).await.expect_err("not recorded"),
-        renew(&context, &agent_id, csr()).await.expect_err("not recorded"),
+        renew(&context, &agent_id, "1", csr()).await.expect_err("not recorded"),
         post_version(&context, &agent_id, "1.0").await.expect_err("not recorded"),
     ];
     for fault in faults {

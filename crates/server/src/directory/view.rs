@@ -45,6 +45,15 @@ pub(crate) struct AgentTouched {
     pub(crate) moved: bool,
 }
 
+/// A join token that was not used yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct JoinToken {
+    /// Its last second.
+    pub(crate) expires_at: Timestamp,
+    /// Store revision at which it was made.
+    pub(crate) revision: u64,
+}
+
 /// All state of the trust domain at one revision.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
@@ -57,7 +66,7 @@ pub(crate) struct View {
     by_parent: HashTrieMapSync<SpiffeId, HashTrieSetSync<EntryId>>,
     by_spiffe_id: HashTrieMapSync<SpiffeId, HashTrieSetSync<EntryId>>,
     agents: RedBlackTreeMapSync<SpiffeId, Arc<AgentRow>>,
-    join_tokens: HashTrieMapSync<Arc<str>, Timestamp>,
+    join_tokens: HashTrieMapSync<Arc<str>, JoinToken>,
     bundles: RedBlackTreeMapSync<TrustDomain, Arc<Bundle>>,
     journal: Option<Arc<records::JournalRecord>>,
 }
@@ -129,7 +138,9 @@ impl View {
             }
             keys::JOIN_TOKEN => {
                 let token: records::JoinTokenRecord = keys::decode(record)?;
-                self.join_tokens.insert_mut(token.token.into(), Timestamp::from_unix_secs(token.expires_at));
+                let expires_at = Timestamp::from_unix_secs(token.expires_at);
+                let row = JoinToken { expires_at, revision: record.revision };
+                self.join_tokens.insert_mut(token.token.into(), row);
             }
             keys::BUNDLE => {
                 let bundle = bundle_record::from_record(keys::decode(record)?)
@@ -276,13 +287,13 @@ impl View {
         self.agents.size()
     }
 
-    pub(crate) fn join_token(&self, token: &str) -> Option<Timestamp> {
+    pub(crate) fn join_token(&self, token: &str) -> Option<JoinToken> {
         self.join_tokens.get(token).copied()
     }
 
-    /// Every unused join token and when it ends.
-    pub(crate) fn join_tokens(&self) -> impl Iterator<Item = (Arc<str>, Timestamp)> {
-        self.join_tokens.iter().map(|(token, ends)| (token.clone(), *ends))
+    /// Every unused join token.
+    pub(crate) fn join_tokens(&self) -> impl Iterator<Item = (&str, JoinToken)> {
+        self.join_tokens.iter().map(|(token, row)| (token.as_ref(), *row))
     }
 
     pub(crate) fn bundle(&self, trust_domain: &TrustDomain) -> Option<&Arc<Bundle>> {

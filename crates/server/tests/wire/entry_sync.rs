@@ -191,3 +191,51 @@ async fn another_agents_entries_cannot_be_asked_for() {
     sync.ask(vec![theirs]).await;
     assert_eq!(sync.next().await, Some(wire::SyncAuthorizedEntriesResponse::default()));
 }
+
+#[tokio::test]
+async fn an_id_asked_for_many_times_is_answered_once() {
+    let server = TestServer::start().await;
+    let agent = server.attest().await;
+    let created = stock(&server, &agent, 501).await;
+    let mut sync = Sync::open(&agent, Default::default()).await.unwrap();
+    while sync.next().await.unwrap().more {}
+    sync.ask(vec![created[0].id.clone(); 100_000]).await;
+    let page = sync.next().await.unwrap();
+    assert_eq!((paths(&page.entries), page.more), (vec!["/w0".to_owned()], false));
+}
+
+#[tokio::test]
+async fn a_set_of_large_entries_comes_in_pages_that_agents_can_take() {
+    let server = TestServer::start().await;
+    let agent = server.attest().await;
+    let selectors: Vec<String> = (0..200).map(|n| format!("a:{n:04000}")).collect();
+    let selectors: Vec<&str> = selectors.iter().map(String::as_str).collect();
+    let mut ids = Vec::new();
+    for n in 0..6 {
+        ids.push(server.create_one(entry(&agent.id, &format!("/w{n}"), &selectors)).await);
+    }
+    // About 4.8 MB in all: more than a stock client takes in one message.
+    let mut sync = Sync::open(&agent, Default::default()).await.unwrap();
+    let first = sync.next().await.unwrap();
+    assert_eq!((first.entry_revisions.len(), first.entries.len(), first.more), (6, 0, false));
+    sync.ask(ids).await;
+    let sizes =
+        [sync.next().await.unwrap(), sync.next().await.unwrap()].map(|page| (page.entries.len(), page.more));
+    assert_eq!(sizes, [(3, true), (3, false)]);
+}
+
+#[tokio::test]
+async fn a_ban_is_noticed_before_the_next_page() {
+    let server = TestServer::start().await;
+    let agent = server.attest().await;
+    let created = stock(&server, &agent, 501).await;
+    let mut sync = Sync::open(&agent, Default::default()).await.unwrap();
+    while sync.next().await.unwrap().more {}
+    server.ban(&agent.id).await;
+    sync.ask(vec![created[0].id.clone()]).await;
+    let status = in_time(sync.answers.message()).await.expect_err("banned");
+    assert_eq!(
+        spindle_proto::refusal::permission_denied_details_of(&status),
+        Some(types::permission_denied_details::Reason::AgentBanned)
+    );
+}

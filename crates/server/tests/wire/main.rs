@@ -14,5 +14,7 @@ mod entry_list;
 mod entry_sync;
 mod follow;
 mod following;
+mod malformed;
 mod support;
 mod svid;
+mod withheld;
