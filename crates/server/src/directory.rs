@@ -66,7 +66,7 @@ pub(crate) enum CommitError {
 }
 
 /// Is told of each change after it was applied, on the store's owner thread: must be quick and must not commit.
-pub(crate) type Listener = Box<dyn Fn(&View, &Touched) + Send + Sync>;
+pub(crate) type Listener = Box<dyn Fn(&Arc<View>, &Touched) + Send + Sync>;
 
 /// A cheap handle on the state of the trust domain.
 #[derive(Clone)]

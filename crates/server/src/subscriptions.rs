@@ -29,12 +29,20 @@ pub(crate) struct News {
     pub(crate) standing: bool,
 }
 
+/// News that waits, and the view that holds all of it and nothing later that concerns the agent. A newer view may hold
+/// changes that have not been routed yet; whoever took that one's revision for what the agent was told would lose them.
+#[derive(Debug)]
+struct Waiting {
+    news: News,
+    view: Arc<View>,
+}
+
 /// One connected agent.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) agent: SpiffeId,
     selectors: Selectors,
-    news: Mutex<News>,
+    waiting: Mutex<Option<Waiting>>,
     wake: Notify,
     acknowledged: AtomicU64,
 }
@@ -66,7 +74,7 @@ impl Subscriptions {
         let subscription = Arc::new(Subscription {
             agent,
             selectors,
-            news: Mutex::default(),
+            waiting: Mutex::default(),
             wake: Notify::new(),
             acknowledged: AtomicU64::new(0),
         });
@@ -89,7 +97,7 @@ impl Subscriptions {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn route(&self, view: &View, touched: &Touched) {
+    fn route(&self, view: &Arc<View>, touched: &Touched) {
         let connected = self.lock();
         if connected.is_empty() {
             return;
@@ -102,22 +110,22 @@ impl Subscriptions {
         for one in connected.values() {
             let standing = touched.agents.iter().find(|agent| agent.spiffe_id == one.agent);
             if let Some(agent) = standing {
-                one.tell(|news| {
+                one.tell(view, |news| {
                     news.standing = true;
                     news.everything |= agent.moved;
                 });
             }
             if !touched.bundles.is_empty() {
-                one.tell(|news| news.bundles = true);
+                one.tell(view, |news| news.bundles = true);
             }
         }
     }
 }
 
-fn route_entry(connected: &HashMap<u64, Arc<Subscription>>, view: &View, row: &Arc<EntryRow>) {
+fn route_entry(connected: &HashMap<u64, Arc<Subscription>>, view: &Arc<View>, row: &Arc<EntryRow>) {
     let everything = moves_others(view, &row.entry);
     let tell = |one: &Subscription| {
-        one.tell(|news| {
+        one.tell(view, |news| {
             news.everything |= everything;
             news.entries.insert(row.entry.id.clone());
         });
@@ -139,28 +147,44 @@ fn route_entry(connected: &HashMap<u64, Arc<Subscription>>, view: &View, row: &A
 }
 
 impl Subscription {
-    fn tell(&self, add: impl FnOnce(&mut News)) {
-        let mut news = self.news.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn tell(&self, view: &Arc<View>, add: impl FnOnce(&mut News)) {
+        let mut waiting = self.waiting();
+        let mut news = waiting.take().map(|waiting| waiting.news).unwrap_or_default();
         add(&mut news);
         if news.entries.len() > NEWS_ENTRIES_MAX {
             news.entries.clear();
             news.everything = true;
         }
-        drop(news);
+        *waiting = Some(Waiting { news, view: view.clone() });
+        drop(waiting);
         self.wake.notify_one();
     }
 
-    /// Waits until there is news and takes all of it. Cancel-safe: news is taken only when it is returned.
-    pub(crate) async fn news(&self) -> News {
+    /// Waits until there is news and takes all of it, with the view to compute from. Cancel-safe: news is taken only when
+    /// it is returned.
+    pub(crate) async fn news(&self) -> (News, Arc<View>) {
         loop {
-            {
-                let mut news = self.news.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if *news != News::default() {
-                    return std::mem::take(&mut news);
-                }
+            if let Some(Waiting { news, view }) = self.waiting().take() {
+                return (news, view);
             }
             self.wake.notified().await;
         }
+    }
+
+    /// Waits until the agent's own row has changed, once for each time; other news stays. Cancel-safe.
+    pub(crate) async fn own_row_changed(&self) {
+        loop {
+            if let Some(waiting) = self.waiting().as_mut()
+                && std::mem::take(&mut waiting.news.standing)
+            {
+                return;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Waiting>> {
+        self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The agent has applied everything up to `revision`.
@@ -190,7 +214,7 @@ mod tests {
 
     /// What there is to tell now; none when there is nothing.
     fn taken(subscribed: &Subscribed) -> Option<News> {
-        subscribed.subscription.news().now_or_never()
+        subscribed.subscription.news().now_or_never().map(|(news, _)| news)
     }
 
     /// News of these entries alone.
@@ -210,6 +234,50 @@ mod tests {
         entries::delete(&directory, &"a".parse().unwrap()).await.unwrap();
         assert_eq!(taken(&one), of(&["a", "b"]));
         assert_eq!(taken(&one), None, "news is told once");
+    }
+
+    #[tokio::test]
+    async fn news_comes_with_a_view_that_holds_it_and_nothing_unrouted() {
+        let directory = directory();
+        let (halt, halted) = std::sync::mpsc::channel();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let gone = Mutex::new(gone);
+        // Runs before the router: the view of the second change is there already, and nobody has been told of it.
+        directory.listen(Box::new(move |view, _| {
+            if view.entry_count() == 2 {
+                halt.send(()).unwrap();
+                gone.lock().unwrap().recv().unwrap();
+            }
+        }));
+        let subscriptions = Subscriptions::of(&directory);
+        let one = subscriptions.add(id("/spire/agent/x/1"), selectors(&[]));
+        put(&directory, "a", "/spire/agent/x/1", "/a", &["s:1"]).await;
+        let first = directory.view().revision;
+        let wire = types::Entry { id: "b".into(), ..entry(&id("/spire/agent/x/1"), "/b", &["s:1"]) };
+        let second = tokio::join!(create(&directory, wire), async {
+            tokio::task::yield_now().await;
+            halted.recv().unwrap();
+            assert_eq!(directory.view().revision, first + 1);
+            let (news, view) = one.subscription.news().now_or_never().unwrap();
+            assert_eq!((Some(news), view.revision), (of(&["a"]), first));
+            go.send(()).unwrap();
+        });
+        let (news, view) = one.subscription.news().now_or_never().unwrap();
+        assert_eq!((Some(news), view.revision), (of(&["b"]), second.0.revision));
+    }
+
+    #[tokio::test]
+    async fn a_change_of_its_own_row_is_told_apart_from_other_news() {
+        let directory = directory();
+        let subscriptions = Subscriptions::of(&directory);
+        let one = subscriptions.add(id("/spire/agent/x/1"), selectors(&[]));
+        let changed = || one.subscription.own_row_changed().now_or_never();
+        put(&directory, "a", "/spire/agent/x/1", "/a", &["s:1"]).await;
+        assert_eq!(changed(), None);
+        agent(&directory, "/spire/agent/x/1", &[]).await;
+        assert_eq!((changed(), changed()), (Some(()), None));
+        let rest = News { everything: true, ..of(&["a"]).unwrap() };
+        assert_eq!(taken(&one), Some(rest), "the rest is still to be told");
     }
 
     #[tokio::test]

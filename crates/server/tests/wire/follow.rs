@@ -304,6 +304,21 @@ async fn a_ban_ends_the_stream() {
 }
 
 #[tokio::test]
+async fn a_ban_ends_the_stream_of_a_reader_that_does_not_read() {
+    let server = TestServer::start().await;
+    let agent = server.attest().await;
+    // Some 12 MB, of which the connection and the server's queue take up only a part.
+    let selectors: Vec<String> = (0..100).map(|n| format!("a:{n:04000}")).collect();
+    let selectors: Vec<&str> = selectors.iter().map(String::as_str).collect();
+    for n in 0..30 {
+        server.create_one(entry(&agent.id, &format!("/w{n}"), &selectors)).await;
+    }
+    let mut stream = Following::open(&agent).await;
+    server.ban(&agent.id).await;
+    check_standing(stream.end().await, Standing::AgentBanned, Reason::AgentBanned);
+}
+
+#[tokio::test]
 async fn an_eviction_ends_the_stream() {
     let server = TestServer::start().await;
     let agent = server.attest().await;
