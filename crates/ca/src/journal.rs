@@ -6,7 +6,7 @@
 
 use rustls_pki_types::CertificateDer;
 use spindle_keys::KeyManager;
-use spindle_spiffe_core::{Timestamp, TrustDomain};
+use spindle_spiffe_core::{Timestamp, TrustDomain, Validity};
 
 use crate::slots::{AuthoritySlots, Slot};
 use crate::x509_ca::{AuthorityError, X509Ca};
@@ -48,6 +48,8 @@ pub struct JournalEntry {
     pub upstream_chain: Vec<CertificateDer<'static>>,
     /// When it was made, from which its lifetime counts.
     pub issued_at: Timestamp,
+    /// The first second its certificate is valid.
+    pub not_before: Timestamp,
     /// Its last valid second.
     pub not_after: Timestamp,
     /// Where it stands.
@@ -67,6 +69,8 @@ pub struct Restored {
     pub active: Option<X509Ca>,
     /// The one that will sign next.
     pub prepared: Option<X509Ca>,
+    /// Those that could sign again: the clock decides, see [`AuthoritySlots::resumable`].
+    pub others: Vec<X509Ca>,
     /// Authorities that could have been used, and why they cannot.
     pub skipped: Vec<(String, SkipReason)>,
 }
@@ -102,11 +106,17 @@ impl JournalEntry {
             certificate: ca.certificate().clone(),
             upstream_chain: ca.upstream_chain().to_vec(),
             issued_at: now,
+            not_before: ca.validity().not_before,
             not_after: ca.validity().not_after,
             status: AuthorityStatus::Prepared,
             trust: AuthorityTrust::Trusted,
             authority_id: ca.authority_id().to_owned(),
         }
+    }
+
+    /// Whether its certificate is valid: before its first second it is of as little use as past its last one.
+    pub fn is_valid(&self, now: Timestamp) -> bool {
+        Validity { not_before: self.not_before, not_after: self.not_after }.contains(now)
     }
 
     /// Whether it is past its end.
@@ -115,7 +125,8 @@ impl JournalEntry {
     }
 }
 
-/// Takes up a journal, oldest entry first. `in_bundle` tells whether a certificate is among the trust domain's
+/// Takes up a journal, oldest entry first. One that is not valid yet is taken up as well: a machine whose clock is late at
+/// its start must not lose it. `in_bundle` tells whether a certificate is among the trust domain's
 /// authorities; it is asked for self-signed ones only, as a chained one is trusted through its root.
 pub fn restore(
     journal: Vec<JournalEntry>,
@@ -135,7 +146,8 @@ pub fn restore(
         };
         let taken_up = match place {
             Some(_) => Err(SkipReason::Superseded),
-            None => take_up(entry, trust_domain, keys, in_bundle, now),
+            None if entry.is_over(now) => Err(SkipReason::Expired),
+            None => take_up(entry, trust_domain, keys, in_bundle),
         };
         match taken_up {
             Ok(ca) => *place = Some(ca),
@@ -145,7 +157,10 @@ pub fn restore(
             }
         }
     }
-    Restored { slots: AuthoritySlots::from_entries(entries), active, prepared, skipped }
+    let slots = AuthoritySlots::from_entries(entries);
+    let old = slots.newest_of_slots().filter(|entry| entry.status == AuthorityStatus::Old);
+    let others = old.filter_map(|entry| take_up(entry, trust_domain, keys, in_bundle).ok()).collect();
+    Restored { slots, active, prepared, others, skipped }
 }
 
 fn take_up(
@@ -153,11 +168,7 @@ fn take_up(
     trust_domain: &TrustDomain,
     keys: &dyn KeyManager,
     in_bundle: &dyn Fn(&CertificateDer<'static>) -> bool,
-    now: Timestamp,
 ) -> Result<X509Ca, SkipReason> {
-    if entry.is_over(now) {
-        return Err(SkipReason::Expired);
-    }
     if entry.trust != AuthorityTrust::Trusted {
         return Err(SkipReason::NotTrusted);
     }

@@ -2,8 +2,8 @@
 //!
 //! Pure: the caller carries out the step it is told and reports back. Promises that a new authority signs only after it
 //! was published, unless the active one has ended; and that there is an active one whenever each step was carried out in
-//! time. Thresholds are SPIRE's. A clock set back only makes waits longer, as it does for certificates themselves. Start
-//! at [`AuthoritySlots::step`].
+//! time. Thresholds are SPIRE's. An authority that is not valid yet, because the clock was set back, is as absent as one
+//! that has ended. Start at [`AuthoritySlots::step`].
 
 use spindle_spiffe_core::Timestamp;
 
@@ -29,7 +29,8 @@ pub enum Slot {
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotStep {
-    /// No authority can sign: make one with this slot's key, publish it, report it prepared and activate it at once.
+    /// No authority can sign. Resume one of [`AuthoritySlots::resumable`]; when there is none, make one with this slot's
+    /// key, publish it, report it prepared and activate it at once.
     PrepareAndActivate(Slot),
     /// Make the next authority with this slot's key, publish it and report it.
     Prepare(Slot),
@@ -56,6 +57,9 @@ pub enum SlotError {
     /// No such authority.
     #[error("there is no authority {0}")]
     Unknown(String),
+    /// Its key is another one's by now, or it is not trusted any more.
+    #[error("authority {0} cannot sign again")]
+    NotResumable(String),
     /// Only an old authority can be tainted.
     #[error("authority {0} is not old; activate another one first")]
     NotOld(String),
@@ -123,8 +127,8 @@ impl AuthoritySlots {
     /// What to do at `now`. `published` tells whether everybody who must know the prepared authority does, or the grace
     /// for that is over; it does not matter while none is prepared. Asking changes nothing.
     pub fn step(&self, now: Timestamp, published: bool) -> SlotStep {
-        let active = self.active().filter(|entry| !entry.is_over(now));
-        let prepared = self.prepared().filter(|entry| !entry.is_over(now));
+        let active = self.active().filter(|entry| entry.is_valid(now));
+        let prepared = self.prepared().filter(|entry| entry.is_valid(now));
         match (active, prepared) {
             (None, None) => SlotStep::PrepareAndActivate(self.free_slot()),
             (None, Some(next)) => SlotStep::Activate { slot: next.slot, forced: !published },
@@ -146,11 +150,11 @@ impl AuthoritySlots {
     /// # Errors
     /// When its slot holds the active authority.
     pub fn on_prepared(&mut self, entry: JournalEntry) -> Result<(), SlotError> {
-        if self.active().is_some_and(|active| active.slot == entry.slot && !active.is_over(entry.issued_at)) {
+        if self.active().is_some_and(|active| active.slot == entry.slot && active.is_valid(entry.issued_at)) {
             return Err(SlotError::SlotInUse(entry.slot));
         }
         for other in &mut self.entries {
-            // An ended active authority whose slot is taken again cannot sign any more: its key is gone.
+            // An active authority whose slot is taken again cannot sign any more: its key is gone.
             if other.status == AuthorityStatus::Prepared || other.slot == entry.slot {
                 other.status = AuthorityStatus::Old;
             }
@@ -175,6 +179,44 @@ impl AuthoritySlots {
             };
         }
         Ok(())
+    }
+
+    /// Authorities that could sign at `now` although none is to: old ones that are valid and trusted and whose key was not
+    /// replaced. There are some after the clock was set, forward and back. Newest first.
+    pub fn resumable(&self, now: Timestamp) -> impl Iterator<Item = &JournalEntry> {
+        self.newest_of_slots().filter(move |entry| {
+            entry.status == AuthorityStatus::Old
+                && entry.trust == AuthorityTrust::Trusted
+                && entry.is_valid(now)
+        })
+    }
+
+    /// An old authority signs again; the active one is old.
+    ///
+    /// # Errors
+    /// When it is none of [`AuthoritySlots::resumable`].
+    pub fn on_resumed(&mut self, authority_id: &str, now: Timestamp) -> Result<(), SlotError> {
+        if !self.resumable(now).any(|entry| entry.authority_id == authority_id) {
+            return Err(SlotError::NotResumable(authority_id.to_owned()));
+        }
+        for entry in &mut self.entries {
+            if entry.authority_id == authority_id {
+                entry.status = AuthorityStatus::Active;
+            } else if entry.status == AuthorityStatus::Active {
+                entry.status = AuthorityStatus::Old;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last entry of each slot, which is the one that the slot's key belongs to. Newest first.
+    pub(crate) fn newest_of_slots(&self) -> impl Iterator<Item = &JournalEntry> {
+        let mut seen = Vec::new();
+        self.entries.iter().rev().filter(move |entry| {
+            let is_newest = !seen.contains(&entry.slot);
+            seen.push(entry.slot);
+            is_newest
+        })
     }
 
     /// What the authority signed is to be replaced everywhere.

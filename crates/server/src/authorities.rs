@@ -5,27 +5,28 @@
 //! that bundle or the grace is over. The decision itself is in `spindle_ca::slots`.
 
 mod journal;
+mod own_svid;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use prost::Message;
 use rustls_pki_types::CertificateDer;
-use spindle_ca::{
-    AuthoritySlots, CaSubject, JournalEntry, Slot, SlotStep, SvidRequest, SvidSubject, X509Ca, restore,
-};
-use spindle_keys::{Key, KeyManager, KeyType};
+use spindle_ca::{AuthoritySlots, CaSubject, JournalEntry, Slot, SlotStep, X509Ca, restore};
+use spindle_keys::{KeyManager, KeyType};
 use spindle_runtime::{Shutdown, sleep_until};
 use spindle_spiffe_core::{
-    Bundle, Clock, Entropy, ErrorChain, SpiffeId, Timestamp, TrustDomain, Validity, X509Authority,
-    X509Bundles,
+    Bundle, Clock, Entropy, ErrorChain, Timestamp, TrustDomain, Validity, X509Authority, X509Bundles,
 };
 use spindle_store::Transaction;
 use spindle_transport::{LiveBundles, LiveIdentity};
 use tracing::{info, warn};
+
+use own_svid::{ChainLink, OwnSvid};
 
 use crate::directory::{CommitError, Directory, bundle_key, encode_bundle, journal_key};
 use crate::issuer::BACKDATE_SECS;
@@ -35,11 +36,19 @@ use crate::subscriptions::Subscriptions;
 /// acknowledge nothing, so several of their rounds fit.
 const PUBLISH_GRACE_SECS: i64 = 30;
 
+/// How long a prepared authority waits at least, in seconds: agents that poll acknowledge nothing and count after one
+/// round. SPIRE's poll every five seconds, up to a tenth late, and their server may answer from what it knew a second
+/// before; ten lets even one failed round be made good.
+const PUBLISH_WAIT_SECS: i64 = 10;
+
 /// How often the slots are asked while they wait for acknowledgements, in seconds.
 const PUBLISH_CHECK_SECS: i64 = 1;
 
 /// The longest wait before the slots are asked again, in seconds; SPIRE checks as often.
 const CHECK_SECS_MAX: i64 = 10;
+
+/// The same by the machine's own counting, whatever the clock shows.
+const REST_MAX: Duration = Duration::from_secs(CHECK_SECS_MAX.unsigned_abs());
 
 /// How often readers of the bundle are asked to look for a new one, in seconds; SPIRE's default.
 const REFRESH_HINT_SECS: u64 = 300;
@@ -85,14 +94,6 @@ impl From<CommitError> for AuthoritiesError {
     }
 }
 
-/// One certificate of the server's own chain, for the Debug service.
-#[derive(Clone, Debug)]
-pub(crate) struct ChainLink {
-    pub(crate) id: SpiffeId,
-    pub(crate) expires_at: Timestamp,
-    pub(crate) subject: String,
-}
-
 /// The authorities of this server. One task drives them, everybody reads the active one.
 pub(crate) struct Authorities {
     settings: AuthoritySettings,
@@ -113,10 +114,19 @@ struct State {
     slots: AuthoritySlots,
     /// Authorities whose keys are at hand, by id.
     loaded: HashMap<String, X509Ca>,
-    /// Store revision that first holds the prepared authority in the bundle, and when that was.
-    published: Option<(u64, Timestamp)>,
-    /// When the server's own SVID is to be replaced.
-    renew_identity_at: Option<Timestamp>,
+    /// Set while an authority is prepared.
+    published: Option<Published>,
+    /// The server's own SVID; none when it is to be replaced at once.
+    own: Option<OwnSvid>,
+}
+
+/// Since when the prepared authority can be known to others.
+#[derive(Clone, Copy)]
+struct Published {
+    /// Store revision that first holds it in the bundle.
+    revision: u64,
+    /// Agents have had time since then. Counted anew after a restart and when the clock was set back.
+    since: Timestamp,
 }
 
 impl Authorities {
@@ -158,11 +168,6 @@ impl Authorities {
         self.bundles.clone()
     }
 
-    /// The chain of the server's own SVID.
-    pub(crate) fn server_svid(&self) -> Vec<ChainLink> {
-        self.chain.load_full().map(|chain| chain.as_ref().clone()).unwrap_or_default()
-    }
-
     /// Takes up the stored journal, or makes the first authority. Returns once there is an active one.
     pub(crate) async fn start(&self) -> Result<(), AuthoritiesError> {
         self.restore()?;
@@ -183,27 +188,33 @@ impl Authorities {
             };
             // Both arms only wait, so each is cancel-safe.
             tokio::select! {
-                () = sleep_until(self.clock.as_ref(), wait_until) => {}
+                () = self.rest(wait_until) => {}
                 () = shutdown.begun() => return,
             }
         }
+    }
+
+    /// Waits until then, but never long: by a clock that was set back, then may be far away.
+    async fn rest(&self, until: Timestamp) {
+        // Reaching the limit is as good as reaching the time.
+        let _ = tokio::time::timeout(REST_MAX, sleep_until(self.clock.as_ref(), until)).await;
     }
 
     /// Carries out steps until the slots wait; returns when to ask again.
     async fn advance(&self) -> Result<Timestamp, AuthoritiesError> {
         loop {
             let now = self.clock.now();
+            let published = self.is_published(now);
             let (step, waiting_for_agents) = {
                 let state = self.lock();
-                let published = state.published.is_none_or(|(revision, at)| {
-                    now.secs_since(at) >= PUBLISH_GRACE_SECS || self.subscriptions.all_have(revision)
-                });
                 (state.slots.step(now, published), state.slots.prepared().is_some() && !published)
             };
             match step {
                 SlotStep::PrepareAndActivate(slot) => {
-                    self.prepare(slot).await?;
-                    self.activate(slot).await?;
+                    if !self.resume(now).await? {
+                        self.prepare(slot).await?;
+                        self.activate(slot).await?;
+                    }
                 }
                 SlotStep::Prepare(slot) => self.prepare(slot).await?,
                 SlotStep::Activate { slot, forced } => {
@@ -213,13 +224,23 @@ impl Authorities {
                     self.activate(slot).await?;
                 }
                 SlotStep::Wait(until) => {
-                    let renew_at = self.renew_identity(now)?;
+                    let renew_at = self.renew_identity(now).await?;
                     self.prune_bundle(now).await?;
                     let check = if waiting_for_agents { PUBLISH_CHECK_SECS } else { CHECK_SECS_MAX };
                     return Ok(until.min(renew_at).min(now + check).max(now + 1));
                 }
             }
         }
+    }
+
+    /// Whether everybody who must know the prepared authority does, or has had long enough.
+    fn is_published(&self, now: Timestamp) -> bool {
+        let mut state = self.lock();
+        let Some(published) = &mut state.published else { return true };
+        published.since = published.since.min(now);
+        let waited_secs = now.secs_since(published.since);
+        waited_secs >= PUBLISH_GRACE_SECS
+            || waited_secs >= PUBLISH_WAIT_SECS && self.subscriptions.all_have(published.revision)
     }
 
     fn restore(&self) -> Result<(), AuthoritiesError> {
@@ -243,14 +264,19 @@ impl Authorities {
             warn!(local_authority_id = authority_id, reason = %why, "a stored authority cannot be used");
         }
         let mut state = self.lock();
-        for ca in restored.active.iter().chain(&restored.prepared) {
+        for ca in restored.active.iter().chain(&restored.prepared).chain(&restored.others) {
             state.loaded.insert(ca.authority_id().to_owned(), ca.clone());
         }
         state.slots = restored.slots;
         if state.slots.prepared().is_some() {
-            state.published = Some((view.revision, self.clock.now()));
+            state.published = Some(Published { revision: view.revision, since: self.clock.now() });
         }
         if let Some(active) = restored.active {
+            if !active.validity().contains(self.clock.now()) {
+                warn!(local_authority_id = active.authority_id(), not_before = %active.validity().not_before,
+                      "the X.509 authority is not valid yet: check this machine's clock");
+                return Ok(());
+            }
             info!(local_authority_id = active.authority_id(), expires_at = %active.validity().not_after,
                   "X.509 authority taken up from the journal");
             self.active.store(Some(Arc::new(active)));
@@ -289,7 +315,7 @@ impl Authorities {
               "X509 CA prepared");
         let mut state = self.lock();
         state.slots = slots;
-        state.published = Some((revision, now));
+        state.published = Some(Published { revision, since: now });
         state.loaded.insert(ca.authority_id().to_owned(), ca);
         drop(state);
         self.refresh_bundles();
@@ -302,57 +328,51 @@ impl Authorities {
             slots.on_activated(slot)?;
             slots
         };
+        self.take_over(slots).await
+    }
+
+    /// Lets an authority sign again that agents know already, if there is one: none of those in place is valid by a clock
+    /// that was set. Returns whether one does.
+    async fn resume(&self, now: Timestamp) -> Result<bool, AuthoritiesError> {
+        let bundle = self.own_bundle();
+        let slots = {
+            let state = self.lock();
+            let found = state.slots.resumable(now).find(|entry| {
+                let known = bundle.x509_authorities.iter().any(|known| *known.der() == entry.certificate);
+                known && state.loaded.contains_key(&entry.authority_id)
+            });
+            let Some(entry) = found else { return Ok(false) };
+            let mut slots = state.slots.clone();
+            slots.on_resumed(&entry.authority_id, now)?;
+            slots
+        };
+        warn!("no X.509 authority in place is valid by this clock; one from before signs again");
+        self.take_over(slots).await?;
+        Ok(true)
+    }
+
+    /// Stores the slots and signs with their active authority from now on.
+    async fn take_over(&self, slots: AuthoritySlots) -> Result<(), AuthoritiesError> {
         self.store(&slots, None).await?;
-        let mut state = self.lock();
-        state.slots = slots;
-        state.published = None;
-        let active = state.slots.active().and_then(|entry| state.loaded.get(&entry.authority_id).cloned());
-        let kept: Vec<String> =
-            state.slots.entries().iter().map(|entry| entry.authority_id.clone()).collect();
-        state.loaded.retain(|id, _| kept.contains(id));
-        state.renew_identity_at = None;
-        drop(state);
+        let active = {
+            let mut state = self.lock();
+            state.slots = slots;
+            if state.slots.prepared().is_none() {
+                state.published = None;
+            }
+            let kept: Vec<String> =
+                state.slots.entries().iter().map(|entry| entry.authority_id.clone()).collect();
+            state.loaded.retain(|id, _| kept.contains(id));
+            state.own = None;
+            state.slots.active().and_then(|entry| state.loaded.get(&entry.authority_id).cloned())
+        };
         if let Some(active) = active {
             info!(local_authority_id = active.authority_id(), expires_at = %active.validity().not_after,
                   "X509 CA activated");
             self.active.store(Some(Arc::new(active)));
         }
-        self.renew_identity(self.clock.now())?;
+        self.renew_identity(self.clock.now()).await?;
         Ok(())
-    }
-
-    /// Makes a new SVID for the server itself when it is due; returns when the next one is.
-    fn renew_identity(&self, now: Timestamp) -> Result<Timestamp, AuthoritiesError> {
-        if let Some(at) = self.lock().renew_identity_at
-            && now < at
-        {
-            return Ok(at);
-        }
-        let Some(active) = self.active() else { return Ok(now + CHECK_SECS_MAX) };
-        let key = Key::generate(self.settings.key_type)?;
-        let spiffe_id = self.settings.trust_domain.server_id();
-        let signed = active.sign_x509_svid(&SvidRequest {
-            spiffe_id: spiffe_id.clone(),
-            spki_der: key.spki_der(),
-            subject: SvidSubject::default(),
-            dns_names: &[],
-            validity: Validity {
-                not_before: now - BACKDATE_SECS,
-                not_after: now + self.settings.server_svid_ttl_secs,
-            },
-            serial: self.entropy.serial(),
-        })?;
-        let link = ChainLink {
-            id: spiffe_id,
-            expires_at: signed.validity.not_after,
-            subject: "O=SPIRE,C=US".into(),
-        };
-        self.chain.store(Some(Arc::new(vec![link])));
-        self.identity.set(signed.chain, &key.pkcs8_der())?;
-        info!(serial_num = %signed.serial, expires_at = %signed.validity.not_after, "server SVID rotated");
-        let next = (now + signed.validity.not_after.secs_since(now) / 2).max(now + 1);
-        self.lock().renew_identity_at = Some(next);
-        Ok(next)
     }
 
     /// Drops authorities that ended a day ago from the bundle, but never the last one.

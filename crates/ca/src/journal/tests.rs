@@ -85,6 +85,32 @@ fn an_expired_authority_is_skipped() {
 }
 
 #[test]
+fn a_machine_whose_clock_is_late_keeps_its_authorities() {
+    let (keys, slots) = running();
+    let restored = restore_all(&slots, &keys, NOW - 86_400);
+    assert_eq!(restored.slots, slots);
+    assert!(restored.active.is_some() && restored.prepared.is_some() && restored.skipped.is_empty());
+    let step = restored.slots.step(at(NOW - 86_400), true);
+    assert!(matches!(step, crate::slots::SlotStep::PrepareAndActivate(_)), "{step:?}");
+}
+
+#[test]
+fn old_authorities_with_their_keys_are_at_hand_again() {
+    let (keys, mut slots) = running();
+    slots.on_activated(Slot::B).unwrap();
+    let others = |restored: Restored| -> Vec<String> {
+        restored.others.iter().map(|ca| ca.authority_id().to_owned()).collect()
+    };
+    let old = slots.entries()[0].authority_id.clone();
+    assert_eq!(others(restore_all(&slots, &keys, NOW)), [old]);
+    // One that ended by a clock that is early is at hand when the clock is right again.
+    assert_eq!(others(restore_all(&slots, &keys, NOW + 100_000)).len(), 2);
+    assert_eq!(others(restore_all(&slots, &MemoryKeys::new(), NOW)).len(), 0);
+    slots.on_prepared(JournalEntry::prepared(Slot::A, &make(&keys, Slot::A, NOW), at(NOW))).unwrap();
+    assert_eq!(others(restore_all(&slots, &keys, NOW)).len(), 0, "the key is another one's");
+}
+
+#[test]
 fn an_authority_that_is_not_in_the_bundle_is_skipped() {
     let (keys, slots) = running();
     let active = slots.active().unwrap().certificate.clone();

@@ -19,6 +19,7 @@ fn entry(slot: Slot, id: &str, issued_at: i64, ttl: i64) -> JournalEntry {
         certificate: CertificateDer::from(id.as_bytes().to_vec()),
         upstream_chain: Vec::new(),
         issued_at: at(issued_at),
+        not_before: at(issued_at - 10),
         not_after: at(issued_at + ttl),
         status: AuthorityStatus::Prepared,
         trust: AuthorityTrust::Trusted,
@@ -90,6 +91,48 @@ fn a_server_that_slept_past_everything_starts_anew_in_the_other_slot() {
     slots.on_activated(Slot::A).unwrap();
     assert_eq!(slots.active().unwrap().authority_id, "c");
     assert_eq!(slots.prepared(), None);
+}
+
+#[test]
+fn an_authority_that_is_not_valid_yet_does_not_sign() {
+    let slots = active(DAY);
+    assert!(matches!(slots.step(at(-10), true), SlotStep::Wait(_)), "made ten seconds into the past");
+    assert_eq!(slots.step(at(-11), true), SlotStep::PrepareAndActivate(Slot::B));
+    let mut slots = active(DAY);
+    slots.on_prepared(entry(Slot::B, "b", DAY / 2 + 1, DAY)).unwrap();
+    assert!(matches!(slots.step(at(1), true), SlotStep::Wait(_)), "the active one signs on");
+    assert_eq!(slots.step(at(-11), true), SlotStep::PrepareAndActivate(Slot::A));
+    slots.on_prepared(entry(Slot::A, "c", -11, DAY)).unwrap();
+    slots.on_activated(Slot::A).unwrap();
+    assert_eq!(slots.active().unwrap().authority_id, "c");
+}
+
+#[test]
+fn after_a_jump_forward_and_back_the_authority_from_before_signs_again() {
+    let mut slots = active(DAY);
+    assert_eq!(slots.resumable(at(0)).count(), 0, "the active one is no old one");
+    slots.on_prepared(entry(Slot::B, "b", 9 * DAY, DAY)).unwrap();
+    slots.on_activated(Slot::B).unwrap();
+    assert_eq!(slots.resumable(at(9 * DAY)).count(), 0, "it has ended there");
+    assert_eq!(slots.step(at(60), false), SlotStep::PrepareAndActivate(Slot::A));
+    let ids: Vec<_> = slots.resumable(at(60)).map(|entry| entry.authority_id.clone()).collect();
+    assert_eq!(ids, ["a"]);
+    slots.on_resumed("a", at(60)).unwrap();
+    assert_eq!(slots.active().unwrap().authority_id, "a");
+    assert!(matches!(slots.step(at(60), false), SlotStep::Wait(_)));
+}
+
+#[test]
+fn an_authority_without_its_key_or_trust_does_not_sign_again() {
+    let mut slots = active(DAY);
+    slots.on_prepared(entry(Slot::B, "b", 10, DAY)).unwrap();
+    slots.on_activated(Slot::B).unwrap();
+    let mut tainted = slots.clone();
+    tainted.taint("a").unwrap();
+    assert_eq!(tainted.on_resumed("a", at(20)), Err(SlotError::NotResumable("a".into())));
+    assert_eq!(slots.on_resumed("b", at(20)), Err(SlotError::NotResumable("b".into())), "it is active");
+    slots.on_prepared(entry(Slot::A, "c", 20, DAY)).unwrap();
+    assert_eq!(slots.on_resumed("a", at(20)), Err(SlotError::NotResumable("a".into())));
 }
 
 #[test]
@@ -202,7 +245,7 @@ proptest! {
             }
             check_invariants(&slots);
             let active = slots.active().expect("there is an active authority");
-            prop_assert!(!active.is_over(at(now)));
+            prop_assert!(active.is_valid(at(now)));
             now += (ttl * pace / 10_000).max(1);
         }
         HELD_BACK.fetch_add(u32::from(held_back), Ordering::Relaxed);
@@ -211,7 +254,7 @@ proptest! {
     /// Events in any order and any clock: the rules hold and steps that wait lie ahead.
     #[test]
     fn no_order_of_events_breaks_the_slots(
-        events in prop::collection::vec((0u8..5, 0i64..200 * DAY, 1i64..60 * DAY), 0..60),
+        events in prop::collection::vec((0u8..6, 0i64..200 * DAY, 1i64..60 * DAY), 0..60),
     ) {
         let mut slots = AuthoritySlots::new();
         for (number, (event, now, ttl)) in events.into_iter().enumerate() {
@@ -221,6 +264,7 @@ proptest! {
                 0 | 1 => slots.on_prepared(entry(slot, &number.to_string(), now, ttl)),
                 2 => slots.on_activated(slot),
                 3 => slots.taint(&(number / 2).to_string()),
+                4 => slots.on_resumed(&(number / 2).to_string(), at(now)),
                 _ => slots.revoke(&(number / 2).to_string()),
             };
             check_invariants(&slots);

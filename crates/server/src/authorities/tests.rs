@@ -128,13 +128,32 @@ async fn a_prepared_authority_waits_for_every_connected_agent() {
     let revision = bench.directory.view().revision;
     assert!(bench.prepared().is_some());
     one.subscription.acknowledge(revision);
-    bench.at(due + 1).await;
+    bench.at(due + PUBLISH_WAIT_SECS).await;
     assert_eq!(bench.active(), first);
     two.subscription.acknowledge(revision - 1);
-    bench.at(due + 2).await;
+    bench.at(due + PUBLISH_WAIT_SECS + 1).await;
     assert_eq!(bench.active(), first, "an older revision is not enough");
     two.subscription.acknowledge(revision);
-    bench.at(due + 3).await;
+    bench.at(due + PUBLISH_WAIT_SECS + 2).await;
+    assert_ne!(bench.active(), first);
+    check(&bench);
+}
+
+#[tokio::test]
+async fn agents_that_only_poll_have_a_round_before_a_new_authority_signs() {
+    let due = CA_TTL_SECS * 5 / 6 + 1;
+    let bench = Bench::new().await;
+    let first = bench.active();
+    bench.at(due).await;
+    assert!(bench.prepared().is_some());
+    bench.at(due + PUBLISH_WAIT_SECS - 1).await;
+    assert_eq!(bench.active(), first, "nobody is connected, and somebody may poll");
+    // Those who polled before the restart need not be those who poll after it.
+    let keys = bench.keys.clone();
+    let bench = bench.restarted(keys).await;
+    bench.at(due + 2 * PUBLISH_WAIT_SECS - 2).await;
+    assert_eq!(bench.active(), first);
+    bench.at(due + 2 * PUBLISH_WAIT_SECS - 1).await;
     assert_ne!(bench.active(), first);
     check(&bench);
 }
@@ -147,7 +166,7 @@ async fn an_agent_that_leaves_or_never_answers_holds_nothing_up_for_long() {
     let agent = bench.connect();
     bench.at(due).await;
     drop(agent);
-    bench.at(due + 1).await;
+    bench.at(due + PUBLISH_WAIT_SECS).await;
     assert_ne!(bench.active(), first, "nobody is connected any more");
 
     let bench = Bench::new().await;
@@ -275,12 +294,78 @@ async fn a_restart_without_the_keys_makes_a_new_authority_and_keeps_trusting_the
 }
 
 #[tokio::test]
-async fn a_clock_set_back_changes_nothing() {
+async fn a_clock_set_back_by_a_little_changes_nothing() {
     let bench = Bench::new().await;
     bench.at(CA_TTL_SECS / 2 + 1).await;
     let (active, prepared, trusted) = (bench.active(), bench.prepared(), bench.trusted());
     bench.at(1).await;
     assert_eq!((bench.active(), bench.prepared(), bench.trusted()), (active, prepared, trusted));
+    check(&bench);
+}
+
+#[tokio::test]
+async fn an_authority_that_a_clock_set_back_makes_invalid_is_replaced_until_the_clock_is_right_again() {
+    let bench = Bench::new().await;
+    let first = bench.active();
+    bench.at(-CA_TTL_SECS - 3600).await;
+    let second = bench.active();
+    assert_ne!(second, first);
+    check(&bench);
+    bench.at(60).await;
+    assert_eq!(bench.active(), first, "it is the one that agents know");
+    assert_eq!(bench.trusted(), [first, second], "what the other one signed is still good");
+    check(&bench);
+}
+
+#[tokio::test]
+async fn after_a_jump_forward_and_back_the_authority_from_before_signs_again() {
+    let bench = Bench::new().await;
+    let first = bench.active();
+    bench.at(CA_TTL_SECS + 3600).await;
+    assert_ne!(bench.active(), first);
+    check(&bench);
+    bench.at(60).await;
+    assert_eq!(bench.active(), first);
+    check(&bench);
+}
+
+#[tokio::test]
+async fn after_a_jump_so_far_that_the_old_authority_left_the_bundle_a_new_one_is_made() {
+    let bench = Bench::new().await;
+    let first = bench.active();
+    bench.at(30 * CA_TTL_SECS).await;
+    let second = bench.active();
+    assert_eq!(bench.trusted(), [second.as_str()]);
+    bench.at(60).await;
+    assert!(![first, second].contains(&bench.active()));
+    check(&bench);
+}
+
+#[tokio::test]
+async fn a_restart_by_a_late_clock_costs_no_authority() {
+    let folder = TestFolder::new();
+    let open = || Arc::new(DiskKeys::open(folder.join("keys.json")).unwrap());
+    let bench = Bench::with(CA_TTL_SECS, open()).await;
+    let first = bench.active();
+    bench.clock.set(NOW - 3 * CA_TTL_SECS);
+    let bench = bench.restarted(open()).await;
+    let second = bench.active();
+    assert_ne!(second, first);
+    check(&bench);
+    let bench = bench.restarted(open()).await;
+    assert_eq!(bench.active(), second, "one replacement is enough");
+    bench.at(60).await;
+    assert_eq!(bench.active(), first);
+    check(&bench);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rest_is_short_however_far_the_clock_was_set_back() {
+    let bench = Bench::new().await;
+    let until = bench.clock.now() + 1;
+    bench.clock.set(NOW - 30 * CA_TTL_SECS);
+    let rested = tokio::time::timeout(2 * REST_MAX, bench.authorities.rest(until)).await;
+    assert!(rested.is_ok(), "it would have slept for a month");
 }
 
 #[tokio::test]

@@ -50,7 +50,8 @@ async fn a_new_authority_signs_once_the_connected_agent_has_acknowledged_it() {
     let both = trusted(&server).await;
     assert_eq!((both.len(), signer(&mint(&server).await)), (2, first));
     stream.acknowledge(&news.revision).await;
-    server.clock.advance(1);
+    // Agents that only poll have had a round, too.
+    server.clock.advance(10);
     let activated = async { while signer(&mint(&server).await) != both[1] {} };
     in_time(activated).await;
     // Who connects now meets a server whose SVID the new bundle vouches for.
@@ -146,6 +147,12 @@ async fn debug_counts_and_shows_the_servers_own_svid() {
     assert_eq!(info.federated_bundles_count, 2, "all bundles, as SPIRE counts");
     assert_eq!(info.svid_chain[0].id, Some(wire_id("/spire/server")));
     assert_eq!(info.svid_chain[0].expires_at, (NOW + SVID_TTL_SECS).unix_secs());
+    assert_eq!(info.svid_chain[0].subject, "O=SPIRE,C=US");
+    assert_eq!(info.svid_chain[1].id, Some(wire_id("")));
+    assert_eq!(info.svid_chain[1].expires_at, (NOW + CA_TTL_SECS).unix_secs());
+    let subject = &info.svid_chain[1].subject;
+    assert!(subject.starts_with("SERIALNUMBER=") && subject.ends_with(",O=SPIFFE,C=US"), "{subject}");
+    assert_eq!(info.svid_chain.len(), 2);
 }
 
 #[tokio::test]

@@ -1,0 +1,97 @@
+//! The server's own X509-SVID, which its TLS listener presents.
+
+use std::sync::Arc;
+
+use rustls_pki_types::CertificateDer;
+use spindle_ca::{SvidRequest, SvidSubject};
+use spindle_keys::Key;
+use spindle_spiffe_core::{SpiffeId, Timestamp, Validity};
+use tracing::info;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{Authorities, AuthoritiesError, CHECK_SECS_MAX};
+use crate::issuer::BACKDATE_SECS;
+
+/// One certificate of the server's own chain, for the Debug service.
+#[derive(Clone, Debug)]
+pub(crate) struct ChainLink {
+    pub(crate) id: SpiffeId,
+    pub(crate) expires_at: Timestamp,
+    pub(crate) subject: String,
+}
+
+/// When the server's own SVID is good.
+#[derive(Clone, Copy)]
+pub(super) struct OwnSvid {
+    validity: Validity,
+    renew_at: Timestamp,
+}
+
+impl Authorities {
+    /// The chain of the server's own SVID, down to the root.
+    pub(crate) fn server_svid(&self) -> Vec<ChainLink> {
+        self.chain.load_full().map(|chain| chain.as_ref().clone()).unwrap_or_default()
+    }
+
+    /// Makes a new SVID for the server itself when it is due or not valid; returns when the next one is.
+    pub(super) async fn renew_identity(&self, now: Timestamp) -> Result<Timestamp, AuthoritiesError> {
+        let own = self.lock().own;
+        if let Some(own) = own
+            && own.validity.contains(now)
+            && now < own.renew_at
+        {
+            return Ok(own.renew_at);
+        }
+        let Some(active) = self.active() else { return Ok(now + CHECK_SECS_MAX) };
+        let key_type = self.settings.key_type;
+        // RSA keys take seconds to find.
+        let key = tokio::task::spawn_blocking(move || Key::generate(key_type))
+            .await
+            .map_err(|_| AuthoritiesError::Store("the key manager stopped".into()))??;
+        let spiffe_id = self.settings.trust_domain.server_id();
+        let signed = active.sign_x509_svid(&SvidRequest {
+            spiffe_id: spiffe_id.clone(),
+            spki_der: key.spki_der(),
+            subject: SvidSubject::default(),
+            dns_names: &[],
+            validity: Validity {
+                not_before: now - BACKDATE_SECS,
+                not_after: now + self.settings.server_svid_ttl_secs,
+            },
+            serial: self.entropy.serial(),
+        })?;
+        let leaf = ChainLink {
+            id: spiffe_id,
+            expires_at: signed.validity.not_after,
+            subject: subject_of(&signed.chain[0]),
+        };
+        let root = ChainLink {
+            id: self.settings.trust_domain.id(),
+            expires_at: active.validity().not_after,
+            subject: subject_of(active.certificate()),
+        };
+        self.chain.store(Some(Arc::new(vec![leaf, root])));
+        self.identity.set(signed.chain, &key.pkcs8_der())?;
+        info!(serial_num = %signed.serial, expires_at = %signed.validity.not_after, "server SVID rotated");
+        let renew_at = (now + signed.validity.not_after.secs_since(now) / 2).max(now + 1);
+        self.lock().own = Some(OwnSvid { validity: signed.validity, renew_at });
+        Ok(renew_at)
+    }
+}
+
+/// The subject as Go prints it, last attribute first.
+fn subject_of(certificate: &CertificateDer<'_>) -> String {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return String::new() };
+    let attributes: Vec<_> = certificate.subject().iter_attributes().collect();
+    let texts = attributes.iter().rev().map(|attribute| {
+        let name = match attribute.attr_type().to_id_string().as_str() {
+            "2.5.4.3" => "CN".to_owned(),
+            "2.5.4.5" => "SERIALNUMBER".to_owned(),
+            "2.5.4.6" => "C".to_owned(),
+            "2.5.4.10" => "O".to_owned(),
+            other => other.to_owned(),
+        };
+        format!("{name}={}", attribute.as_str().unwrap_or_default())
+    });
+    texts.collect::<Vec<_>>().join(",")
+}
