@@ -55,20 +55,28 @@ impl CallError {
         }
     }
 
-    /// The stable code for logs.
+    /// The stable code for logs: the server's own, which may be newer than the set known here, or one of that set.
     pub(crate) fn reason_code(&self) -> String {
-        let known = match self {
+        let told = match self {
             Self::Status(status) => reason_of(status),
-            Self::Dial(error) => Some(error.reason().code().into()),
             _ => None,
         };
-        known.unwrap_or_else(|| match self {
-            Self::Status(status) if status.code() == Code::Unavailable => Reason::Unreachable.code().into(),
-            Self::Status(status) => format!("{:?}", status.code()).to_lowercase(),
-            Self::Dial(_) => Reason::Unreachable.code().into(),
-            Self::Answer(_) => "bad_answer".into(),
-            Self::Local(_) => "local_failure".into(),
-        })
+        told.unwrap_or_else(|| self.reason().code().into())
+    }
+
+    /// The reason as far as it can be told from here.
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Dial(error) => error.reason(),
+            Self::Answer(_) => Reason::BadAnswer,
+            Self::Local(_) => Reason::LocalFailure,
+            Self::Status(status) => match status.code() {
+                Code::Unavailable => Reason::Unreachable,
+                Code::DeadlineExceeded => Reason::TooSlow,
+                Code::Unimplemented => Reason::NotSupported,
+                _ => Reason::RefusedByServer,
+            },
+        }
     }
 }
 
@@ -101,5 +109,26 @@ impl From<Status> for CallError {
 impl From<DialError> for CallError {
     fn from(error: DialError) -> Self {
         Self::Dial(Arc::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spindle_proto::refusal::refusal;
+
+    use super::*;
+
+    #[test]
+    fn every_failed_call_has_a_code_of_the_closed_set_or_the_servers_own() {
+        let check = |error: CallError, expected: Reason| assert_eq!(error.reason_code(), expected.code());
+        check(Status::unavailable("away").into(), Reason::Unreachable);
+        check(Status::deadline_exceeded("late").into(), Reason::TooSlow);
+        check(Status::unimplemented("no").into(), Reason::NotSupported);
+        for code in [Code::Internal, Code::PermissionDenied, Code::Unknown, Code::ResourceExhausted] {
+            check(Status::new(code, "no").into(), Reason::RefusedByServer);
+        }
+        check(CallError::answer("nonsense"), Reason::BadAnswer);
+        check(CallError::local(&std::io::Error::other("full")), Reason::LocalFailure);
+        check(refusal(Code::Internal, Reason::StoreFailed, "full").into(), Reason::StoreFailed);
     }
 }

@@ -72,14 +72,23 @@ pub enum AgentError {
 }
 
 impl AgentError {
-    /// The stable code of the reason, where there is one.
+    /// The stable code of the reason: the server's own, or one of the set known here.
     pub fn reason_code(&self) -> Option<&str> {
-        match self {
-            Self::AttestationRefused { code, .. } | Self::AttestationFailed { code, .. } => Some(code),
-            Self::StandingLost { reason } => Some(reason.code()),
-            Self::SvidExpired => Some(Reason::AgentExpired.code()),
-            _ => None,
-        }
+        let reason = match self {
+            Self::AttestationRefused { code, .. } | Self::AttestationFailed { code, .. } => {
+                return Some(code);
+            }
+            Self::StandingLost { reason } => *reason,
+            Self::SvidExpired => Reason::AgentExpired,
+            Self::Socket(UnixBindError::InUse { .. }) | Self::DataDir(DataLockError::Held { .. }) => {
+                Reason::AgentRunning
+            }
+            Self::Socket(_) | Self::DataDir(_) | Self::Keys(_) | Self::State(_) => Reason::LocalFailure,
+            Self::Bootstrap(_) => Reason::TrustBundleUnusable,
+            Self::JoinTokenNeeded { .. } => Reason::JoinTokenNeeded,
+            Self::TaskEnded { .. } => Reason::Internal,
+        };
+        Some(reason.code())
     }
 
     /// What the operator can try, in one sentence.

@@ -240,6 +240,9 @@ impl Identities {
         match outcome {
             Ok(signed) => {
                 self.backoff.reset();
+                if self.failed_calls > 0 {
+                    info!(failures = self.failed_calls, "signing works again");
+                }
                 self.failed_calls = 0;
                 self.batch_max = (self.batch_max * 2).min(BATCH_MAX);
                 self.on_answers(signed);
@@ -250,10 +253,10 @@ impl Identities {
                 if !error.is_unreachable() {
                     self.batch_max = (tickets.len() / 2).max(1);
                 }
-                self.failed_calls += 1;
-                if self.failed_calls == 1 {
+                self.failed_calls = self.failed_calls.saturating_add(1);
+                if self.failed_calls.is_power_of_two() {
                     warn!(entries = tickets.len(), %error, reason = error.reason_code(),
-                        "signing failed; X509-SVIDs are tried again");
+                        failures = self.failed_calls, "signing failed; X509-SVIDs are tried again");
                 }
                 self.calls_from = Some(Instant::now() + self.backoff.next_pause(self.jitter()));
             }

@@ -32,11 +32,12 @@ use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
+use tracing::warn;
 
 use crate::cache::Cache;
 use crate::callers::Callers;
 use decide::Method;
-use refusals::Refusals;
+use refusals::{Kind, Refusals};
 use session::Session;
 
 pub(crate) use socket::Socket;
@@ -62,6 +63,26 @@ pub(crate) struct Shared {
     refusals: Refusals,
 }
 
+impl Shared {
+    /// Refuses a caller about whom no more is known than the socket tells, and lets the operator know.
+    fn refuse(&self, peer: &LocalPeer, code: Code, reason: Reason, message: &str) -> Status {
+        let kind = Kind { uid: peer.uid, path: None, reason };
+        if let Some(line) = self.refusals.count(&kind, || message.to_owned()) {
+            warn!(
+                pid = peer.pid,
+                caller_uid = peer.uid,
+                caller_gid = peer.gid,
+                reason = reason.code(),
+                count = line.count,
+                remedy = reason.remedy(),
+                detail = line.detail,
+                "a call was refused"
+            );
+        }
+        refusal(code, reason, message)
+    }
+}
+
 impl WorkloadApi {
     pub(crate) fn new(
         cache: Arc<Cache>,
@@ -74,16 +95,25 @@ impl WorkloadApi {
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        check_security_header(request.headers())?;
+        let Some(Peer::Local(peer)) = request.extensions().get::<Peer>().cloned() else {
+            return Err(refusal(Code::Internal, Reason::Internal, "the caller came over no Unix socket"));
+        };
+        let refuse = |code, reason, message: &str| self.0.refuse(&peer, code, reason, message);
+        if !has_security_header(request.headers()) {
+            let text = "security header missing from request";
+            return Err(refuse(Code::InvalidArgument, Reason::SecurityHeaderMissing, text));
+        }
         let method = match request.uri().path().rsplit_once('/') {
             Some((_, "FetchX509SVID")) => Method::X509Svids,
             Some((_, "FetchX509Bundles")) => Method::X509Bundles,
-            _ => return Err(Status::unimplemented("this profile of the Workload API is not supported")),
+            _ => {
+                let text = "this profile of the Workload API is not supported";
+                return Err(refuse(Code::Unimplemented, Reason::NotSupported, text));
+            }
         };
-        let Some(Peer::Local(peer)) = request.extensions().get::<Peer>().cloned() else {
-            return Err(Status::internal("the caller came over no Unix socket"));
-        };
-        read_request(method, request.into_body()).await?;
+        if let Err(status) = read_request(method, request.into_body()).await {
+            return Err(refuse(status.code(), reason_for_request(&status), status.message()));
+        }
         self.stream(method, peer).await
     }
 
@@ -126,15 +156,17 @@ fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
 }
 
 /// Exactly one value, exactly `true`. Checked before anything else is looked at.
-fn check_security_header(headers: &HeaderMap) -> Result<(), Status> {
+fn has_security_header(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(SECURITY_HEADER).iter();
-    match (values.next().map(HeaderValue::as_bytes), values.next()) {
-        (Some(b"true"), None) => Ok(()),
-        _ => Err(refusal(
-            Code::InvalidArgument,
-            Reason::SecurityHeaderMissing,
-            "security header missing from request",
-        )),
+    matches!((values.next().map(HeaderValue::as_bytes), values.next()), (Some(b"true"), None))
+}
+
+/// What is wrong with a request that could not be read.
+fn reason_for_request(status: &Status) -> Reason {
+    match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted => Reason::MessageTooLarge,
+        Code::DeadlineExceeded => Reason::TooSlow,
+        _ => Reason::BadRequest,
     }
 }
 

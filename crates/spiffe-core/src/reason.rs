@@ -45,6 +45,16 @@ reasons! {
     SvidNotReady = "svid_not_ready", "wait, and look at the agent's log for why signing is late";
     /// The agent has not finished its first sync.
     AgentStarting = "agent_starting", "wait until the agent has reached its server";
+    /// The agent is being stopped.
+    AgentStopping = "agent_stopping", "wait until the agent is back and open the stream anew";
+    /// An agent runs already with that directory or socket.
+    AgentRunning = "agent_running", "stop the other agent, or choose another data directory and socket path";
+    /// There is no usable trust bundle to recognise the server by.
+    TrustBundleUnusable = "trust_bundle_unusable", "write the server's bundle with `bundle show` and point trust_bundle_path at it";
+    /// The agent has no identity and nothing to get one with.
+    JoinTokenNeeded = "join_token_needed", "generate a token with `token generate` and start the agent with it";
+    /// The method is not offered.
+    NotSupported = "not_supported", "use a method that this version offers";
     /// The caller is of a class that may not call the method.
     MethodNotAllowed = "method_not_allowed", "call over the server's local socket, or with an admin identity";
     /// The server does not have the method.
@@ -103,6 +113,16 @@ reasons! {
     PeerExpired = "peer_expired", "check the clocks on both sides";
     /// The peer cannot be reached.
     Unreachable = "unreachable", "check the address, and that the other side runs";
+    /// The other side did not answer in time.
+    TooSlow = "too_slow", "look at the load and the log of the other side";
+    /// The other side's answer makes no sense.
+    BadAnswer = "bad_answer", "check that both sides run versions that understand each other";
+    /// The server refused and gave no reason that is known here.
+    RefusedByServer = "refused_by_server", "look at the server's log";
+    /// The machine refused: a disk, a file, a socket.
+    LocalFailure = "local_failure", "look at the log for what failed on this machine: owner, mode, free space";
+    /// A fault of the program.
+    Internal = "internal", "look at the log, and report what it says";
     /// A bound on work at hand was reached.
     Overloaded = "overloaded", "come back later";
 }

@@ -18,6 +18,8 @@ use super::refusals::Kind;
 use crate::cache::{View, near_misses};
 use crate::callers::{CallerFault, Look};
 
+const STARTING: &str = "the agent has not reached its server yet";
+
 /// Near misses named in one log line.
 const NEAR_MISSES_MAX: usize = 3;
 
@@ -39,7 +41,7 @@ impl Session {
     pub(super) async fn open(shared: Arc<Shared>, method: Method, peer: LocalPeer) -> Result<Self, Status> {
         let synced = shared.cache.synced();
         if !*synced.borrow() {
-            return Err(status_of(Reason::AgentStarting));
+            return Err(shared.refuse(&peer, Code::Unavailable, Reason::AgentStarting, STARTING));
         }
         let caller = match shared.callers.attest(&peer).await {
             Ok(caller) => caller,
@@ -130,16 +132,16 @@ impl Session {
         let caller = self.caller.caller();
         let path = caller.path_for_log();
         let kind = Kind { uid: caller.uid(), path: path.clone(), reason };
-        if let Some(count) = self.shared.refusals.count(kind) {
+        if let Some(line) = self.shared.refusals.count(&kind, || self.detail(reason)) {
             warn!(
                 pid = caller.pid(),
                 caller_uid = caller.uid(),
                 caller_gid = caller.gid(),
                 caller_path = path.as_deref().unwrap_or(""),
                 reason = reason.code(),
-                count,
+                count = line.count,
                 remedy = reason.remedy(),
-                detail = self.detail(reason),
+                detail = line.detail,
                 "no identity issued"
             );
         }
@@ -166,22 +168,31 @@ impl Session {
 
 fn refuse_fault(shared: &Shared, peer: &LocalPeer, fault: &CallerFault) -> Status {
     let reason = fault.reason();
-    if let Some(count) = shared.refusals.count(Kind { uid: peer.uid, path: None, reason }) {
-        warn!(pid = peer.pid, caller_uid = peer.uid, caller_gid = peer.gid, reason = reason.code(), count,
-            remedy = reason.remedy(), error = %fault, "workload attestation failed");
+    let kind = Kind { uid: peer.uid, path: None, reason };
+    if let Some(line) = shared.refusals.count(&kind, || fault.to_string()) {
+        warn!(
+            pid = peer.pid,
+            caller_uid = peer.uid,
+            caller_gid = peer.gid,
+            reason = reason.code(),
+            count = line.count,
+            remedy = reason.remedy(),
+            error = line.detail,
+            "workload attestation failed"
+        );
     }
     status_of(reason)
 }
 
 fn stopping() -> Status {
-    Status::unavailable("the agent is stopping")
+    refusal(Code::Unavailable, Reason::AgentStopping, "the agent is stopping")
 }
 
 /// The standard's status for a refusal. It says nothing of any entry.
 fn status_of(reason: Reason) -> Status {
     let (code, message) = match reason {
         Reason::NoMatchingEntry => (Code::PermissionDenied, "no identity issued"),
-        Reason::AgentStarting => (Code::Unavailable, "the agent has not reached its server yet"),
+        Reason::AgentStarting => (Code::Unavailable, STARTING),
         Reason::SvidNotReady => (Code::Unavailable, "the identity is not ready yet"),
         _ => (Code::Unavailable, "workload attestation failed"),
     };

@@ -260,11 +260,42 @@ async fn without_the_exact_security_header_every_method_is_refused_before_anythi
     }
 }
 
+/// Sends one frame as the request.
+async fn call_with_frame(rig: &Rig, compressed: u8, message: &[u8]) -> Status {
+    let mut frame = vec![compressed];
+    frame.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    frame.extend_from_slice(message);
+    let mut request = Request::new(Body::new(http_body_util::Full::new(Bytes::from(frame))));
+    let facts = std::fs::metadata("/proc/self").unwrap();
+    let pid = i32::try_from(std::process::id()).unwrap();
+    let peer = LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None };
+    request.extensions_mut().insert(Peer::Local(peer));
+    request.headers_mut().insert(SECURITY_HEADER, HeaderValue::from_static("true"));
+    *request.uri_mut() = "/SpiffeWorkloadAPI/FetchX509SVID".parse().unwrap();
+    let callers = Callers::new(vec![], ProcRoot::default());
+    let api = WorkloadApi::new(rig.cache.clone(), callers, false, rig.shutdown.clone());
+    api.answer(request).await.expect_err("must be refused")
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_is_refused_with_a_reason() {
+    let rig = rig().await;
+    rig.publish(vec![mine("a")]);
+    let reason = |status: &Status| reason_of(status).unwrap();
+    let too_large = call_with_frame(&rig, 0, &[0; REQUEST_BYTES_MAX + 1]).await;
+    assert_eq!((too_large.code(), reason(&too_large)), (Code::OutOfRange, "message_too_large".into()));
+    for (compressed, message) in [(0, &[0xff; 3][..]), (1, b""), (9, b"")] {
+        assert_eq!(reason(&call_with_frame(&rig, compressed, message).await), "bad_request");
+    }
+}
+
 #[tokio::test]
 async fn profiles_that_are_not_here_answer_unimplemented() {
     let rig = rig().await;
     for method in ["FetchJWTSVID", "FetchJWTBundles", "ValidateJWTSVID", "FetchWITSVID", "FetchWITBundles"] {
-        assert_eq!(call_with_header(&rig, method, &["true"]).await.code(), Code::Unimplemented, "{method}");
+        let status = call_with_header(&rig, method, &["true"]).await;
+        let text = "this profile of the Workload API is not supported";
+        check_refused::<()>(Err(status), Code::Unimplemented, Reason::NotSupported, text);
     }
 }
 
@@ -312,7 +343,8 @@ async fn open_streams_end_when_the_agent_stops() {
     stream.message().await.unwrap();
     let Rig { tasks, shutdown, channel, folder, .. } = rig;
     shutdown.begin();
-    assert_eq!(stream.message().await.unwrap_err().code(), Code::Unavailable);
+    let end = stream.message().await;
+    check_refused(end, Code::Unavailable, Reason::AgentStopping, "the agent is stopping");
     drop((stream, channel));
     assert!(tasks.run(&shutdown, Duration::from_secs(20)).await.is_none());
     assert!(!folder.join("api.sock").exists());
