@@ -1,7 +1,8 @@
 //! Who is calling: pins the process behind a connection and has it attested, on a bounded number of blocking threads.
 //!
 //! Before each later push the process is looked at again; when it has changed it is attested anew, and what it gets is
-//! decided by what it shows then. Start at [`Callers::attest`].
+//! decided by what it shows then. A further call on the same connection begins with such a look, if the process is held
+//! by a pidfd and was attested moments ago. Start at [`Callers::attest`].
 
 mod threads;
 
@@ -13,12 +14,22 @@ use spindle_attest::{
 };
 use spindle_spiffe_core::Reason;
 use spindle_transport::LocalPeer;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use threads::Threads;
 
 /// How long an attestation may take, its turn in the queue included. A program on a dead network drive hangs for ever.
 const ATTEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For how long an attestation serves further calls on its connection. What a look cannot see may be this old: the name of
+/// a user or a group, and the path of an executable that was moved.
+const SERVES_FOR: Duration = Duration::from_secs(5);
+
+/// What is noted on a connection.
+struct Noted {
+    caller: Arc<AttestedCaller>,
+    at: Instant,
+}
 
 /// Why a caller cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +85,16 @@ impl Callers {
 
     /// What the process behind `peer` shows.
     pub(crate) async fn attest(&self, peer: &LocalPeer) -> Result<Arc<AttestedCaller>, CallerFault> {
+        if let Some(noted) = peer.notes.get::<Noted>().filter(|noted| noted.at.elapsed() < SERVES_FOR) {
+            return match self.look_again(peer, &noted.caller).await? {
+                Look::Same => Ok(noted.caller.clone()),
+                Look::Changed(caller) => Ok(caller),
+            };
+        }
         let (callers, socket_peer) = (self.clone(), socket_peer(peer));
-        self.on_thread(peer, move || callers.attest_now(socket_peer)).await
+        let caller = self.on_thread(peer, move || callers.attest_now(socket_peer)).await?;
+        note(peer, &caller);
+        Ok(caller)
     }
 
     /// Looks again at a caller that was attested before.
@@ -85,12 +104,16 @@ impl Callers {
         known: &Arc<AttestedCaller>,
     ) -> Result<Look, CallerFault> {
         let (callers, socket_peer, known) = (self.clone(), socket_peer(peer), known.clone());
-        self.on_thread(peer, move || match known.recheck() {
+        let look = self.on_thread(peer, move || match known.recheck() {
             Ok(()) => Ok(Look::Same),
             Err(CallerError::Changed { .. }) => Ok(Look::Changed(callers.attest_now(socket_peer)?)),
             Err(error) => Err(error.into()),
-        })
-        .await
+        });
+        let look = look.await?;
+        if let Look::Changed(caller) = &look {
+            note(peer, caller);
+        }
+        Ok(look)
     }
 
     async fn on_thread<T: Send + 'static>(
@@ -116,6 +139,13 @@ impl Callers {
     }
 }
 
+/// Only what is whole, about a process that cannot be another's by now.
+fn note(peer: &LocalPeer, caller: &Arc<AttestedCaller>) {
+    if caller.caller().is_pinned() && caller.failures().is_empty() {
+        peer.notes.set(Noted { caller: caller.clone(), at: Instant::now() });
+    }
+}
+
 fn socket_peer(peer: &LocalPeer) -> SocketPeer {
     SocketPeer { pid: peer.pid, uid: peer.uid, gid: peer.gid, pidfd: peer.pidfd.clone() }
 }
@@ -126,6 +156,8 @@ mod tests {
 
     use spindle_attest::{AttestorError, UnixAttestor, UnixConfig};
     use spindle_spiffe_core::Selector;
+    use spindle_transport::{Notes, UnixClients, UnixListener, UnixSocketConfig};
+    use tokio_stream::StreamExt;
 
     use super::*;
 
@@ -144,7 +176,7 @@ mod tests {
     fn ourselves() -> LocalPeer {
         let facts = std::fs::metadata("/proc/self").unwrap();
         let pid = i32::try_from(std::process::id()).unwrap();
-        LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None }
+        LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None, notes: Notes::default() }
     }
 
     fn unix() -> Box<dyn WorkloadAttestor> {
@@ -174,6 +206,66 @@ mod tests {
         let uid: Selector = format!("unix:uid:{}", ourselves().uid).parse().unwrap();
         assert!(attested.selectors().contains(&uid));
         assert!(matches!(callers.look_again(&ourselves(), &attested).await, Ok(Look::Same)));
+    }
+
+    /// Counts how often it is asked.
+    #[derive(Clone, Default)]
+    struct Counting(Arc<std::sync::atomic::AtomicUsize>);
+
+    impl WorkloadAttestor for Counting {
+        fn name(&self) -> &'static str {
+            "counting"
+        }
+
+        fn attest(&self, _: &Caller) -> Result<Vec<Selector>, AttestorError> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Ok(Vec::new())
+        }
+    }
+
+    /// A peer as a socket tells it.
+    async fn connected() -> LocalPeer {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let clients = UnixClients::Tools;
+        let config = UnixSocketConfig { path: path.clone(), mode: 0o700, parent_mode: 0o700, clients };
+        let mut incoming = UnixListener::bind(&config).unwrap().incoming();
+        let _client = tokio::net::UnixStream::connect(&path).await.unwrap();
+        let Ok(io) = incoming.next().await.unwrap();
+        let spindle_transport::Peer::Local(peer) = io.peer().clone() else { panic!("a local peer") };
+        peer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_held_process_is_attested_once_for_the_calls_of_a_few_seconds_on_one_connection() {
+        let (counting, peer) = (Counting::default(), connected().await);
+        let callers = callers(vec![Box::new(counting.clone())]);
+        let asked = || counting.0.load(std::sync::atomic::Ordering::SeqCst);
+        let first = callers.attest(&peer).await.unwrap();
+        let second = callers.attest(&peer).await.unwrap();
+        if peer.pidfd.is_none() {
+            assert_eq!(asked(), 2, "below Linux 6.5 nothing holds the process");
+            return;
+        }
+        assert!(Arc::ptr_eq(&first, &second) && asked() == 1);
+        callers.attest(&LocalPeer { notes: Notes::default(), ..peer.clone() }).await.unwrap();
+        assert_eq!(asked(), 2, "another connection");
+        tokio::time::advance(SERVES_FOR).await;
+        callers.attest(&peer).await.unwrap();
+        assert_eq!(asked(), 3, "too long ago");
+    }
+
+    #[tokio::test]
+    async fn an_attestation_of_a_process_that_nothing_holds_or_with_a_failure_is_not_used_again() {
+        let (counting, peer) = (Counting::default(), ourselves());
+        let unheld = callers(vec![Box::new(counting.clone())]);
+        let failing = callers(vec![Box::new(Silent), Box::new(counting.clone())]);
+        let connected = connected().await;
+        for _ in 0..2 {
+            unheld.attest(&peer).await.unwrap();
+            failing.attest(&connected).await.unwrap();
+        }
+        assert_eq!(counting.0.load(std::sync::atomic::Ordering::SeqCst), 4);
     }
 
     #[tokio::test]

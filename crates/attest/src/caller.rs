@@ -37,6 +37,8 @@ pub enum Change {
     Uid,
     /// The effective group id.
     Gid,
+    /// The supplementary groups.
+    Groups,
     /// The start time: the number belongs to another process now.
     StartTime,
     /// The executable's device or inode: the process runs another program.
@@ -48,6 +50,7 @@ impl fmt::Display for Change {
         f.write_str(match self {
             Self::Uid => "user id",
             Self::Gid => "group id",
+            Self::Groups => "supplementary groups",
             Self::StartTime => "start time",
             Self::Executable => "executable",
         })
@@ -147,7 +150,7 @@ impl Caller {
     }
 
     /// Confirms that the process still runs, and is still what [`Caller::open`] saw: same start time, effective user and
-    /// group, and executable. An executable that may not be seen counts as equal to itself.
+    /// group, supplementary groups, and executable. An executable that may not be seen counts as equal to itself.
     ///
     /// # Errors
     /// [`CallerError::Gone`] or [`CallerError::Changed`], or that the kernel would not tell.
@@ -161,6 +164,7 @@ impl Caller {
         let credentials = credentials(self.pid, &self.dir)?;
         self.expect(credentials.uid == self.credentials.uid, Change::Uid)?;
         self.expect(credentials.gid == self.credentials.gid, Change::Gid)?;
+        self.expect(credentials.groups == self.credentials.groups, Change::Groups)?;
         let exe = exe_id(self.pid, &self.dir)?;
         // A process that ends loses its executable before its pidfd tells so.
         if exe.is_none() && life(self.pid, &self.dir)?.is_ending {

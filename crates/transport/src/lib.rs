@@ -16,7 +16,7 @@ pub use authority::AuthorityShim;
 pub use grpc::grpc_server;
 pub use io::Io;
 pub use log_gate::LogGate;
-pub use peer::{LocalPeer, Peer, VerifiedPeer, peer_of};
+pub use peer::{LocalPeer, Notes, Peer, VerifiedPeer, peer_of};
 pub use tls::{
     DialError, ExpectedServer, HandshakeError, IdentityError, LiveBundles, LiveIdentity, ServerTls,
     TlsDialer, TlsIncoming, TlsListener, Trust,

@@ -3,9 +3,11 @@
 //! A peer is captured once, when the connection is accepted; whether it is still valid is asked per call, by whoever
 //! answers. Start at [`peer_of`].
 
+use std::any::Any;
+use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls_pki_types::CertificateDer;
 use spindle_spiffe_core::{SpiffeId, Timestamp, X509Svid, x509_svid::Serial};
@@ -35,6 +37,35 @@ pub struct LocalPeer {
     pub gid: u32,
     /// A handle that stays with this one process; `None` below Linux 6.5.
     pub pidfd: Option<Arc<OwnedFd>>,
+    /// What the layers above have learnt about the process.
+    pub notes: Notes,
+}
+
+/// Room on a connection for what the layers above have learnt about its peer; it goes with the connection. Clones share
+/// it.
+#[derive(Clone, Default)]
+pub struct Notes(Arc<Mutex<Option<Arc<dyn Any + Send + Sync>>>>);
+
+impl Notes {
+    /// What was noted last, if it is of that type.
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.lock().clone()?.downcast().ok()
+    }
+
+    /// Notes `what` in place of what was there.
+    pub fn set<T: Any + Send + Sync>(&self, what: T) {
+        *self.lock() = Some(Arc::new(what));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<dyn Any + Send + Sync>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Notes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Notes")
+    }
 }
 
 /// A peer whose certificate chain was verified in the handshake of this very connection. Only the verifier makes one.
@@ -80,4 +111,18 @@ impl VerifiedPeer {
 /// The peer of a request that came through one of this crate's listeners.
 pub fn peer_of<T>(request: &tonic::Request<T>) -> Option<&Peer> {
     request.extensions().get::<Peer>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_shared_by_clones_and_found_by_their_type() {
+        let notes = Notes::default();
+        assert!(notes.get::<u32>().is_none());
+        notes.clone().set(7u32);
+        assert_eq!(notes.get::<u32>().as_deref(), Some(&7));
+        assert!(notes.get::<String>().is_none());
+    }
 }

@@ -9,7 +9,7 @@ use spindle_proto::workload::{self, X509svidResponse};
 use spindle_runtime::TaskSet;
 use spindle_spiffe_core::RegistrationEntry;
 use spindle_testkit::TestFolder;
-use spindle_transport::connect_unix;
+use spindle_transport::{Notes, connect_unix};
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -181,7 +181,7 @@ async fn a_caller_that_ends_while_its_first_answer_is_waited_for_gets_none() {
     let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
     let facts = std::fs::metadata("/proc/self").unwrap();
     let pid = i32::try_from(child.id()).unwrap();
-    let peer = LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None };
+    let peer = LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None, notes: Notes::default() };
     let callers = Callers::new(vec![Box::new(UnixAttestor::new(UnixConfig::default()))], ProcRoot::default());
     let api = WorkloadApi::new(rig.cache.clone(), callers, false, rig.shutdown.clone());
     let mut session = Session::open(api.0, Method::X509Svids, peer).await.unwrap();
@@ -268,7 +268,7 @@ async fn call_with_frame(rig: &Rig, compressed: u8, message: &[u8]) -> Status {
     let mut request = Request::new(Body::new(http_body_util::Full::new(Bytes::from(frame))));
     let facts = std::fs::metadata("/proc/self").unwrap();
     let pid = i32::try_from(std::process::id()).unwrap();
-    let peer = LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None };
+    let peer = LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None, notes: Notes::default() };
     request.extensions_mut().insert(Peer::Local(peer));
     request.headers_mut().insert(SECURITY_HEADER, HeaderValue::from_static("true"));
     *request.uri_mut() = "/SpiffeWorkloadAPI/FetchX509SVID".parse().unwrap();

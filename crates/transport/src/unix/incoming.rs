@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use super::bind::{SocketFile, UnixClients};
 use crate::io::Io;
-use crate::peer::LocalPeer;
+use crate::peer::{LocalPeer, Notes};
 
 /// How long accepting rests after a failure such as too many open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -102,6 +102,7 @@ fn local_peer(stream: &UnixStream) -> std::io::Result<LocalPeer> {
         uid: credentials.uid(),
         gid: credentials.gid(),
         pidfd: pidfd(getsockopt(stream, PeerPidfd))?,
+        notes: Notes::default(),
     })
 }
 
