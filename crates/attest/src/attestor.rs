@@ -162,6 +162,11 @@ impl AttestedCaller {
     pub fn recheck(&self) -> Result<(), CallerError> {
         self.caller.recheck()
     }
+
+    /// See [`Caller::is_plainly_same`].
+    pub fn is_plainly_same(&self) -> bool {
+        self.caller.is_plainly_same()
+    }
 }
 
 /// Asks every attestor about `caller` and then looks at the process again, so that all selectors describe one program

@@ -117,9 +117,10 @@ pub struct Caller {
     pid: i32,
     pidfd: Option<Arc<OwnedFd>>,
     dir: ProcDir,
-    start_ticks: u64,
+    life: Life,
     credentials: Credentials,
     exe: Option<ExeId>,
+    exe_is_local: bool,
 }
 
 impl Caller {
@@ -134,10 +135,11 @@ impl Caller {
             .map_err(|error| CallerError::from_io(pid, "its directory", error.into()))?;
         // Alive after the directory was opened: the directory is that process's own, whatever happens to the number.
         check_alive(pid, peer.pidfd.as_deref())?;
-        let start_ticks = life(pid, &dir)?.start_ticks;
+        let life_then = life(pid, &dir)?;
         let credentials = credentials(pid, &dir)?;
         let exe = exe_id(pid, &dir)?;
-        let caller = Self { pid, pidfd: peer.pidfd, dir, start_ticks, credentials, exe };
+        let exe_is_local = exe.is_some() && dir.exe_is_local();
+        let caller = Self { pid, pidfd: peer.pidfd, dir, life: life_then, credentials, exe, exe_is_local };
         if caller.pidfd.is_none() {
             // Only the facts themselves can tell that the number was not reused; a pidfd has settled that above.
             caller.expect_socket_ids(peer.uid, peer.gid)?;
@@ -156,11 +158,14 @@ impl Caller {
     /// [`CallerError::Gone`] or [`CallerError::Changed`], or that the kernel would not tell.
     pub fn recheck(&self) -> Result<(), CallerError> {
         check_alive(self.pid, self.pidfd.as_deref())?;
-        let now = life(self.pid, &self.dir)?;
+        self.recheck_from(life(self.pid, &self.dir)?)
+    }
+
+    fn recheck_from(&self, now: Life) -> Result<(), CallerError> {
         if now.is_ending && self.pidfd.is_none() {
             return Err(CallerError::Gone { pid: self.pid });
         }
-        self.expect(now.start_ticks == self.start_ticks, Change::StartTime)?;
+        self.expect(now.start_ticks == self.life.start_ticks, Change::StartTime)?;
         let credentials = credentials(self.pid, &self.dir)?;
         self.expect(credentials.uid == self.credentials.uid, Change::Uid)?;
         self.expect(credentials.gid == self.credentials.gid, Change::Gid)?;
@@ -171,6 +176,21 @@ impl Caller {
             return Err(CallerError::Gone { pid: self.pid });
         }
         self.expect(exe == self.exe, Change::Executable)
+    }
+
+    /// Whether it can be said at once, without waiting for anything, that [`Caller::recheck`] would find nothing changed.
+    /// Fit for threads that must not block. False says nothing: ask [`Caller::recheck`], where blocking is allowed.
+    ///
+    /// Looking at an executable can hang when it lies on a drive that does not answer. So this looks only while the process
+    /// has a pidfd, still has the stack of the program it was seen with, and that program lies on a local file system.
+    pub fn is_plainly_same(&self) -> bool {
+        if self.pidfd.is_none() || !self.exe_is_local || check_alive(self.pid, self.pidfd.as_deref()).is_err()
+        {
+            return false;
+        }
+        let has_its_stack = |now: &Life| now.stack != 0 && now.stack == self.life.stack;
+        let now = life(self.pid, &self.dir).ok().filter(has_its_stack);
+        now.is_some_and(|now| self.recheck_from(now).is_ok())
     }
 
     /// Process number, in the namespace of the proc file system it was opened with.
@@ -256,5 +276,5 @@ fn credentials(pid: i32, dir: &ProcDir) -> Result<Credentials, CallerError> {
 }
 
 fn exe_id(pid: i32, dir: &ProcDir) -> Result<Option<ExeId>, CallerError> {
-    dir.exe_id().map_err(|error| CallerError::from_io(pid, "exe", error.into()))
+    dir.exe_id().map_err(|error| CallerError::from_io(pid, "exe", error))
 }

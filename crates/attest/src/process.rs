@@ -9,9 +9,12 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
-use nix::sys::stat::{Mode, fstatat};
+use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::sys::stat::{Mode, makedev};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
+};
+use rustix::fs::{AtFlags, StatxFlags, statx};
 
 /// The largest proc file that is read, in bytes: a `status` with all 65536 supplementary groups has about 700 KiB.
 const PROC_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -21,6 +24,10 @@ const PROC_FILE_BYTES_USUAL: usize = 4096;
 
 /// The kernel's `PF_EXITING`: set before a thread that ends gives anything back, its executable included.
 const FLAG_EXITING: u32 = 0x4;
+
+/// File systems that keep their files on this machine. An overlay is not among them: what lies below it is not told.
+const LOCAL_FILE_SYSTEMS: [FsType; 5] =
+    [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC];
 
 /// Where the proc file system is mounted: `/proc`, or the host's one inside a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +73,8 @@ pub struct ExeId {
 pub(crate) struct Life {
     /// Clock ticks from boot to the start of the process; `exec` leaves it alone.
     pub(crate) start_ticks: u64,
+    /// Where the stack began at the last `exec`, a random place; 0 when we may not know.
+    pub(crate) stack: u64,
     /// The main thread is ending or has ended. Others may still run, which only a pidfd can tell.
     pub(crate) is_ending: bool,
 }
@@ -97,13 +106,23 @@ impl ProcDir {
     }
 
     /// `None` when the process has no executable we may see: kernel threads, and other users' processes without the right
-    /// to inspect them.
-    pub(crate) fn exe_id(&self) -> nix::Result<Option<ExeId>> {
-        match fstatat(&self.0, "exe", AtFlags::empty()) {
-            Ok(stat) => Ok(Some(ExeId { dev: stat.st_dev, ino: stat.st_ino })),
-            Err(Errno::ENOENT | Errno::EACCES | Errno::EPERM) => Ok(None),
-            Err(error) => Err(error),
+    /// to inspect them. What the kernel has in memory is enough, so no file system is asked.
+    pub(crate) fn exe_id(&self) -> io::Result<Option<ExeId>> {
+        match statx(&self.0, "exe", AtFlags::STATX_DONT_SYNC, StatxFlags::INO) {
+            Ok(stat) => {
+                let dev = makedev(stat.stx_dev_major.into(), stat.stx_dev_minor.into());
+                Ok(Some(ExeId { dev, ino: stat.stx_ino }))
+            }
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => Ok(None),
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether the executable lies on a file system of this machine, which never keeps anybody waiting for a network or
+    /// another program. Unknown ones count as if they did.
+    pub(crate) fn exe_is_local(&self) -> bool {
+        let opened = openat(&self.0, "exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+        opened.and_then(fstatfs).is_ok_and(|found| LOCAL_FILE_SYSTEMS.contains(&found.filesystem_type()))
     }
 
     /// The executable's path as the process sees it, with ` (deleted)` behind it once the file is gone.
@@ -142,12 +161,13 @@ fn malformed(name: &str) -> io::Error {
 fn parse_stat(text: &[u8]) -> Option<Life> {
     let after_name = text.iter().rposition(|byte| *byte == b')')? + 1;
     let mut fields = text[after_name..].split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
-    // Fields 3, 9 and 22.
+    // Fields 3, 9, 22 and 28.
     let state = fields.next()?;
     let flags: u32 = number(fields.nth(5)?)?;
     let start_ticks = number(fields.nth(12)?)?;
+    let stack = number(fields.nth(5)?)?;
     let is_ending = matches!(state, b"Z" | b"X" | b"x") || flags & FLAG_EXITING != 0;
-    Some(Life { start_ticks, is_ending })
+    Some(Life { start_ticks, stack, is_ending })
 }
 
 /// `Uid` and `Gid` list real, effective, saved and file system id; SPIRE's selectors carry the effective one.
@@ -176,20 +196,21 @@ mod tests {
 
     #[test]
     fn a_program_name_with_blanks_and_parentheses_does_not_shift_the_fields() {
-        let stat = b"77 (a) Z (b c) S 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 123456 1000 1 2 3\n";
-        assert_eq!(parse_stat(stat), Some(Life { start_ticks: 123_456, is_ending: false }));
+        let stat =
+            b"77 (a) Z (b c) S 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 123456 1000 1 2 3 4 5 6\n";
+        assert_eq!(parse_stat(stat), Some(Life { start_ticks: 123_456, stack: 5, is_ending: false }));
     }
 
     #[test]
     fn an_ended_main_thread_is_seen() {
-        let stat = b"77 (sh) Z 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 9 0 0\n";
-        assert_eq!(parse_stat(stat), Some(Life { start_ticks: 9, is_ending: true }));
+        let stat = b"77 (sh) Z 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 9 0 0 0 0 0 0\n";
+        assert_eq!(parse_stat(stat), Some(Life { start_ticks: 9, stack: 0, is_ending: true }));
     }
 
     #[test]
     fn a_main_thread_about_to_end_is_seen_by_its_flag() {
-        let stat = b"77 (sh) R 1 77 77 0 -1 4194564 1 0 0 0 0 0 0 0 20 0 1 0 9 0 0\n";
-        assert_eq!(parse_stat(stat), Some(Life { start_ticks: 9, is_ending: true }));
+        let stat = b"77 (sh) R 1 77 77 0 -1 4194564 1 0 0 0 0 0 0 0 20 0 1 0 9 0 0 0 0 0 0\n";
+        assert_eq!(parse_stat(stat), Some(Life { start_ticks: 9, stack: 0, is_ending: true }));
     }
 
     #[test]
@@ -198,7 +219,8 @@ mod tests {
             &b""[..],
             b"77 (sh",
             b"77 (sh) S 1 2 3",
-            b"77 (sh) S 1 77 77 0 -1 1 1 0 0 0 0 0 0 0 20 0 1 0 x 0",
+            b"77 (sh) S 1 77 77 0 -1 1 1 0 0 0 0 0 0 0 20 0 1 0 x 0 0 0 0 0 0",
+            b"77 (sh) S 1 77 77 0 -1 1 1 0 0 0 0 0 0 0 20 0 1 0 9 0 0 0 0 0",
         ] {
             assert_eq!(parse_stat(text), None, "{}", String::from_utf8_lossy(text));
         }

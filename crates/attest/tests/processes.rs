@@ -144,6 +144,13 @@ fn open(peer: SocketPeer) -> Result<Arc<Caller>, CallerError> {
     Caller::open(&ProcRoot::default(), peer).map(Arc::new)
 }
 
+/// Whether the program of these tests, which is also the child's, lies where nothing is waited for.
+fn is_on_a_local_disk() -> bool {
+    use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs};
+    let found = statfs(&std::env::current_exe().unwrap()).unwrap().filesystem_type();
+    [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC].contains(&found)
+}
+
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
@@ -183,6 +190,10 @@ fn a_caller_that_lives_on_unchanged_passes_every_recheck() {
         for _ in 0..3 {
             caller.recheck().unwrap();
         }
+        if is_pinned && is_on_a_local_disk() {
+            assert!(caller.is_plainly_same());
+        }
+        assert!(is_pinned || !caller.is_plainly_same(), "without a pidfd nothing is plain");
         assert_eq!(caller.pid() as u32, running.child.id());
         assert_eq!(caller.is_pinned(), is_pinned);
         let exe = fs::metadata(std::env::current_exe().unwrap()).unwrap();
@@ -196,6 +207,7 @@ fn a_caller_that_ended_is_gone_reaped_or_not() {
     let callers = running.peers().map(|peer| open(peer).unwrap());
     let peers = running.peers();
     running.kill();
+    assert!(!callers.iter().any(|caller| caller.is_plainly_same()));
     callers.iter().for_each(|caller| is_gone(&caller.recheck().unwrap_err()));
     peers.into_iter().for_each(|peer| is_gone(&open(peer).unwrap_err()));
     let peers = running.peers();
@@ -209,6 +221,7 @@ fn a_caller_that_runs_another_program_has_changed() {
     let mut running = Running::start();
     let callers = running.peers().map(|peer| open(peer).unwrap());
     running.exec_cat();
+    assert!(!callers.iter().any(|caller| caller.is_plainly_same()));
     callers.iter().for_each(|caller| has_changed(&caller.recheck().unwrap_err(), Change::Executable));
     // Attested anew it is taken for what it is now.
     let exe = fs::read_link(format!("/proc/{}/exe", running.child.id())).unwrap();
@@ -230,6 +243,7 @@ fn a_caller_that_gave_up_its_rights_has_changed_and_shows_the_effective_ids() {
         let mut running = Running::start();
         let before = running.caller();
         running.tell(command);
+        assert!(!before.is_plainly_same());
         has_changed(&before.recheck().unwrap_err(), change);
         let now = shown(unix(false, 0), running.caller());
         assert_eq!(values(&now, key), [id]);
@@ -387,7 +401,7 @@ impl FakeProc {
     }
 
     fn set_start(&self, ticks: &str) {
-        let stat = format!("77 (a b) S 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 {ticks} 0 0\n");
+        let stat = format!("77 (a b) S 1 77 77 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 {ticks} 0 0 0 0 0 7\n");
         fs::write(self.dir.path().join("77/stat"), stat).unwrap();
     }
 
@@ -410,6 +424,14 @@ fn a_reused_process_number_is_seen_by_its_start_time() {
     has_changed(&caller.recheck().unwrap_err(), Change::StartTime);
     fake.set_start("500");
     caller.recheck().unwrap();
+}
+
+#[test]
+fn other_supplementary_groups_are_a_change() {
+    let fake = FakeProc::new();
+    let caller = fake.open().unwrap();
+    fake.set_status(4_294_900_000, "4294900001");
+    has_changed(&caller.recheck().unwrap_err(), Change::Groups);
 }
 
 #[test]
