@@ -5,6 +5,7 @@
 //! profiles are not here yet: their methods answer UNIMPLEMENTED. Start at [`WorkloadApi`].
 
 mod decide;
+mod ending;
 mod refusals;
 mod session;
 mod socket;

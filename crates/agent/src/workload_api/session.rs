@@ -184,7 +184,7 @@ fn refuse_fault(shared: &Shared, peer: &LocalPeer, fault: &CallerFault) -> Statu
     status_of(reason)
 }
 
-fn stopping() -> Status {
+pub(super) fn stopping() -> Status {
     refusal(Code::Unavailable, Reason::AgentStopping, "the agent is stopping")
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tonic_health::ServingStatus;
 
 use super::WorkloadApi;
+use super::ending::Ending;
 
 /// Anybody on the node may ask; who gets what is decided by what the process shows.
 const SOCKET_MODE: u32 = 0o777;
@@ -61,9 +62,9 @@ impl Socket {
         reporter.set_service_status("", ServingStatus::NotServing).await;
         let served = grpc_server()
             .add_service(api)
-            .add_service(health)
-            .add_service(reflection().build_v1().map_err(unbuilt)?)
-            .add_service(reflection().build_v1alpha().map_err(unbuilt)?)
+            .add_service(Ending::new(health, shutdown.clone()))
+            .add_service(Ending::new(reflection().build_v1().map_err(unbuilt)?, shutdown.clone()))
+            .add_service(Ending::new(reflection().build_v1alpha().map_err(unbuilt)?, shutdown.clone()))
             .serve_with_incoming_shutdown(self.0.incoming(), shutdown.begun());
         let report = async {
             if ready.wait_for(|ready| *ready).await.is_ok() {

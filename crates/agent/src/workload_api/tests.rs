@@ -18,6 +18,8 @@ use super::*;
 use crate::cache::Change;
 use crate::fixtures::{Authority, entry, signing, trust_domain};
 
+const LONG: Duration = Duration::from_secs(60);
+
 /// A served socket over a cache that the test fills.
 struct Rig {
     cache: Arc<Cache>,
@@ -348,6 +350,26 @@ async fn open_streams_end_when_the_agent_stops() {
     drop((stream, channel));
     assert!(tasks.run(&shutdown, Duration::from_secs(20)).await.is_none());
     assert!(!folder.join("api.sock").exists());
+}
+
+#[tokio::test]
+async fn streams_of_health_and_reflection_end_when_the_agent_stops() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    let rig = rig().await;
+    let mut health = HealthClient::new(rig.channel.clone());
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    watch.message().await.unwrap().unwrap();
+    let mut reflection = ServerReflectionClient::new(rig.channel.clone());
+    let open = tokio_stream::pending::<ServerReflectionRequest>();
+    let mut answers = reflection.server_reflection_info(open).await.unwrap().into_inner();
+    rig.shutdown.begin();
+    for end in [
+        timeout(LONG, watch.message()).await.unwrap().map(drop),
+        timeout(LONG, answers.message()).await.unwrap().map(drop),
+    ] {
+        check_refused(end, Code::Unavailable, Reason::AgentStopping, "the agent is stopping");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,67 @@
+//! Lets the streams of a service end when the agent stops. Health and reflection keep theirs open for as long as the
+//! client likes, and the socket would wait for them.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use http::{Request, Response};
+use http_body_util::{BodyExt, StreamBody};
+use spindle_runtime::Shutdown;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::server::NamedService;
+
+use super::session::stopping;
+use super::trailers;
+
+/// A service whose answers end with the agent.
+#[derive(Clone)]
+pub(super) struct Ending<S> {
+    service: S,
+    shutdown: Shutdown,
+}
+
+impl<S> Ending<S> {
+    pub(super) fn new(service: S, shutdown: Shutdown) -> Self {
+        Self { service, shutdown }
+    }
+}
+
+impl<S> Service<Request<Body>> for Ending<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (answer, shutdown) = (self.service.call(request), self.shutdown.clone());
+        Box::pin(async move { Ok(answer.await?.map(|body| ending(body, shutdown))) })
+    }
+}
+
+impl<S: NamedService> NamedService for Ending<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+/// What is ready is still sent; then the stream is told that the agent stops.
+fn ending(body: Body, shutdown: Shutdown) -> Body {
+    let frames = stream::unfold(Some((body, shutdown)), |open| async {
+        let (mut body, shutdown) = open?;
+        // Cancel-safe: a frame is taken only when it is returned.
+        tokio::select! {
+            biased;
+            frame = body.frame() => Some((frame?, Some((body, shutdown)))),
+            () = shutdown.begun() => Some((trailers(&stopping()), None)),
+        }
+    });
+    Body::new(StreamBody::new(frames))
+}
