@@ -3,20 +3,39 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::authority::AuthorityShim;
 use crate::peer::{LocalPeer, Peer, VerifiedPeer};
+use crate::unix::users::Place;
 
 /// An accepted connection. Its [`Peer`] travels with every request on it.
 #[derive(Debug)]
 pub struct Io {
     stream: Stream,
     peer: Peer,
+    opening: Option<Opening>,
+    /// Given back when the connection goes.
+    _place: Option<Place>,
+}
+
+/// A client that says nothing after it has connected is let go after this long.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// With these bytes every HTTP/2 client begins; after them pings find out who is still there.
+const PREFACE_BYTES: usize = 24;
+
+/// A connection on which the client has not finished its first words.
+#[derive(Debug)]
+struct Opening {
+    deadline: Pin<Box<Sleep>>,
+    bytes_left: usize,
 }
 
 #[derive(Debug)]
@@ -27,12 +46,13 @@ enum Stream {
 }
 
 impl Io {
-    pub(crate) fn local(stream: UnixStream, peer: LocalPeer) -> Self {
-        Self { stream: Stream::Local(stream), peer: Peer::Local(peer) }
+    pub(crate) fn local(stream: UnixStream, peer: LocalPeer, place: Place) -> Self {
+        Self::new(Stream::Local(stream), Peer::Local(peer), Some(place))
     }
 
-    pub(crate) fn workload(stream: UnixStream, peer: LocalPeer) -> Self {
-        Self { stream: Stream::Workload(Box::new(AuthorityShim::new(stream))), peer: Peer::Local(peer) }
+    pub(crate) fn workload(stream: UnixStream, peer: LocalPeer, place: Place) -> Self {
+        let stream = Stream::Workload(Box::new(AuthorityShim::new(stream)));
+        Self::new(stream, Peer::Local(peer), Some(place))
     }
 
     pub(crate) fn tls(
@@ -40,7 +60,26 @@ impl Io {
         addr: std::net::SocketAddr,
         identity: Option<VerifiedPeer>,
     ) -> Self {
-        Self { stream: Stream::Tls(Box::new(stream)), peer: Peer::Tls { addr, identity } }
+        Self::new(Stream::Tls(Box::new(stream)), Peer::Tls { addr, identity }, None)
+    }
+
+    fn new(stream: Stream, peer: Peer, place: Option<Place>) -> Self {
+        let opening = Opening { deadline: Box::pin(sleep(OPENING_TIMEOUT)), bytes_left: PREFACE_BYTES };
+        Self { stream, peer, opening: Some(opening), _place: place }
+    }
+
+    /// Fails once the opening takes too long. `read` is what has just come, if anything.
+    fn watch_opening(&mut self, cx: &mut Context<'_>, read: Option<usize>) -> io::Result<()> {
+        let Some(opening) = &mut self.opening else { return Ok(()) };
+        if let Some(bytes) = read {
+            opening.bytes_left = opening.bytes_left.saturating_sub(bytes);
+            if opening.bytes_left == 0 {
+                self.opening = None;
+            }
+        } else if opening.deadline.as_mut().poll(cx).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not begin to speak HTTP/2"));
+        }
+        Ok(())
     }
 
     /// Who is at the other end.
@@ -59,8 +98,8 @@ impl Connected for Io {
 
 /// Runs the same call on whichever stream it is.
 macro_rules! delegate {
-    ($this:ident, $stream:ident => $call:expr) => {
-        match &mut $this.get_mut().stream {
+    ($this:expr, $stream:ident => $call:expr) => {
+        match &mut $this.stream {
             Stream::Local(inner) => {
                 let $stream = Pin::new(inner);
                 $call
@@ -79,13 +118,19 @@ macro_rules! delegate {
 
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, stream => stream.poll_read(cx, buf))
+        let (this, before) = (self.get_mut(), buf.filled().len());
+        let polled = delegate!(this, stream => stream.poll_read(cx, buf));
+        let read = polled.is_ready().then(|| buf.filled().len() - before);
+        match this.watch_opening(cx, read) {
+            Ok(()) => polled,
+            Err(error) => Poll::Ready(Err(error)),
+        }
     }
 }
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        delegate!(self, stream => stream.poll_write(cx, buf))
+        delegate!(self.get_mut(), stream => stream.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -93,7 +138,7 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        delegate!(self, stream => stream.poll_write_vectored(cx, bufs))
+        delegate!(self.get_mut(), stream => stream.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -105,10 +150,10 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, stream => stream.poll_flush(cx))
+        delegate!(self.get_mut(), stream => stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, stream => stream.poll_shutdown(cx))
+        delegate!(self.get_mut(), stream => stream.poll_shutdown(cx))
     }
 }

@@ -6,6 +6,7 @@
 mod bind;
 mod dial;
 mod incoming;
+pub(crate) mod users;
 
 pub use bind::{UnixBindError, UnixClients, UnixListener, UnixSocketConfig};
 pub use dial::{UnixDialError, connect_unix, connect_unix_lazy};

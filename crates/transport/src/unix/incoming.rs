@@ -12,13 +12,16 @@ use nix::errno::Errno;
 use nix::getsockopt_impl;
 use nix::sockopt_impl;
 use nix::sys::socket::getsockopt;
+use spindle_spiffe_core::Reason;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 use tracing::{debug, warn};
 
 use super::bind::{SocketFile, UnixClients};
+use super::users::{CONNECTIONS_PER_USER_MAX, Users};
 use crate::io::Io;
+use crate::log_gate::LogGate;
 use crate::peer::{LocalPeer, Notes};
 
 /// How long accepting rests after a failure such as too many open files.
@@ -40,25 +43,42 @@ pub struct UnixIncoming {
     clients: UnixClients,
     resting: Option<Pin<Box<Sleep>>>,
     is_failing: bool,
+    users: Users,
+    crowded: LogGate,
     // Declared last, so that the listener is closed before the file goes.
     socket_file: SocketFile,
 }
 
 impl UnixIncoming {
     pub(super) fn new(listener: UnixListener, socket_file: SocketFile, clients: UnixClients) -> Self {
-        Self { listener, clients, resting: None, is_failing: false, socket_file }
+        let (users, crowded) = (Users::default(), LogGate::new());
+        Self { listener, clients, resting: None, is_failing: false, users, crowded, socket_file }
     }
 
-    fn accepted(&self, stream: UnixStream) -> Option<Io> {
+    fn accepted(&mut self, stream: UnixStream) -> Option<Io> {
         match local_peer(&stream) {
-            Ok(peer) => Some(match self.clients {
-                UnixClients::Workloads => Io::workload(stream, peer),
-                UnixClients::Tools => Io::local(stream, peer),
-            }),
+            Ok(peer) => {
+                let Some(place) = self.users.take(peer.uid) else {
+                    self.refuse(&peer);
+                    return None;
+                };
+                Some(match self.clients {
+                    UnixClients::Workloads => Io::workload(stream, peer, place),
+                    UnixClients::Tools => Io::local(stream, peer, place),
+                })
+            }
             Err(error) => {
                 debug!(%error, "A local caller left before it was accepted, or cannot be held");
                 None
             }
+        }
+    }
+
+    fn refuse(&mut self, peer: &LocalPeer) {
+        if let Some(left_out) = self.crowded.pass() {
+            let path = self.socket_file.path.display();
+            warn!(path = %path, caller_uid = peer.uid, pid = peer.pid, reason = Reason::Overloaded.code(), left_out,
+                most = CONNECTIONS_PER_USER_MAX, "A user has too many connections open, a further one is closed");
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use spindle_spiffe_core::Reason;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio_stream::StreamExt;
 
@@ -151,6 +152,28 @@ async fn a_caller_that_left_at_once_does_not_end_the_listener() {
     for _ in 0..2 {
         let Ok(_io) = incoming.next().await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_begin_is_let_go_and_one_that_has_begun_may_be_silent() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("api.sock");
+    let mut incoming = UnixListener::bind(&config(&path)).unwrap().incoming();
+    let (_silent, mut talks) =
+        (UnixStream::connect(&path).await.unwrap(), UnixStream::connect(&path).await.unwrap());
+    let (Ok(mut silent), Ok(mut begun)) = (incoming.next().await.unwrap(), incoming.next().await.unwrap());
+    talks.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    begun.read_exact(&mut [0; 24]).await.unwrap();
+    let error = silent.read_exact(&mut [0; 24]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    let (later, read) = (tokio::time::sleep(std::time::Duration::from_secs(3600)), begun.read_u8());
+    tokio::pin!(read);
+    tokio::select! {
+        read = &mut read => panic!("nothing was sent: {read:?}"),
+        () = later => {}
+    }
+    talks.write_all(b"x").await.unwrap();
+    assert_eq!(read.await.unwrap(), b'x');
 }
 
 #[tokio::test]
