@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use spindle_spiffe_core::bundle_document::BundleDocumentError;
 use spindle_spiffe_core::x509_bundle::X509BundleError;
-use spindle_spiffe_core::{Bundle, TrustDomain, X509Bundle};
+use spindle_spiffe_core::{Bundle, Timestamp, TrustDomain, X509Bundle};
 
 use crate::config::{AgentConfig, Bootstrap, BundleFormat};
 
@@ -36,6 +36,12 @@ pub enum BootstrapError {
         url: String,
         /// What went wrong.
         source: HttpError,
+    },
+    /// The configured address has parameters that are the agent's to set.
+    #[error("the address of the trust bundle {url} has a parameter that begins with `spire-` or `spiffe-`")]
+    ReservedParameter {
+        /// The address as configured.
+        url: String,
     },
     /// The bytes are too many.
     #[error("the trust bundle from {origin} has more than {BUNDLE_BYTES_MAX} bytes")]
@@ -67,14 +73,44 @@ pub enum BootstrapError {
     },
 }
 
+impl BootstrapError {
+    /// Whether it may be over by itself: a service that does not answer, or not yet with a good bundle.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Fetch { source: HttpError::Address(_), .. } | Self::ReservedParameter { .. } => false,
+            Self::Fetch { .. } => true,
+            Self::File { .. }
+            | Self::TooLarge { .. }
+            | Self::Pem { .. }
+            | Self::Spiffe { .. }
+            | Self::Empty { .. } => false,
+        }
+    }
+}
+
+/// Which of the tries to attest a bundle is fetched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    /// Counted from 1.
+    pub(crate) number: u32,
+    /// When the first one began.
+    pub(crate) began_at: Timestamp,
+}
+
 /// The bundle of the configured source; none when the server is to be believed once.
-pub(crate) async fn fetch(config: &AgentConfig) -> Result<Option<X509Bundle>, BootstrapError> {
+pub(crate) async fn fetch(
+    config: &AgentConfig,
+    attempt: Attempt,
+) -> Result<Option<X509Bundle>, BootstrapError> {
     let (bytes, format, origin) = match &config.bootstrap {
         Bootstrap::Insecure => return Ok(None),
         Bootstrap::File { path, format } => (read(path).await?, *format, path.display().to_string()),
         Bootstrap::Url { url, unix_socket, format } => {
             let fetched = match unix_socket {
-                Some(socket) => http::get_unix(socket, url, &facts(config), BUNDLE_BYTES_MAX).await,
+                Some(_) if has_reserved_parameter(url) => {
+                    return Err(BootstrapError::ReservedParameter { url: url.clone() });
+                }
+                Some(socket) => http::get_unix(socket, url, &facts(config, attempt), BUNDLE_BYTES_MAX).await,
                 None => http::get_https(url, BUNDLE_BYTES_MAX).await,
             };
             let bytes = fetched.map_err(|source| BootstrapError::Fetch { url: url.clone(), source })?;
@@ -85,13 +121,21 @@ pub(crate) async fn fetch(config: &AgentConfig) -> Result<Option<X509Bundle>, Bo
 }
 
 /// What a local bundle service is told about the one who asks, with SPIRE's parameter names.
-fn facts(config: &AgentConfig) -> [(&'static str, String); 4] {
+fn facts(config: &AgentConfig, attempt: Attempt) -> [(&'static str, String); 6] {
     [
         ("spire-attest-mode", "bootstrap".to_owned()),
+        ("spire-connection-attempts", attempt.number.to_string()),
+        ("spire-attest-start-time", attempt.began_at.to_string()),
         ("spire-server-address", config.server_address.clone()),
         ("spire-server-port", config.server_port.to_string()),
         ("spiffe-trust-domain", config.trust_domain.name().to_owned()),
     ]
+}
+
+/// As SPIRE: a configured one could not be told from ours.
+fn has_reserved_parameter(url: &str) -> bool {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|one| one.starts_with("spire-") || one.starts_with("spiffe-"))
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, BootstrapError> {
@@ -125,7 +169,9 @@ fn parse(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{Authority, config, trust_domain};
+    use crate::fixtures::{Authority, NOW, config, trust_domain};
+
+    const FIRST: Attempt = Attempt { number: 1, began_at: NOW };
 
     async fn from_file(content: &[u8], format: BundleFormat) -> Result<Option<X509Bundle>, BootstrapError> {
         let dir = tempfile::tempdir().unwrap();
@@ -133,7 +179,7 @@ mod tests {
         std::fs::write(&path, content).unwrap();
         let mut config = config(dir.path());
         config.bootstrap = Bootstrap::File { path, format };
-        fetch(&config).await
+        fetch(&config, FIRST).await
     }
 
     #[tokio::test]
@@ -176,9 +222,40 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(dir.path());
         config.bootstrap = Bootstrap::File { path: dir.path().join("missing"), format: BundleFormat::Pem };
-        let error = fetch(&config).await.unwrap_err();
+        let error = fetch(&config, FIRST).await.unwrap_err();
         assert!(error.to_string().contains("missing"));
         config.bootstrap = Bootstrap::File { path: "/dev/zero".into(), format: BundleFormat::Pem };
-        assert!(matches!(fetch(&config).await, Err(BootstrapError::TooLarge { .. })));
+        assert!(matches!(fetch(&config, FIRST).await, Err(BootstrapError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_local_service_is_told_who_asks_how_often_and_since_when() {
+        let config = config(Path::new("/data"));
+        let told = facts(&config, Attempt { number: 3, began_at: NOW });
+        let expected = [
+            ("spire-attest-mode", "bootstrap"),
+            ("spire-connection-attempts", "3"),
+            ("spire-attest-start-time", "2027-01-15T08:00:00Z"),
+            ("spire-server-address", "127.0.0.1"),
+            ("spire-server-port", "1"),
+            ("spiffe-trust-domain", "prod.example"),
+        ];
+        assert_eq!(told.each_ref().map(|(name, value)| (*name, value.as_str())), expected);
+    }
+
+    #[tokio::test]
+    async fn an_address_with_a_reserved_parameter_is_refused_for_good() {
+        let mut config = config(Path::new("/data"));
+        for (url, is_reserved) in [
+            ("http://local/b?x=1&spire-attest-mode=x", true),
+            ("http://local/b?spiffe-x", true),
+            ("http://local/spire-b?x=spire-y", false),
+        ] {
+            let unix_socket = Some("/nowhere".into());
+            config.bootstrap = Bootstrap::Url { url: url.into(), unix_socket, format: BundleFormat::Pem };
+            let error = fetch(&config, FIRST).await.unwrap_err();
+            assert_eq!(matches!(error, BootstrapError::ReservedParameter { .. }), is_reserved, "{error}");
+            assert_eq!(error.may_pass(), !is_reserved, "a service that is away may come back");
+        }
     }
 }

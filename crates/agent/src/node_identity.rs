@@ -3,25 +3,22 @@
 //! A server that is away is waited for; a server that refuses is final, unless the agent may attest again. One task owns
 //! all of it. Start at [`NodeIdentity::establish`], then [`NodeIdentity::run`].
 
+mod attestation;
 mod enroll;
 mod keeper;
 mod state;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use spindle_keys::{Key, KeyManager};
 use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
-use spindle_renewal::{Backoff, BackoffPolicy, Jitter, Renewal, RenewalPolicy, Step};
+use spindle_renewal::{Jitter, Renewal, RenewalPolicy, Step};
 use spindle_runtime::nap_until;
 use spindle_spiffe_core::{Clock, Entropy, Reason, X509Svid};
-use spindle_transport::{ExpectedServer, LiveIdentity, TlsDialer, Trust};
+use spindle_transport::LiveIdentity;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
-use tonic::Code;
 use tracing::{error, info, warn};
 
-use crate::bootstrap;
 use crate::call_error::CallError;
 use crate::config::{AgentConfig, JoinToken};
 use crate::error::AgentError;
@@ -34,18 +31,6 @@ use state::State;
 pub(crate) use enroll::own_bundle;
 pub use state::StateError;
 pub(crate) use state::StateFile;
-
-/// How long a server may answer wrongly, as an untrusted one does, before a first attestation gives up: SPIRE's bound.
-/// One that cannot be reached is waited for without end.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Pauses between attestations.
-const ATTEST_BACKOFF: BackoffPolicy = BackoffPolicy {
-    first: Duration::from_millis(250),
-    max: Duration::from_secs(30),
-    growth_percent: 200,
-    jitter_percent: 25,
-};
 
 /// What the task needs from outside.
 pub(crate) struct Parts {
@@ -94,7 +79,7 @@ impl NodeIdentity {
                 let Some(token) = parts.config.join_token.clone() else {
                     return Err(AgentError::JoinTokenNeeded { why });
                 };
-                let enrolled = first_attestation(&parts, &state, &token).await?;
+                let enrolled = attestation::attest(&parts, &state, &token).await?;
                 let svid = adopt(&parts, &mut keeper, &mut state, enrolled).await?;
                 // The server may have been waited for: only now is the time that counts.
                 let now = parts.clock.now();
@@ -163,7 +148,7 @@ impl NodeIdentity {
         warn!(agent_id = %self.svid.spiffe_id(), expires_at = %self.svid.validity().not_after,
             now = %self.parts.clock.now(), "the agent SVID has expired by this clock, trying once to replace it");
         if let Some(token) = self.token_for_another_attestation() {
-            let enrolled = attest_until_final(&self.parts, &self.state, &token, true).await?;
+            let enrolled = attestation::attest(&self.parts, &self.state, &token).await?;
             return self.adopt(enrolled).await;
         }
         match self.ask_for_renewal().await {
@@ -208,7 +193,7 @@ impl NodeIdentity {
             return Err(lost);
         };
         info!(agent_id = %self.svid.spiffe_id(), why = %lost, "attesting again");
-        match attest_until_final(&self.parts, &self.state, &token, true).await {
+        match attestation::attest(&self.parts, &self.state, &token).await {
             Ok(enrolled) => self.adopt(enrolled).await,
             Err(error) => {
                 self.forget().await;
@@ -267,74 +252,6 @@ fn stored(parts: &Parts, state: &State) -> Result<(X509Svid, Key), String> {
         Some(key) => Ok((svid, key)),
         None => Err("the key of the stored SVID is not there any more".into()),
     }
-}
-
-async fn first_attestation(parts: &Parts, state: &State, token: &JoinToken) -> Result<Enrolled, AgentError> {
-    let bootstrapped = match &state.bundle {
-        Some(bundle) => Some(bundle.clone()),
-        None => bootstrap::fetch(&parts.config).await?,
-    };
-    if let Some(bundle) = &bootstrapped {
-        parts.trust.set(bundle.clone());
-    }
-    attest_until_final(parts, state, token, bootstrapped.is_some()).await
-}
-
-/// Attests, again and again while the server cannot be reached or is not ready.
-async fn attest_until_final(
-    parts: &Parts,
-    state: &State,
-    token: &JoinToken,
-    has_bundle: bool,
-) -> Result<Enrolled, AgentError> {
-    let config = &parts.config;
-    let trust = if has_bundle {
-        Trust::Bundles(parts.trust.live())
-    } else {
-        warn!("the server is believed once without a trust bundle (insecure bootstrap)");
-        Trust::InsecureOnce
-    };
-    let expected = ExpectedServer::Id(config.trust_domain.server_id());
-    let dialer =
-        TlsDialer::new(&config.server_address, config.server_port, trust, expected, parts.clock.clone());
-    let (mut backoff, mut failures, mut wrong_since) = (Backoff::new(ATTEST_BACKOFF), 0u32, None);
-    loop {
-        let attested = enroll::attest(&dialer, &parts.keys, state.svid.as_ref(), token, &config.trust_domain);
-        let error = match attested.await {
-            Ok(enrolled) => return Ok(enrolled),
-            Err(error) => error,
-        };
-        if is_final(&error) {
-            return Err(AgentError::AttestationRefused {
-                target: dialer.target(),
-                why: error.to_string(),
-                code: error.reason_code(),
-            });
-        }
-        let began = if error.is_unreachable() { None } else { wrong_since.or(Some(Instant::now())) };
-        wrong_since = began;
-        if wrong_since.is_some_and(|since| since.elapsed() >= PATIENCE) {
-            return Err(AgentError::AttestationFailed {
-                target: dialer.target(),
-                why: error.to_string(),
-                code: error.reason_code(),
-            });
-        }
-        failures = failures.saturating_add(1);
-        if failures.is_power_of_two() {
-            warn!(server = dialer.target(), %error, reason = error.reason_code(), failures,
-                "attestation failed, trying again");
-        }
-        sleep(backoff.next_pause(Jitter::draw(parts.entropy.as_ref()))).await;
-    }
-}
-
-/// Whether trying again with the same token cannot help.
-fn is_final(error: &CallError) -> bool {
-    matches!(
-        error.code(),
-        Some(Code::PermissionDenied | Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented)
-    )
 }
 
 /// Keeps what the server gave, then presents it.

@@ -1,9 +1,11 @@
+use std::time::Duration;
+
 use spindle_keys::{KeyType, MemoryKeys};
 use spindle_runtime::SystemEntropy;
 use spindle_spiffe_core::{X509Bundle, X509Bundles};
 use spindle_testkit::TestFolder;
-use spindle_transport::LiveBundles;
-use tokio::time::timeout;
+use spindle_transport::{ExpectedServer, LiveBundles, TlsDialer, Trust};
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::fixtures::{Authority, ManualClock, NOW, config, trust_domain};

@@ -21,6 +21,7 @@ use spindle_runtime::{Shutdown, SystemClock, SystemEntropy};
 use spindle_spiffe_core::{Clock, Hint, Reason, RegistrationEntry, Selector, Selectors, X509Svid};
 use spindle_testkit::TestFolder;
 use spindle_transport::connect_unix;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
 
@@ -388,6 +389,28 @@ async fn a_server_can_be_believed_once_without_a_bundle() {
     let agent = start(config);
     agent.is_ready().await;
     assert_eq!(next(&mut agent.fetch().await.unwrap()).await.unwrap().svids.len(), 1);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_service_that_is_not_there_yet_is_asked_again_and_told_so() {
+    let rig = Rig::new(Fake::new(true, 3600)).await;
+    let mut config = rig.config(Some("good"));
+    let socket = rig.folder.socket("bundle.sock");
+    let url = "http://local/bundle".to_owned();
+    config.bootstrap = Bootstrap::Url { url, unix_socket: Some(socket.clone()), format: BundleFormat::Pem };
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let agent = start(config);
+    // The first try finds a service that hangs up.
+    drop(listener.accept().await.unwrap());
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut asked = vec![0; 4096];
+    let bytes = stream.read(&mut asked).await.unwrap();
+    assert!(String::from_utf8_lossy(&asked[..bytes]).contains("spire-connection-attempts=2&"));
+    let pem = rig.fake.ca.x509_bundle().to_pem();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", pem.len());
+    stream.write_all(format!("{head}{pem}").as_bytes()).await.unwrap();
+    agent.is_ready().await;
     agent.stop().await;
 }
 
