@@ -101,9 +101,9 @@ fn no_high_byte_is_taken(pattern: &str) {
     }
     let good = pattern.replace("{}", "-");
     let leaf = Authority::root("td").leaf(&good).to_vec();
-    X509Svid::from_der(&leaf).unwrap();
-    let at = leaf.windows(good.len()).position(|part| part == good.as_bytes()).unwrap();
-    let at = at + good.find('-').unwrap();
+    X509Svid::from_der(&leaf).expect("a good one");
+    let at = leaf.windows(good.len()).position(|part| part == good.as_bytes()).expect("the ID is in the SAN");
+    let at = at + good.find('-').expect("a dash");
     for byte in 0x80..=u8::MAX {
         let mut changed = leaf.clone();
         changed[at] = byte;

@@ -9,8 +9,10 @@ mod authority;
 mod clock;
 mod entropy;
 mod folder;
+mod left_out;
 
 pub use authority::{TestAuthority, TestIdentity};
 pub use clock::{ManualClock, NOW};
 pub use entropy::SeededEntropy;
 pub use folder::TestFolder;
+pub use left_out::left_out;

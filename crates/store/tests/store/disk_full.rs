@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use spindle_store::{Change, Store, StoreConfig, StoreError, StoreKind, StoreState, Transaction};
 
+use crate::left_out::left_out;
 use crate::support::{Contents, HISTORY, Mount, commit, contents, key, say};
 
 fn put(n: usize) -> Transaction {
@@ -39,8 +40,7 @@ fn follow(store: &Store) -> Arc<Mutex<Contents>> {
 
 fn full_disk(kind: StoreKind) {
     if let Some(why) = Mount::missing() {
-        say(&format!("LEFT OUT: full disk with {kind}: {why}"));
-        return;
+        return left_out(&format!("full disk with {kind}"), &why);
     }
     let dir = tempfile::tempdir().unwrap();
     let disk =

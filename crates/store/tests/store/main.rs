@@ -3,6 +3,8 @@
 
 mod damage;
 mod disk_full;
+#[path = "../../../testkit/src/left_out.rs"]
+pub mod left_out;
 mod model;
 mod owner;
 mod power_cut;

@@ -15,6 +15,7 @@ use crate::support::{Contents, HISTORY, contents, key};
 
 /// Set for the writer process, to `kind directory`.
 const ROLE: &str = "SPINDLE_TEST_WRITER";
+const PLAIN_SLED: &str = "plain-sled";
 const KEPT: u64 = 150;
 /// Transactions that the writer has in flight, so that batches form.
 const IN_FLIGHT: usize = 12;
@@ -77,6 +78,9 @@ pub(crate) fn check(kind: StoreKind, dir: &Path, acknowledged: u64) -> u64 {
 fn writer_process() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let (kind, dir) = role.split_once(' ').expect("kind and directory");
+    if kind == PLAIN_SLED {
+        return write_plain_sled(Path::new(dir), |n| println!("ack {n}"));
+    }
     let store = Store::open(&config(kind.parse().unwrap(), Path::new(dir))).unwrap();
     let (enter, leave) = sync_channel(IN_FLIGHT);
     let leave = std::sync::Arc::new(std::sync::Mutex::new(leave));
@@ -96,6 +100,26 @@ fn writer_process() {
     }
 }
 
+/// The same transactions on sled alone, each acknowledged after its flush.
+fn write_plain_sled(dir: &Path, acknowledge: impl Fn(u64)) {
+    let db = sled::Config::new().path(dir).flush_every_ms(None).open().unwrap();
+    for n in 1_u64.. {
+        let mut batch = sled::Batch::default();
+        batch.insert(b"counter", &n.to_be_bytes());
+        batch.insert(&n.to_be_bytes(), value(n));
+        db.apply_batch(batch).unwrap();
+        db.flush().unwrap();
+        acknowledge(n);
+    }
+}
+
+/// The last transaction that sled alone has; `None` if it does not even open.
+pub(crate) fn check_plain_sled(dir: &Path) -> Option<u64> {
+    let db = std::panic::catch_unwind(|| sled::Config::new().path(dir).open()).ok()?.ok()?;
+    let counter = db.get("counter").ok()?;
+    Some(counter.map_or(0, |n| u64::from_be_bytes((*n).try_into().unwrap())))
+}
+
 /// A running writer, killed when dropped.
 pub(crate) struct Writer {
     child: Child,
@@ -105,10 +129,19 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn start(kind: StoreKind, dir: &Path) -> Self {
+        Self::start_as(&format!("{kind} {}", dir.display()))
+    }
+
+    /// A writer that uses sled as it is shipped.
+    pub(crate) fn start_plain_sled(dir: &Path) -> Self {
+        Self::start_as(&format!("{PLAIN_SLED} {}", dir.display()))
+    }
+
+    fn start_as(role: &str) -> Self {
         let program: PathBuf = std::env::current_exe().unwrap();
         let mut child = Command::new(program)
             .args(["--exact", "writer::writer_process", "--nocapture"])
-            .env(ROLE, format!("{kind} {}", dir.display()))
+            .env(ROLE, role)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
