@@ -3,6 +3,7 @@
 //! Only the process boundary is left out; what needs one (signals, other users) starts the binaries instead. Nothing here
 //! sleeps: callers wait for a message or for a condition. Start at [`Domain::start`].
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,10 @@ use spindle_proto::spire::api::server::svid::v1 as svid_api;
 use spindle_proto::spire::api::types;
 use spindle_proto::workload;
 use spindle_runtime::{Shutdown, SystemClock, SystemEntropy};
-use spindle_server::{CaSubject, KeySettings, KeyType, Server, ServerConfig, StoreKind, StoreSettings};
+use spindle_server::{
+    CaSubject, KeySettings, KeyType, RunningServer, Server, ServerConfig, ServerError, StoreKind,
+    StoreSettings,
+};
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 use spindle_testkit::TestFolder;
 use spindle_transport::connect_unix;
@@ -98,19 +102,26 @@ impl Domain {
 
     async fn boot(&mut self) -> Result<()> {
         self.shutdown = Shutdown::new();
-        let server = Server::start(
-            self.config.clone(),
-            SystemClock::shared(),
-            Arc::new(SystemEntropy),
-            self.shutdown.clone(),
-        )
-        .await
-        .context("the server does not start")?;
+        let server =
+            tokio::time::timeout(PATIENCE, self.start_server()).await.context("its port stays taken")?;
+        let server = server.context("the server does not start")?;
         self.addr = server.addr();
         // A restarted server must come back where its agents look for it.
         self.config.bind_port = self.addr.port();
         self.serving = Some(spawn(async move { Ok(server.wait().await?) }));
         Ok(())
+    }
+
+    /// While a restarted server was away, any connection of this machine may have been given its port for a moment.
+    async fn start_server(&self) -> Result<RunningServer, ServerError> {
+        loop {
+            let (config, shutdown) = (self.config.clone(), self.shutdown.clone());
+            match Server::start(config, SystemClock::shared(), Arc::new(SystemEntropy), shutdown).await {
+                Err(ServerError::Port { source, .. }) if source.kind() == ErrorKind::AddrInUse => {}
+                started => return started,
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Stops the server in order and waits for its end.
