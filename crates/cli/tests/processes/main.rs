@@ -1,0 +1,8 @@
+//! The real binaries as processes: killed at any moment, restored from backups, on a full disk.
+#![allow(clippy::unwrap_used, reason = "tests; the setting for tests does not reach helper functions")]
+
+mod backup;
+mod domain;
+mod full_disk;
+mod process;
+mod sigkill;
