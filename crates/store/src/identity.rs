@@ -56,7 +56,7 @@ impl Identity {
     }
 
     fn text(&self) -> String {
-        let body = format!("{IDENTITY_HEAD}\nid {}\nkind {}\n", self.id, self.kind);
+        let body = format!("{IDENTITY_HEAD}\nhistory {}\nkind {}\n", self.id, self.kind);
         format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()))
     }
 
@@ -71,7 +71,7 @@ impl Identity {
             return Err("it does not start with `spindle-store 1`; a later version may have written it");
         }
         let mut field = |name: &str| lines.next().and_then(|line| line.strip_prefix(name));
-        let id = field("id ").and_then(|id| id.parse().ok()).ok_or("its id is wrong")?;
+        let id = field("history ").and_then(|id| id.parse().ok()).ok_or("its history is wrong")?;
         let kind = field("kind ").and_then(|kind| kind.parse().ok()).ok_or("its kind is wrong")?;
         let identity = Self { id, kind };
         if identity.text() == text { Ok(identity) } else { Err("it does not match its checksum") }
