@@ -59,9 +59,6 @@ pub enum SubjectError {
     /// One attribute type twice.
     #[error("{0} occurs twice in the subject")]
     Repeated(&'static str),
-    /// An attribute of a type that is not copied.
-    #[error("the subject holds an attribute of type {0}, which is not copied")]
-    Unknown(String),
     /// A value that is no printable or UTF-8 text.
     #[error("{0} of the subject is neither a PrintableString nor a UTF8String")]
     NotText(&'static str),
@@ -121,13 +118,13 @@ impl SvidSubject {
         self.attributes.is_empty()
     }
 
-    /// Reads the subject of a certificate request. Other than SPIRE, a subject with one attribute type twice is refused,
-    /// not shortened: what is issued is what was asked for.
+    /// Reads the subject of a certificate request. Attributes of a type that is not copied are left out, as SPIRE does. Other
+    /// than there, a subject with one attribute type twice is refused, not shortened: it would say something else.
     pub(crate) fn from_name(name: &X509Name<'_>) -> Result<Self, SubjectError> {
         let mut subject = Self::empty();
         for attribute in name.iter_attributes() {
             let oid = attribute.attr_type().to_id_string();
-            let kind = kind_of(&oid).ok_or(SubjectError::Unknown(oid.chars().take(80).collect()))?;
+            let Some(kind) = kind_of(&oid) else { continue };
             let text = attribute.as_str().map_err(|_| SubjectError::NotText(label(kind)))?;
             check_value(kind, text)?;
             if subject.attributes.iter().any(|(other, _)| *other == kind) {

@@ -13,6 +13,7 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use spindle_keys::{Key, key_identifier};
+use spindle_spiffe_core::certificate::CERTIFICATE_BYTES_MAX;
 use spindle_spiffe_core::{DnsName, Reason, Serial, SpiffeId, Timestamp, TrustDomain, Validity};
 
 use crate::profile::{self, ProfileError};
@@ -105,6 +106,16 @@ pub enum SignError {
     /// A serial number that is zero or has its top bit set (RFC 5280 4.1.2.2).
     #[error("the serial number is not positive")]
     Serial,
+    /// A certificate that nobody takes.
+    #[error(
+        "an SVID for {spiffe_id} would have {bytes} bytes, more than {CERTIFICATE_BYTES_MAX}: use fewer DNS names"
+    )]
+    TooLarge {
+        /// The identity asked for.
+        spiffe_id: SpiffeId,
+        /// Its size.
+        bytes: usize,
+    },
     /// The encoder or the key refused.
     #[error("cannot sign for {spiffe_id}: {why}")]
     Failed {
@@ -148,6 +159,7 @@ impl SignError {
             Self::ForeignId { .. } => Reason::WrongTrustDomain,
             Self::Key { .. } => Reason::BadKey,
             Self::AuthorityOver { .. } => Reason::ServerStarting,
+            Self::TooLarge { .. } => Reason::MessageTooLarge,
             Self::IdWithoutPath(_) | Self::Validity(_) | Self::Serial | Self::Failed { .. } => {
                 Reason::BadRequest
             }
@@ -263,6 +275,9 @@ impl X509Ca {
         let mut chain = Vec::with_capacity(1 + self.0.upstream_chain.len());
         chain.push(leaf.into());
         chain.extend_from_slice(&self.0.upstream_chain);
+        if chain[0].len() > CERTIFICATE_BYTES_MAX {
+            return Err(SignError::TooLarge { spiffe_id: spiffe_id.clone(), bytes: chain[0].len() });
+        }
         debug_assert_eq!(profile::check_svid(&chain[..1], spiffe_id, self.0.validity), Ok(()));
         Ok(SignedSvid { chain, spiffe_id: spiffe_id.clone(), validity, serial: Serial::new(&request.serial) })
     }

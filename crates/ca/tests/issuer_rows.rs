@@ -328,3 +328,17 @@ fn an_authority_prints_its_name_and_no_key() {
     assert_eq!(format!("{ca:?}"), format!("X509Ca({} of prod.example)", ca.authority_id()));
     assert!(ca.key().sign(b"message").is_ok());
 }
+
+#[test]
+fn a_certificate_that_nobody_takes_is_not_signed() {
+    let ca = authority(KeyType::EcP256);
+    let key = key(KeyType::EcP256);
+    let label = "a".repeat(61);
+    let names: Vec<DnsName> =
+        (0..256).map(|n| format!("x{n:03}.{label}.{label}.{label}.{label}").parse().unwrap()).collect();
+    let request = SvidRequest { dns_names: &names, ..request(key.spki_der()) };
+    let error = sign(&ca, &request).unwrap_err();
+    assert!(matches!(error, SignError::TooLarge { bytes, .. } if bytes > 64 * 1024), "{error}");
+    let fewer = SvidRequest { dns_names: &names[..200], ..request };
+    assert!(sign(&ca, &fewer).is_ok());
+}

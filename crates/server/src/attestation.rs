@@ -8,7 +8,7 @@ use spindle_spiffe_core::entry::{EntryError, check_workload_id};
 use spindle_spiffe_core::{
     DnsName, ErrorChain, Hint, Reason, RegistrationEntry, Selector, Selectors, SpiffeId, Timestamp,
 };
-use spindle_store::{Precondition, Transaction};
+use spindle_store::Transaction;
 use tracing::info;
 
 use crate::context::Context;
@@ -55,7 +55,8 @@ impl AttestFault {
         match self {
             Self::TokenUnknown => Reason::JoinTokenUnknown,
             Self::TokenExpired => Reason::JoinTokenExpired,
-            Self::TokenMalformed(_) | Self::Entry(_) => Reason::BadRequest,
+            Self::TokenMalformed(_) => Reason::BadRequest,
+            Self::Entry(error) => entries::reason_of(error),
             Self::TokenTaken => Reason::AlreadyExists,
             Self::Banned => Reason::AgentBanned,
             Self::NotFound => Reason::AgentNotFound,
@@ -168,29 +169,42 @@ pub(crate) async fn create_join_token(
     let agent_id = join_token_agent(context, &token)?;
     let expires_at = context.clock.now() + ttl_secs;
     let record = records::JoinTokenRecord { token: token.clone(), expires_at: expires_at.unix_secs() };
-    let mut transaction =
-        Transaction::new().absent(join_token_key(&token)).put(join_token_key(&token), record.encode_to_vec());
-    if let Some(workload_id) = workload_id {
-        check_workload_id(&workload_id, &context.trust_domain)?;
-        add_alias_entry(context, &mut transaction, agent_id, workload_id)?;
+    let token_key = join_token_key(&token);
+    let draft = Transaction::new().absent(token_key.clone()).put(token_key.clone(), record.encode_to_vec());
+    let entry = workload_id.map(|id| alias_entry(context, agent_id.clone(), id)).transpose()?;
+    for _ in 0..TRIES_MAX {
+        let mut transaction = draft.clone();
+        // One that an earlier token of the same name has left behind says the same and stays.
+        if let Some(entry) = &entry
+            && context.directory.view().similar(entry).is_none()
+        {
+            transaction = transaction
+                .absent(similarity_key(entry))
+                .put(similarity_key(entry), entry.id.as_str().as_bytes())
+                .put(entry_key(&entry.id), encode_entry(entry));
+        }
+        match context.directory.commit(transaction).await {
+            Ok(_) => return Ok(NewToken { token, expires_at }),
+            Err(CommitError::Conflict(conflict)) if *conflict.precondition.key() == token_key => {
+                return Err(AttestFault::TokenTaken);
+            }
+            Err(CommitError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    match context.directory.commit(transaction).await {
-        Ok(_) => Ok(NewToken { token, expires_at }),
-        Err(CommitError::Conflict(_)) => Err(AttestFault::TokenTaken),
-        Err(error) => Err(error.into()),
-    }
+    Err(AttestFault::Store(format!("the entry for join token agent {agent_id} is being changed by others")))
 }
 
 /// SPIRE's entry for `token generate -spiffeID`: a child of the agent, whose one selector names the agent itself.
-fn add_alias_entry(
+fn alias_entry(
     context: &Context,
-    transaction: &mut Transaction,
     agent_id: SpiffeId,
     workload_id: SpiffeId,
-) -> Result<(), AttestFault> {
+) -> Result<RegistrationEntry, AttestFault> {
+    check_workload_id(&workload_id, &context.trust_domain)?;
     let selector = Selector::new("spiffe_id", agent_id.as_str())
         .map_err(|error| AttestFault::TokenMalformed(error.to_string()))?;
-    let entry = RegistrationEntry {
+    Ok(RegistrationEntry {
         // A random UUID is within the alphabet and length of entry ids.
         id: context.entropy.uuid().parse().expect("a UUID is an entry id"),
         spiffe_id: workload_id,
@@ -210,11 +224,7 @@ fn add_alias_entry(
         created_at: context.clock.now(),
         disable_x509_svid_prefetch: false,
         jwt_svid_include_jti: false,
-    };
-    transaction.preconditions.push(Precondition::Absent(similarity_key(&entry)));
-    transaction.puts.push((similarity_key(&entry), entry.id.as_str().as_bytes().to_vec().into()));
-    transaction.puts.push((entry_key(&entry.id), encode_entry(&entry).into()));
-    Ok(())
+    })
 }
 
 /// Signs a fresh SVID for the agent that shows the SVID of `serial`, which stays valid until the new one is first used.

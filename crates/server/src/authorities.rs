@@ -6,17 +6,19 @@
 
 mod journal;
 mod own_svid;
+mod roots;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use prost::Message;
 use rustls_pki_types::CertificateDer;
-use spindle_ca::{AuthoritySlots, CaSubject, JournalEntry, Slot, SlotStep, X509Ca, restore};
+use spindle_ca::{AuthoritySlots, AuthorityStatus, CaSubject, JournalEntry, Slot, SlotStep, X509Ca, restore};
 use spindle_keys::{KeyManager, KeyType};
 use spindle_runtime::{Shutdown, sleep_until};
 use spindle_spiffe_core::{
@@ -50,8 +52,8 @@ const CHECK_SECS_MAX: i64 = 10;
 /// The same by the machine's own counting, whatever the clock shows.
 const REST_MAX: Duration = Duration::from_secs(CHECK_SECS_MAX.unsigned_abs());
 
-/// How often readers of the bundle are asked to look for a new one, in seconds; SPIRE's default.
-const REFRESH_HINT_SECS: u64 = 300;
+/// So many failures to rotate in a row are nothing to call for help about; SPIRE's number.
+const FAILURES_MAX: u32 = 10;
 
 /// What stays the same for all authorities of a server.
 pub(crate) struct AuthoritySettings {
@@ -83,6 +85,12 @@ pub enum AuthoritiesError {
     /// The stored journal is damaged.
     #[error("the stored authority journal is damaged: {0}")]
     Journal(String),
+    /// A bundle with more would not be read by agents.
+    #[error(
+        "the bundle holds {0} authorities that have not ended, the most there may be: keep keys on disk, so that a restart \
+         makes no new authority, or wait until some have ended"
+    )]
+    TooManyRoots(usize),
     /// The slots refuse an event; a bug.
     #[error("the authority slots refuse a step")]
     Slot(#[from] spindle_ca::SlotError),
@@ -107,6 +115,8 @@ pub(crate) struct Authorities {
     identity: LiveIdentity,
     bundles: LiveBundles,
     chain: ArcSwapOption<Vec<ChainLink>>,
+    /// Failures to rotate since it last worked.
+    failures: AtomicU32,
 }
 
 #[derive(Default)]
@@ -116,6 +126,8 @@ struct State {
     loaded: HashMap<String, X509Ca>,
     /// Set while an authority is prepared.
     published: Option<Published>,
+    /// Authorities in the bundle that never signed and cannot any more: their keys are gone.
+    unused: Vec<String>,
     /// The server's own SVID; none when it is to be replaced at once.
     own: Option<OwnSvid>,
 }
@@ -150,6 +162,7 @@ impl Authorities {
             identity: LiveIdentity::new(),
             bundles: LiveBundles::new(X509Bundles::new()),
             chain: ArcSwapOption::empty(),
+            failures: AtomicU32::new(0),
         }
     }
 
@@ -168,6 +181,11 @@ impl Authorities {
         self.bundles.clone()
     }
 
+    /// Whether authorities rotate when they are due: a failure or a few are made good by the next attempt.
+    pub(crate) fn rotate(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) <= FAILURES_MAX
+    }
+
     /// Takes up the stored journal, or makes the first authority. Returns once there is an active one.
     pub(crate) async fn start(&self) -> Result<(), AuthoritiesError> {
         self.restore()?;
@@ -180,8 +198,12 @@ impl Authorities {
     pub(crate) async fn run(self: Arc<Self>, shutdown: Shutdown) {
         loop {
             let wait_until = match self.advance().await {
-                Ok(until) => until,
+                Ok(until) => {
+                    self.failures.store(0, Ordering::Relaxed);
+                    until
+                }
                 Err(error) => {
+                    self.failures.fetch_add(1, Ordering::Relaxed);
                     warn!(error = %ErrorChain(&error), "cannot rotate the X.509 authority; trying again");
                     self.clock.now() + CHECK_SECS_MAX
                 }
@@ -249,6 +271,11 @@ impl Authorities {
             Some(journal) => journal::decode(journal).map_err(AuthoritiesError::Journal)?,
             None => Vec::new(),
         };
+        let prepared: Vec<String> = entries
+            .iter()
+            .filter(|entry| entry.status == AuthorityStatus::Prepared)
+            .map(|entry| entry.authority_id.clone())
+            .collect();
         let bundle = view.bundle(&self.settings.trust_domain);
         let trusted: Vec<CertificateDer<'static>> = bundle
             .map(|bundle| bundle.x509_authorities.iter().map(|authority| authority.der().clone()).collect())
@@ -267,6 +294,7 @@ impl Authorities {
         for ca in restored.active.iter().chain(&restored.prepared).chain(&restored.others) {
             state.loaded.insert(ca.authority_id().to_owned(), ca.clone());
         }
+        state.unused = roots::unused(&restored.skipped, &prepared);
         state.slots = restored.slots;
         if state.slots.prepared().is_some() {
             state.published = Some(Published { revision: view.revision, since: self.clock.now() });
@@ -308,6 +336,7 @@ impl Authorities {
         let authority = X509Authority::parse(ca.certificate().clone())
             .map_err(|error| AuthoritiesError::Journal(error.to_string()))?;
         let mut bundle = self.own_bundle();
+        roots::make_room(&mut bundle.x509_authorities, &self.lock().unused, now)?;
         bundle.x509_authorities.push(authority);
         bundle.sequence += 1;
         let revision = self.store(&slots, Some(&bundle)).await?;
@@ -375,26 +404,6 @@ impl Authorities {
         Ok(())
     }
 
-    /// Drops authorities that ended a day ago from the bundle, but never the last one.
-    async fn prune_bundle(&self, now: Timestamp) -> Result<(), AuthoritiesError> {
-        let mut bundle = self.own_bundle();
-        let gone: Vec<String> =
-            spindle_ca::prunable(&bundle.x509_authorities, |authority| authority.validity().not_after, now)
-                .into_iter()
-                .map(|authority| authority.subject_key_id().to_owned())
-                .collect();
-        if gone.is_empty() {
-            return Ok(());
-        }
-        bundle.x509_authorities.retain(|authority| !gone.iter().any(|id| id == authority.subject_key_id()));
-        bundle.sequence += 1;
-        let slots = self.lock().slots.clone();
-        self.store(&slots, Some(&bundle)).await?;
-        info!(authorities = gone.len(), "ended authorities left the bundle");
-        self.refresh_bundles();
-        Ok(())
-    }
-
     async fn store(&self, slots: &AuthoritySlots, bundle: Option<&Bundle>) -> Result<u64, AuthoritiesError> {
         let mut transaction =
             Transaction::new().put(journal_key(), journal::encode(slots.entries()).encode_to_vec());
@@ -402,15 +411,6 @@ impl Authorities {
             transaction = transaction.put(bundle_key(&bundle.trust_domain), encode_bundle(bundle));
         }
         Ok(self.directory.commit(transaction).await?)
-    }
-
-    fn own_bundle(&self) -> Bundle {
-        let view = self.directory.view();
-        view.bundle(&self.settings.trust_domain).map(|bundle| Bundle::clone(bundle)).unwrap_or_else(|| {
-            let mut bundle = Bundle::new(self.settings.trust_domain.clone());
-            bundle.refresh_hint_secs = Some(REFRESH_HINT_SECS);
-            bundle
-        })
     }
 
     fn refresh_bundles(&self) {

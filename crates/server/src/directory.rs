@@ -14,8 +14,9 @@ mod view;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use spindle_spiffe_core::TrustDomain;
-use spindle_store::{Change, Conflict, Store, StoreError, Transaction};
+use spindle_spiffe_core::{ErrorChain, SpiffeId, TrustDomain};
+use spindle_store::{Change, Conflict, QUEUE_MAX, Store, StoreError, StoreState, Transaction};
+use tokio::sync::Semaphore;
 
 pub(crate) use agent::AgentRow;
 pub(crate) use authorized::{
@@ -65,6 +66,10 @@ pub(crate) enum CommitError {
     Store(#[from] StoreError),
 }
 
+/// Commits that are with the store at a time. Its queue has room for more, so that sending one never holds up a thread of
+/// the async runtime; whoever comes later waits here, in order.
+const COMMITS_MAX: usize = QUEUE_MAX / 2;
+
 /// Is told of each change after it was applied, on the store's owner thread: must be quick and must not commit.
 pub(crate) type Listener = Box<dyn Fn(&Arc<View>, &Touched) + Send + Sync>;
 
@@ -73,6 +78,7 @@ pub(crate) type Listener = Box<dyn Fn(&Arc<View>, &Touched) + Send + Sync>;
 pub(crate) struct Directory {
     store: Store,
     shared: Arc<Shared>,
+    room: Arc<Semaphore>,
 }
 
 struct Shared {
@@ -99,7 +105,7 @@ impl Directory {
         });
         let applier = shared.clone();
         store.on_change(revision, move |change| applier.apply(&change))?;
-        Ok(Self { store, shared })
+        Ok(Self { store, shared, room: Arc::new(Semaphore::new(COMMITS_MAX)) })
     }
 
     /// The newest snapshot.
@@ -107,9 +113,14 @@ impl Directory {
         self.shared.view.load_full()
     }
 
-    /// What changed since `revision`, as far as it is remembered.
-    pub(crate) fn since(&self, revision: u64) -> Since {
-        lock(&self.shared.history).since(revision)
+    /// What changed for `agent` since `revision`, as far as it is remembered.
+    pub(crate) fn since(&self, revision: u64, agent: &SpiffeId) -> Since {
+        lock(&self.shared.history).since(revision, agent)
+    }
+
+    /// Whether changes can be stored now.
+    pub(crate) fn takes_changes(&self) -> bool {
+        self.store.state() == StoreState::Ready
     }
 
     /// Adds a listener for changes that are applied from now on.
@@ -119,8 +130,13 @@ impl Directory {
 
     /// Makes `transaction` durable and applies it; returns the revision at which it stands.
     pub(crate) async fn commit(&self, transaction: Transaction) -> Result<u64, CommitError> {
+        // Unconstrained: the runtime's own fairness would let later items of a batch overtake earlier ones.
+        let room = tokio::task::unconstrained(self.room.clone().acquire_owned());
+        let room = room.await.map_err(|_| StoreError::Closed)?;
         let (reply, answer) = tokio::sync::oneshot::channel();
         self.store.commit(transaction, move |outcome| {
+            // Held until now also when the caller has gone, as its transaction was still in the queue.
+            drop(room);
             // A caller that has gone away does not undo what is durable.
             let _ = reply.send(outcome);
         });
@@ -139,16 +155,14 @@ impl Directory {
 }
 
 impl Shared {
+    /// # Panics
+    /// When the change cannot be read. We wrote it ourselves a moment ago, so only a bug gets here. The store takes a panic
+    /// for what it is: the view lacks a change, and nothing more may be written on the strength of it.
     fn apply(&self, change: &Change) {
         let mut view = View::clone(&self.view.load());
-        let touched = match view.apply(change) {
-            Ok(touched) => touched,
-            Err(error) => {
-                // We wrote the record ourselves a moment ago: only a bug gets here, and serving stale state beats dying.
-                tracing::error!(%error, revision = change.revision, "cannot apply a change");
-                return;
-            }
-        };
+        let touched = view.apply(change).unwrap_or_else(|error| {
+            panic!("cannot apply the change of revision {}: {}", change.revision, ErrorChain(&error))
+        });
         let view = Arc::new(view);
         lock(&self.history).remember(&view, &touched);
         self.view.store(view.clone());
@@ -161,4 +175,44 @@ impl Shared {
 /// Our locks guard plain data that is valid at every step, so a panic elsewhere does not spoil it.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use spindle_store::{StoreConfig, StoreKind};
+
+    use super::*;
+    use crate::fixtures::{create, entry, id, trust_domain};
+
+    fn open() -> (Store, Directory) {
+        let config = StoreConfig { kind: StoreKind::Memory, dir: "unused".into(), history: [7; 16] };
+        let store = Store::open(&config).unwrap();
+        (store.clone(), Directory::open(store, &trust_domain()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn after_a_change_that_cannot_be_read_nothing_more_is_written() {
+        let (store, directory) = open();
+        create(&directory, entry(&id("/node"), "/web", &["a:1"])).await;
+        let before = directory.view();
+        let garbage = Transaction::new().put(agent_key(&id("/spire/agent/x/1")), b"\xff".as_slice());
+        let _ = store.commit_wait(garbage);
+        assert!(!directory.takes_changes());
+        let later = directory.commit(Transaction::new().put(join_token_key("x"), b"".as_slice())).await;
+        assert!(matches!(later, Err(CommitError::Store(_))), "{later:?}");
+        assert_eq!(directory.view().revision, before.revision, "reading goes on");
+    }
+
+    #[tokio::test]
+    async fn more_commits_than_there_is_room_for_wait_their_turn() {
+        let (_, directory) = open();
+        let commits = (0..3 * QUEUE_MAX).map(|n| {
+            let key = bundle_key(&format!("d{n}.example").parse().unwrap());
+            // A key that is not there: each is refused, which is as good as done.
+            directory.commit(Transaction::new().exists(key))
+        });
+        let outcomes = futures_util::future::join_all(commits).await;
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(CommitError::Conflict(_)))));
+        assert_eq!(directory.room.available_permits(), COMMITS_MAX);
+    }
 }

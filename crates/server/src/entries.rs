@@ -59,10 +59,7 @@ impl EntryFault {
     /// The code that goes with it.
     pub(crate) fn reason(&self) -> Reason {
         match self {
-            EntryFault::Invalid(EntryError::ForeignId { .. } | EntryError::ForeignParent { .. }) => {
-                Reason::WrongTrustDomain
-            }
-            EntryFault::Invalid(_) => Reason::BadRequest,
+            EntryFault::Invalid(error) => reason_of(error),
             EntryFault::Similar(_) => Reason::EntryExists,
             EntryFault::IdTaken(_) => Reason::AlreadyExists,
             EntryFault::NotFound => Reason::EntryNotFound,
@@ -74,6 +71,14 @@ impl EntryFault {
     }
 }
 
+/// The code that goes with a rule over names and fields.
+pub(crate) fn reason_of(error: &EntryError) -> Reason {
+    match error {
+        EntryError::ForeignId { .. } | EntryError::ForeignParent { .. } => Reason::WrongTrustDomain,
+        _ => Reason::BadRequest,
+    }
+}
+
 /// Stores a new entry and returns it as it stands.
 pub(crate) async fn create(
     directory: &Directory,
@@ -81,31 +86,23 @@ pub(crate) async fn create(
     entry: RegistrationEntry,
 ) -> Result<Arc<EntryRow>, EntryFault> {
     entry.check(trust_domain)?;
-    let view = directory.view();
-    require_bundles(&view, &entry)?;
-    if let Some(twin) = view.similar(&entry) {
-        return Err(EntryFault::Similar(twin.clone()));
-    }
-    let id = entry.id.clone();
-    let similarity = similarity_key(&entry);
-    match directory.commit(creation(&entry)).await {
-        Ok(_) => directory.view().entry(&id).cloned().ok_or(EntryFault::NotFound),
-        Err(CommitError::Store(error)) => Err(error.into()),
-        Err(CommitError::Conflict(conflict)) => {
-            let view = directory.view();
-            if conflict.precondition.key() == &similarity {
-                // The view may already be past a deletion of the twin; then the create lost a race it may repeat.
-                return Err(match view.similar(&entry) {
-                    Some(twin) => EntryFault::Similar(twin.clone()),
-                    None => EntryFault::Contended(id),
-                });
-            }
-            match entry.federates_with.iter().find(|name| view.bundle(name).is_none()) {
-                Some(name) => Err(EntryFault::NoBundle(name.clone())),
-                None => Err(EntryFault::IdTaken(id)),
-            }
+    for _ in 0..UPDATE_TRIES_MAX {
+        let view = directory.view();
+        if let Some(twin) = view.similar(&entry) {
+            return Err(EntryFault::Similar(twin.clone()));
+        }
+        if view.entry(&entry.id).is_some() {
+            return Err(EntryFault::IdTaken(entry.id));
+        }
+        require_bundles(&view, &entry)?;
+        match directory.commit(creation(&entry)).await {
+            Ok(_) => return directory.view().entry(&entry.id).cloned().ok_or(EntryFault::NotFound),
+            Err(CommitError::Store(error)) => return Err(error.into()),
+            // What stood in the way shows in the next view, or has gone again.
+            Err(CommitError::Conflict(_)) => {}
         }
     }
+    Err(EntryFault::Contended(entry.id))
 }
 
 /// The transaction that stores a new entry.

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tonic::Code;
 
 use crate::authorities::Authorities;
+use crate::entries::reason_of;
 
 /// How far NotBefore lies in the past, for peers whose clocks are late. SPIRE's value.
 pub(crate) const BACKDATE_SECS: i64 = 10;
@@ -75,14 +76,20 @@ impl IssueError {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::Csr(error) => error.reason(),
-            Self::Sign(_) | Self::NoAuthority | Self::Stopped => Reason::ServerStarting,
-            Self::Mint(_) | Self::Name(_) => Reason::BadRequest,
+            Self::Sign(error) => error.reason(),
+            Self::Name(error) => reason_of(error),
+            Self::NoAuthority => Reason::ServerStarting,
+            Self::Stopped => Reason::ServerStopping,
+            Self::Mint(_) => Reason::BadRequest,
         }
     }
 
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::Csr(_) | Self::Mint(_) | Self::Name(_) => Code::InvalidArgument,
+            Self::Sign(SignError::ForeignId { .. } | SignError::Key { .. } | SignError::TooLarge { .. }) => {
+                Code::InvalidArgument
+            }
             Self::Sign(_) => Code::Internal,
             Self::NoAuthority | Self::Stopped => Code::Unavailable,
         }

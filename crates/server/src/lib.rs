@@ -29,7 +29,7 @@ use spindle_runtime::{Shutdown, TaskEnd, TaskSet};
 use spindle_spiffe_core::{Clock, Entropy};
 use spindle_store::{Store, StoreConfig};
 use spindle_transport::{ServerTls, TlsListener, UnixClients, UnixListener, UnixSocketConfig, grpc_server};
-use tracing::info;
+use tracing::{info, warn};
 
 pub use authorities::AuthoritiesError;
 pub use backup::{BackupError, accept_restored_store, export_store, import_store};
@@ -109,8 +109,9 @@ impl Server {
         entropy: Arc<dyn Entropy>,
         shutdown: Shutdown,
     ) -> Result<RunningServer, ServerError> {
-        let keys = open_keys(&config.keys)?;
+        // First of all, so that a second server on the same directory touches nothing.
         let directory = open_directory(&config, entropy.as_ref())?;
+        let keys = open_keys(&config.keys)?;
         let subscriptions = Subscriptions::of(&directory);
         let settings = AuthoritySettings {
             trust_domain: config.trust_domain.clone(),
@@ -127,6 +128,9 @@ impl Server {
             clock.clone(),
             entropy.clone(),
         ));
+        // Bound before an authority is made: a server that cannot serve leaves no root behind. Nobody is served yet.
+        let tls_listener = bind_tls(&config, &authorities, clock.clone()).await?;
+        let admin_listener = bind_admin(&config)?;
         authorities.start().await?;
         let issuer = Issuer::new(
             config.trust_domain.clone(),
@@ -148,8 +152,10 @@ impl Server {
             shutdown: shutdown.clone(),
         });
         let mut tasks = TaskSet::new();
-        let addr = serve_tls(&config, &context, clock, &shutdown, &mut tasks).await?;
-        let socket_path = serve_admin(&config, &context, &shutdown, &mut tasks)?;
+        let addr = tls_listener.local_addr();
+        let socket_path = admin_listener.path().to_owned();
+        serve_tls(tls_listener, &config, &context, &shutdown, &mut tasks);
+        serve_admin(admin_listener, &context, &shutdown, &mut tasks);
         tasks.spawn_infallible("X.509 authorities", authorities.run(shutdown.clone()));
         tasks.spawn_infallible("maintenance", maintenance::run(context, shutdown.clone()));
         info!(address = %addr, network = "tcp", "Starting Server APIs");
@@ -185,7 +191,13 @@ impl RunningServer {
 
 fn open_keys(settings: &KeySettings) -> Result<Arc<dyn KeyManager>, ServerError> {
     Ok(match settings {
-        KeySettings::Disk(path) => Arc::new(DiskKeys::open(path)?),
+        KeySettings::Disk(path) => {
+            let keys = DiskKeys::open(path)?;
+            if let Some(mode) = keys.exposed_mode() {
+                warn!(path = %keys.path().display(), mode = format!("{mode:o}"), "others may read the server's keys");
+            }
+            Arc::new(keys)
+        }
         KeySettings::Memory => Arc::new(MemoryKeys::new()),
     })
 }
@@ -198,45 +210,44 @@ fn open_directory(config: &ServerConfig, entropy: &dyn Entropy) -> Result<Direct
     Ok(Directory::open(store, &config.trust_domain)?)
 }
 
-async fn serve_tls(
+async fn bind_tls(
+    config: &ServerConfig,
+    authorities: &Authorities,
+    clock: Arc<dyn Clock>,
+) -> Result<TlsListener, ServerError> {
+    let address = SocketAddr::new(config.bind_address, config.bind_port);
+    let tls = ServerTls { identity: authorities.identity(), bundles: authorities.bundles(), clock };
+    TlsListener::bind(address, tls).await.map_err(|source| ServerError::Port { address, source })
+}
+
+fn bind_admin(config: &ServerConfig) -> Result<UnixListener, ServerError> {
+    Ok(UnixListener::bind(&UnixSocketConfig {
+        path: config.socket_path.clone(),
+        mode: ADMIN_SOCKET_MODE,
+        parent_mode: ADMIN_SOCKET_PARENT_MODE,
+        clients: UnixClients::Tools,
+    })?)
+}
+
+fn serve_tls(
+    listener: TlsListener,
     config: &ServerConfig,
     context: &Arc<Context>,
-    clock: Arc<dyn Clock>,
     shutdown: &Shutdown,
     tasks: &mut TaskSet,
-) -> Result<SocketAddr, ServerError> {
-    let address = SocketAddr::new(config.bind_address, config.bind_port);
-    let tls =
-        ServerTls { identity: context.authorities.identity(), bundles: context.authorities.bundles(), clock };
-    let listener =
-        TlsListener::bind(address, tls).await.map_err(|source| ServerError::Port { address, source })?;
-    let bound = listener.local_addr();
+) {
     let server =
         grpc_server().layer(api::gate(context, config.admin_ids.clone())).add_routes(api::routes(context));
     let stop = shutdown.clone();
     tasks.spawn("TLS listener", async move {
         server.serve_with_incoming_shutdown(listener.incoming(), async move { stop.begun().await }).await
     });
-    Ok(bound)
 }
 
-fn serve_admin(
-    config: &ServerConfig,
-    context: &Arc<Context>,
-    shutdown: &Shutdown,
-    tasks: &mut TaskSet,
-) -> Result<PathBuf, ServerError> {
-    let listener = UnixListener::bind(&UnixSocketConfig {
-        path: config.socket_path.clone(),
-        mode: ADMIN_SOCKET_MODE,
-        parent_mode: ADMIN_SOCKET_PARENT_MODE,
-        clients: UnixClients::Tools,
-    })?;
-    let path = listener.path().to_owned();
+fn serve_admin(listener: UnixListener, context: &Arc<Context>, shutdown: &Shutdown, tasks: &mut TaskSet) {
     let server = grpc_server().layer(api::gate(context, Vec::new())).add_routes(api::routes(context));
     let stop = shutdown.clone();
     tasks.spawn("admin socket", async move {
         server.serve_with_incoming_shutdown(listener.incoming(), async move { stop.begun().await }).await
     });
-    Ok(path)
 }

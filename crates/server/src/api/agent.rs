@@ -21,6 +21,7 @@ use super::svid::svid_to_proto;
 use crate::attestation::{self, AttestFault, NewToken};
 use crate::context::Context;
 use crate::directory::AgentRow;
+use crate::entries::reason_of;
 
 /// The longest version an agent may report, in bytes.
 const AGENT_VERSION_BYTES_MAX: usize = 255;
@@ -346,8 +347,9 @@ impl wire::agent_server::Agent for AgentService {
             Some(wire) => {
                 let id = spiffe_id_from_proto(&wire)
                     .map_err(|error| bad_request(&format!("invalid agent ID: {error}")))?;
-                check_workload_id(&id, &self.context.trust_domain)
-                    .map_err(|error| bad_request(&format!("invalid agent ID: {error}")))?;
+                check_workload_id(&id, &self.context.trust_domain).map_err(|error| {
+                    refusal(Code::InvalidArgument, reason_of(&error), &format!("invalid agent ID: {error}"))
+                })?;
                 Some(id)
             }
             None => None,

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use spindle_proto::convert::bundle_to_proto;
+use spindle_proto::convert::{bundle_to_proto, trust_domain_from_proto};
 use spindle_proto::refusal::refusal;
 use spindle_proto::spire::api::server::bundle::v1 as wire;
 use spindle_proto::spire::api::types;
-use spindle_spiffe_core::{Bundle, Reason, TrustDomain};
+use spindle_spiffe_core::{Bundle, Reason};
 use tonic::{Code, Request, Response, Status};
 
 use super::filter::bad_request;
@@ -61,9 +61,7 @@ impl wire::bundle_server::Bundle for BundleService {
         request: Request<wire::GetFederatedBundleRequest>,
     ) -> Result<Response<types::Bundle>, Status> {
         let request = request.into_inner();
-        let name: TrustDomain = request
-            .trust_domain
-            .parse()
+        let name = trust_domain_from_proto(&request.trust_domain)
             .map_err(|error| bad_request(&format!("trust domain argument is not valid: {error}")))?;
         if name == self.context.trust_domain {
             return Err(bad_request(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use spindle_proto::convert::{
-    EntryMask, entry_from_proto, entry_to_proto, merge_entry, spiffe_id_from_proto,
+    EntryMask, entry_from_proto, entry_to_proto, merge_entry, spiffe_id_from_proto, trust_domain_from_proto,
 };
 use spindle_proto::refusal::{item_ok, item_refusal, refusal};
 use spindle_proto::spire::api::server::entry::v1 as wire;
@@ -113,7 +113,7 @@ fn federation(wire: &types::FederatesWithMatch) -> Result<(BTreeSet<TrustDomain>
     let given = wire
         .trust_domains
         .iter()
-        .map(|name| name.parse())
+        .map(|name| trust_domain_from_proto(name))
         .collect::<Result<BTreeSet<TrustDomain>, _>>()
         .map_err(|error| bad_request(&format!("malformed federates with filter: {error}")))?;
     if given.is_empty() {

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 pub(crate) enum SetMatch {
     /// Both are the same.
     Exact,
-    /// The set on record is within the given one.
+    /// The set on record is within the given one, and not empty: as in SPIRE, one at least has to match.
     Subset,
     /// The set on record holds all of the given one.
     Superset,
@@ -40,7 +40,7 @@ impl SetMatch {
     pub(crate) fn passes<T: Ord>(self, on_record: &BTreeSet<T>, given: &BTreeSet<T>) -> bool {
         match self {
             Self::Exact => on_record == given,
-            Self::Subset => on_record.is_subset(given),
+            Self::Subset => !on_record.is_empty() && on_record.is_subset(given),
             Self::Superset => on_record.is_superset(given),
             Self::Any => !on_record.is_disjoint(given),
         }
@@ -65,9 +65,7 @@ impl SelectorFilter {
     }
 
     pub(crate) fn passes(&self, on_record: &Selectors) -> bool {
-        // A node without selectors is a subset of everything, but SPIRE never lists it; neither do we.
-        !(self.how == SetMatch::Subset && on_record.is_empty())
-            && self.how.passes(&texts(on_record), &self.selectors)
+        self.how.passes(&texts(on_record), &self.selectors)
     }
 }
 
@@ -112,6 +110,7 @@ mod tests {
         check(SetMatch::Exact, &[1], &[1, 2], false);
         check(SetMatch::Subset, &[1], &[1, 2], true);
         check(SetMatch::Subset, &[1, 3], &[1, 2], false);
+        check(SetMatch::Subset, &[], &[1, 2], false);
         check(SetMatch::Superset, &[1, 2, 3], &[1, 2], true);
         check(SetMatch::Superset, &[1], &[1, 2], false);
         check(SetMatch::Any, &[2, 3], &[1, 2], true);

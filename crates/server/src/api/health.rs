@@ -1,5 +1,5 @@
-//! gRPC health: SERVING when the own bundle can be read, as SPIRE's server answers. Only Check works, for the empty
-//! service name.
+//! gRPC health: SERVING while the own bundle can be read, as SPIRE's server answers, changes can be stored, and authorities
+//! rotate. Only Check works, for the empty service name.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::filter::bad_request;
 use crate::context::Context;
 
 pub(crate) struct HealthService {
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
 }
 
 pub(crate) fn server(context: Arc<Context>) -> HealthServer<HealthService> {
@@ -30,8 +30,10 @@ impl Health for HealthService {
         if !request.into_inner().service.is_empty() {
             return Err(bad_request("per-service health is not supported"));
         }
-        let readable = self.context.directory.view().bundle(&self.context.trust_domain).is_some();
-        let status = if readable { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let Context { directory, authorities, trust_domain, .. } = self.context.as_ref();
+        let readable = directory.view().bundle(trust_domain).is_some();
+        let well = readable && directory.takes_changes() && authorities.rotate();
+        let status = if well { ServingStatus::Serving } else { ServingStatus::NotServing };
         Ok(Response::new(HealthCheckResponse { status: status.into() }))
     }
 

@@ -191,7 +191,7 @@ impl Follower {
     fn since(&self, view: &View, held: Option<wire::Revision>) -> Since {
         match held {
             Some(held) if held.history[..] == view.history.0[..] && held.number <= view.revision => {
-                self.context.directory.since(held.number)
+                self.context.directory.since(held.number, self.caller.id())
             }
             _ => Since::Unknown,
         }

@@ -10,13 +10,18 @@ use spindle_proto::spire::api::server::entry::v1 as entry_api;
 use spindle_proto::spire::api::server::entry::v1::entry_server::Entry as _;
 use spindle_proto::spire::api::types;
 use spindle_spiffe_core::Reason;
+use spindle_store::Transaction;
 use spindle_testkit::ManualClock;
 use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_server::Health as _;
 
 use super::agent::AgentService;
 use super::entry::EntryService;
 use crate::attestation::{attest_join_token, create_join_token, post_version, renew};
 use crate::context::Context;
+use crate::directory::agent_key;
 use crate::fixtures::{agent, context, create, csr, entry, id};
 
 /// A context with an agent, an entry and a token, whose store takes nothing any more.
@@ -93,6 +98,21 @@ async fn a_node_that_cannot_be_recorded_is_not_admitted_and_the_log_tells_the_ca
         assert!(fault.to_string().contains("the store is closed"), "{fault}");
     }
     assert!(context.directory.view().join_token("token").is_some(), "the token is not used up");
+}
+
+#[tokio::test]
+async fn a_server_whose_store_takes_nothing_is_not_serving() {
+    let check = async |context| {
+        let health = super::health::HealthService { context };
+        let request = Request::new(HealthCheckRequest::default());
+        health.check(request).await.unwrap().into_inner().status()
+    };
+    let context = context(&ManualClock::default()).await;
+    assert_eq!(check(context.clone()).await, ServingStatus::Serving);
+    // A change that cannot be read stops the store.
+    let garbage = Transaction::new().put(agent_key(&id("/spire/agent/x/1")), b"\xff".as_slice());
+    let _ = context.directory.commit(garbage).await;
+    assert_eq!(check(context).await, ServingStatus::NotServing);
 }
 
 #[tokio::test]

@@ -265,7 +265,7 @@ async fn token_requests_that_cannot_be_met_are_refused() {
         (token_request(60, "a/b", None), Reason::BadRequest, "slash"),
         (token_request(60, "a b", None), Reason::BadRequest, "SPIFFE ID"),
         (token_request(60, &long, None), Reason::BadRequest, "255"),
-        (token_request(60, "", foreign()), Reason::BadRequest, "other.example"),
+        (token_request(60, "", foreign()), Reason::WrongTrustDomain, "other.example"),
         (token_request(60, "", Some(wire_id("/spire/server"))), Reason::BadRequest, "reserved"),
         (token_request(60, "", Some(wire_id("/spire/agent/x"))), Reason::BadRequest, "reserved"),
         (token_request(60, "", Some(wire_id(""))), Reason::BadRequest, "path"),
@@ -322,6 +322,19 @@ async fn a_token_for_a_workload_registers_it_below_the_agent() {
     };
     assert_eq!(entries[0].selectors, [own]);
     assert_eq!((entries[0].revision_number, entries[0].created_at), (0, NOW.unix_secs()));
+}
+
+#[tokio::test]
+async fn a_second_token_of_the_same_name_keeps_the_entry_of_the_first() {
+    let server = TestServer::start().await;
+    let mut agents = server.agents().await;
+    for _ in 0..2 {
+        agents.create_join_token(token_request(60, "node-1", Some(wire_id("/web")))).await.unwrap();
+        attest(server.dial(None).await, b"node-1", &csr()).await.unwrap();
+    }
+    let count =
+        server.entries().await.count_entries(entry_api::CountEntriesRequest::default()).await.unwrap();
+    assert_eq!(count.into_inner().count, 1);
 }
 
 #[tokio::test]

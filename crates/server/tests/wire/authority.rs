@@ -85,6 +85,23 @@ async fn a_restart_with_keys_in_memory_makes_a_new_authority_and_keeps_trusting_
 }
 
 #[tokio::test]
+async fn a_server_whose_port_is_taken_leaves_no_authority_behind() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut server = TestServer::start_with(|config| {
+        config.store.kind = StoreKind::Sled;
+        config.keys = KeySettings::Memory;
+    })
+    .await;
+    server.stop().await;
+    for _ in 0..3 {
+        let error = server.try_boot_on(taken.local_addr().unwrap().port()).await.expect_err("it is taken");
+        assert!(error.to_string().contains("cannot listen"), "{error}");
+    }
+    server.restart_stopped().await;
+    assert_eq!(trusted(&server).await.len(), 2, "one of the first start, one of this");
+}
+
+#[tokio::test]
 async fn a_bundle_mask_keeps_the_name_and_what_it_names() {
     let server = TestServer::start().await;
     let get = async |output_mask| {
@@ -121,6 +138,8 @@ async fn a_federated_bundle_is_anothers_and_must_be_known() {
     }
     let unknown = federated(&server, "unknown.example").await;
     assert_eq!(expect_refusal(unknown, Code::NotFound, Reason::BundleNotFound), "bundle not found");
+    // As the user typed it, which SPIRE's command line passes on.
+    assert!(federated(&server, "spiffe://other.example").await.is_ok());
     let bundle = federated(&server, "other.example").await.unwrap();
     assert_eq!((bundle.trust_domain.as_str(), bundle.sequence_number), ("other.example", 7));
     let count =

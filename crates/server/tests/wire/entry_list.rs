@@ -117,6 +117,8 @@ async fn each_match_of_selectors_compares_sets() {
 async fn each_match_of_trust_domains_compares_sets() {
     let server = stocked().await;
     check(&server, by_federates_with(&["example.org"], EXACT), "d").await;
+    check(&server, by_federates_with(&["spiffe://example.org"], EXACT), "d").await;
+    check(&server, by_federates_with(&["example.org", "other.example"], SUBSET), "d").await;
     check(&server, by_federates_with(&["example.org", "other.example"], EXACT), "").await;
     check(&server, by_federates_with(&["example.org", "other.example"], SUPERSET), "").await;
     check(&server, by_federates_with(&["example.org"], SUPERSET), "d").await;

@@ -210,6 +210,18 @@ impl TestServer {
         server
     }
 
+    /// Tries to start the stopped server on a port that it may not get.
+    pub(crate) async fn try_boot_on(&self, port: u16) -> Result<(), spindle_server::ServerError> {
+        let config = ServerConfig { bind_port: port, ..self.config.clone() };
+        let entropy = std::sync::Arc::new(SystemEntropy);
+        in_time(Server::start(config, self.clock.shared(), entropy, Shutdown::new())).await.map(|_| ())
+    }
+
+    /// Starts the stopped server again on what it left behind.
+    pub(crate) async fn restart_stopped(&mut self) {
+        self.boot().await;
+    }
+
     /// Stops the server and starts it again on what it left behind.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;

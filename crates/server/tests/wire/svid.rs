@@ -110,7 +110,6 @@ async fn minting_refuses_what_is_no_one_workload_of_the_trust_domain() {
         (of(&["https://example.org/web"], &[]), "not a SPIFFE ID"),
         (of(&["spiffe://example.org/web/"], &[]), "not a SPIFFE ID"),
         (of(&["spiffe://Example.org/web"], &[]), "not a SPIFFE ID"),
-        (of(&["spiffe://other.example/web"], &[]), "other.example"),
         (of(&["spiffe://example.org"], &[]), "path"),
         (of(&["spiffe://example.org/spire/server"], &[]), "reserved"),
         (of(&["spiffe://example.org/spire/agent/join_token/x"], &[]), "reserved"),
@@ -124,8 +123,20 @@ async fn minting_refuses_what_is_no_one_workload_of_the_trust_domain() {
         let message = expect_refusal(answer, Code::InvalidArgument, Reason::BadRequest);
         assert!(message.contains(says), "{says:?} is not in {message:?}");
     }
+    let foreign = mint(&server, of(&["spiffe://other.example/web"], &[]), 0).await;
+    let message = expect_refusal(foreign, Code::InvalidArgument, Reason::WrongTrustDomain);
+    assert!(message.contains("other.example"), "{message}");
     let deeper = of(&[web], &["*.example.org", "a.b.example.org", "example.org"]);
     mint(&server, deeper, 0).await.expect("a wildcard stands for one label");
+}
+
+#[tokio::test]
+async fn minting_leaves_out_what_it_does_not_know_of_a_subject() {
+    let server = TestServer::start().await;
+    let email = DnType::CustomDnType(vec![1, 2, 840, 113549, 1, 9, 1]);
+    let subject = [(DnType::OrganizationName, "ACME"), (email, "web@example.org")];
+    let svid = mint(&server, request(&["spiffe://example.org/web"], &[], &subject), 0).await.unwrap();
+    assert_eq!(names(&svid).0, "O=ACME");
 }
 
 #[tokio::test]

@@ -1,0 +1,101 @@
+//! The trust domain's own bundle: what comes in, and what may go.
+
+use spindle_ca::journal::SkipReason;
+use spindle_spiffe_core::{Bundle, Timestamp, X509Authority};
+use tracing::info;
+
+use super::{Authorities, AuthoritiesError};
+
+/// How often readers of the bundle are asked to look for a new one, in seconds; SPIRE's default.
+const REFRESH_HINT_SECS: u64 = 300;
+
+/// The most roots a bundle is let grow to: far more than live at one time, and half of what agents take.
+const ROOTS_MAX: usize = 512;
+
+impl Authorities {
+    /// Drops authorities that ended a day ago from the bundle, but never the last one.
+    pub(super) async fn prune_bundle(&self, now: Timestamp) -> Result<(), AuthoritiesError> {
+        let mut bundle = self.own_bundle();
+        let gone: Vec<String> =
+            spindle_ca::prunable(&bundle.x509_authorities, |authority| authority.validity().not_after, now)
+                .into_iter()
+                .map(|authority| authority.subject_key_id().to_owned())
+                .collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        bundle.x509_authorities.retain(|authority| !gone.iter().any(|id| id == authority.subject_key_id()));
+        bundle.sequence += 1;
+        let slots = self.lock().slots.clone();
+        self.store(&slots, Some(&bundle)).await?;
+        info!(authorities = gone.len(), "ended authorities left the bundle");
+        self.refresh_bundles();
+        Ok(())
+    }
+
+    pub(super) fn own_bundle(&self) -> Bundle {
+        let view = self.directory.view();
+        view.bundle(&self.settings.trust_domain).map(|bundle| Bundle::clone(bundle)).unwrap_or_else(|| {
+            let mut bundle = Bundle::new(self.settings.trust_domain.clone());
+            bundle.refresh_hint_secs = Some(REFRESH_HINT_SECS);
+            bundle
+        })
+    }
+}
+
+/// Of the authorities that were `prepared` when the journal was written, those whose keys are gone.
+pub(super) fn unused(skipped: &[(String, SkipReason)], prepared: &[String]) -> Vec<String> {
+    let gone = skipped.iter().filter(|(id, why)| *why == SkipReason::KeyMissing && prepared.contains(id));
+    gone.map(|(id, _)| id.clone()).collect()
+}
+
+/// Makes room for one more root: those that never signed go at once, and those that have ended go before their day is over
+/// when there are very many.
+pub(super) fn make_room(
+    roots: &mut Vec<X509Authority>,
+    unused: &[String],
+    now: Timestamp,
+) -> Result<(), AuthoritiesError> {
+    roots.retain(|root| !unused.iter().any(|id| id == root.subject_key_id()));
+    if roots.len() >= ROOTS_MAX {
+        roots.retain(|root| !root.validity().is_over(now));
+    }
+    if roots.len() >= ROOTS_MAX { Err(AuthoritiesError::TooManyRoots(roots.len())) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use spindle_testkit::{NOW, TestAuthority};
+
+    use super::*;
+
+    fn root(at: Timestamp) -> X509Authority {
+        X509Authority::parse(TestAuthority::new("example.org", at).ca().certificate().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_full_bundle_lets_go_of_what_has_ended_and_of_nothing_else() {
+        let (old, new) = (root(NOW), root(NOW + 100));
+        let later = old.validity().not_after + 1;
+        let mut roots = vec![old; ROOTS_MAX - 1];
+        make_room(&mut roots, &[], later).unwrap();
+        assert_eq!(roots.len(), ROOTS_MAX - 1, "there is room");
+        roots.push(new.clone());
+        make_room(&mut roots, &[], later).unwrap();
+        assert_eq!(roots, std::slice::from_ref(&new));
+        let mut roots = vec![new; ROOTS_MAX];
+        let full = make_room(&mut roots, &[], later);
+        assert!(matches!(full, Err(AuthoritiesError::TooManyRoots(ROOTS_MAX))), "{full:?}");
+    }
+
+    #[test]
+    fn what_never_signed_and_has_lost_its_key_goes_at_once() {
+        let (active, prepared) = (root(NOW), root(NOW));
+        let id = |root: &X509Authority| root.subject_key_id().to_owned();
+        let skipped = [(id(&active), SkipReason::KeyMissing), (id(&prepared), SkipReason::KeyMissing)];
+        let unused = unused(&skipped, &[id(&prepared)]);
+        let mut roots = vec![active.clone(), prepared];
+        make_room(&mut roots, &unused, NOW).unwrap();
+        assert_eq!(roots, [active]);
+    }
+}
