@@ -185,5 +185,6 @@ fn server_config(settings: &LocalSettings, paths: &Paths) -> ServerConfig {
         default_x509_svid_ttl_secs: ServerConfig::X509_SVID_TTL_SECS,
         agent_ttl_secs: ServerConfig::X509_SVID_TTL_SECS,
         admin_ids: Vec::new(),
+        rate_limits: Default::default(),
     }
 }

@@ -35,6 +35,23 @@ pub struct ServerConfig {
     pub agent_ttl_secs: i64,
     /// Callers with these SPIFFE IDs may call admin methods.
     pub admin_ids: Vec<SpiffeId>,
+    /// Which limits hold.
+    pub rate_limits: RateLimitSettings,
+}
+
+/// Whether one address may call only so often. Both are on in SPIRE, unless switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimitSettings {
+    /// One attestation a second.
+    pub attestation: bool,
+    /// 500 SVIDs a second.
+    pub signing: bool,
+}
+
+impl Default for RateLimitSettings {
+    fn default() -> Self {
+        Self { attestation: true, signing: true }
+    }
 }
 
 /// Which store, and where.

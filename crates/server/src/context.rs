@@ -8,6 +8,7 @@ use spindle_spiffe_core::{Clock, Entropy, Timestamp, TrustDomain};
 use crate::authorities::Authorities;
 use crate::directory::Directory;
 use crate::issuer::Issuer;
+use crate::rate_limit::RateLimits;
 use crate::subscriptions::Subscriptions;
 
 pub(crate) struct Context {
@@ -19,6 +20,7 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) agent_ttl_secs: i64,
+    pub(crate) rate_limits: RateLimits,
     pub(crate) started_at: Timestamp,
     pub(crate) shutdown: Shutdown,
 }

@@ -12,9 +12,11 @@ use spindle_store::{Store, StoreConfig, StoreKind, Transaction};
 use spindle_testkit::{ManualClock, NOW, TestAuthority};
 
 use crate::authorities::{Authorities, AuthoritySettings};
+use crate::config::RateLimitSettings;
 use crate::context::Context;
 use crate::directory::{AgentRow, Directory, EntryRow, agent_key, bundle_key, encode_bundle};
 use crate::issuer::Issuer;
+use crate::rate_limit::RateLimits;
 use crate::subscriptions::Subscriptions;
 
 pub(crate) const SVID_TTL_SECS: i64 = 3600;
@@ -102,6 +104,7 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
         clock: clock.shared(),
         entropy,
         agent_ttl_secs: SVID_TTL_SECS,
+        rate_limits: RateLimits::new(RateLimitSettings::default()),
         started_at: clock.now(),
         shutdown: Shutdown::new(),
     })

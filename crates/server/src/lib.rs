@@ -17,6 +17,7 @@ mod entries;
 mod fixtures;
 mod issuer;
 mod maintenance;
+mod rate_limit;
 mod subscriptions;
 
 use std::net::SocketAddr;
@@ -33,7 +34,7 @@ use tracing::{info, warn};
 
 pub use authorities::AuthoritiesError;
 pub use backup::{BackupError, accept_restored_store, export_store, import_store};
-pub use config::{KeySettings, ServerConfig, StoreSettings};
+pub use config::{KeySettings, RateLimitSettings, ServerConfig, StoreSettings};
 pub use copy::{CopyStoreError, copy_store};
 pub use directory::DirectoryError;
 pub use spindle_ca::{CaSubject, guaranteed_svid_ttl_secs};
@@ -44,6 +45,7 @@ use authorities::{Authorities, AuthoritySettings};
 use context::Context;
 use directory::Directory;
 use issuer::Issuer;
+use rate_limit::RateLimits;
 use subscriptions::Subscriptions;
 
 /// How long calls at hand may take to end at a shutdown; SPIRE's ten seconds.
@@ -149,6 +151,7 @@ impl Server {
             clock: clock.clone(),
             entropy,
             agent_ttl_secs: config.agent_ttl_secs,
+            rate_limits: RateLimits::new(config.rate_limits),
             shutdown: shutdown.clone(),
         });
         let mut tasks = TaskSet::new();

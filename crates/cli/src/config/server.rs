@@ -77,6 +77,8 @@ pub struct RawServer {
     pub agent_ttl: Option<String>,
     /// `admin_ids`.
     pub admin_ids: Option<Vec<String>>,
+    /// `ratelimit`.
+    pub rate_limits: Option<RateLimits>,
     /// The log keys.
     pub logs: RawLogs,
     /// `plugins { DataStore … }`.
@@ -85,6 +87,21 @@ pub struct RawServer {
     pub keys: Option<KeyChoice>,
     /// What the operator should know about keys without effect.
     pub notes: Vec<String>,
+}
+
+/// Which of SPIRE's limits on calls from one address hold: both, unless the file says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimits {
+    /// One attestation a second.
+    pub attestation: bool,
+    /// 500 SVIDs a second.
+    pub signing: bool,
+}
+
+impl Default for RateLimits {
+    fn default() -> Self {
+        Self { attestation: true, signing: true }
+    }
 }
 
 /// The server's settings, ready to be used. Lifetimes are in seconds.
@@ -116,6 +133,8 @@ pub struct ServerSettings {
     pub agent_ttl_secs: i64,
     /// Identities with admin rights.
     pub admin_ids: Vec<SpiffeId>,
+    /// Which limits hold.
+    pub rate_limits: RateLimits,
     /// Where and how to log.
     pub logs: LogSettings,
     /// What the operator should know.
@@ -155,6 +174,10 @@ impl RawServer {
             default_x509_svid_ttl: server.text("default_x509_svid_ttl")?,
             agent_ttl: server.text("agent_ttl")?,
             admin_ids: server.texts("admin_ids")?,
+            rate_limits: server
+                .block("ratelimit")?
+                .map(|block| rate_limits(&block, &mut notes))
+                .transpose()?,
             logs: RawLogs::read(&server)?,
             store,
             keys,
@@ -189,6 +212,15 @@ fn ca_subject(block: &Section<'_>, notes: &mut Vec<String>) -> Result<CaSubject,
     Ok(if subject == empty { CaSubject::default() } else { subject })
 }
 
+fn rate_limits(block: &Section<'_>, notes: &mut Vec<String>) -> Result<RateLimits, ConfigError> {
+    check_keys(block, known::RATE_LIMIT, notes)?;
+    let on = RateLimits::default();
+    Ok(RateLimits {
+        attestation: block.switch("attestation")?.unwrap_or(on.attestation),
+        signing: block.switch("signing")?.unwrap_or(on.signing),
+    })
+}
+
 impl TryFrom<RawServer> for ServerSettings {
     type Error = ConfigError;
 
@@ -220,6 +252,7 @@ impl TryFrom<RawServer> for ServerSettings {
             default_x509_svid_ttl_secs: svid_ttl_secs,
             agent_ttl_secs,
             admin_ids: spiffe_ids("server.admin_ids", &raw.admin_ids.unwrap_or_default())?,
+            rate_limits: raw.rate_limits.unwrap_or_default(),
             logs: raw.logs.ready("server")?,
             trust_domain,
             data_dir,

@@ -22,6 +22,7 @@ use crate::attestation::{self, AttestFault, NewToken};
 use crate::context::Context;
 use crate::directory::AgentRow;
 use crate::entries::reason_of;
+use crate::rate_limit::address_of;
 
 /// The longest version an agent may report, in bytes.
 const AGENT_VERSION_BYTES_MAX: usize = 255;
@@ -290,6 +291,7 @@ impl wire::agent_server::Agent for AgentService {
         &self,
         request: Request<Streaming<wire::AttestAgentRequest>>,
     ) -> Result<Response<Self::AttestAgentStream>, Status> {
+        self.context.rate_limits.attestation(address_of(&request)).await?;
         let mut requests = request.into_inner();
         let first = in_time(requests.message()).await?.and_then(|request| request.step);
         let Some(wire::attest_agent_request::Step::Params(params)) = first else {
@@ -303,6 +305,7 @@ impl wire::agent_server::Agent for AgentService {
         &self,
         request: Request<wire::RenewAgentRequest>,
     ) -> Result<Response<wire::RenewAgentResponse>, Status> {
+        self.context.rate_limits.signing(address_of(&request), 1).await?;
         let caller = caller_of(&request)?.agent()?.clone();
         let params = request.into_inner().params.ok_or_else(|| bad_request("params cannot be nil"))?;
         if params.csr.is_empty() {
@@ -320,6 +323,7 @@ impl wire::agent_server::Agent for AgentService {
         &self,
         request: Request<wire::PostStatusRequest>,
     ) -> Result<Response<wire::PostStatusResponse>, Status> {
+        self.context.rate_limits.status(address_of(&request)).await?;
         let caller = caller_of(&request)?.agent()?.clone();
         let version = request.into_inner().agent_version;
         if version.len() > AGENT_VERSION_BYTES_MAX {

@@ -16,6 +16,7 @@ use super::filter::bad_request;
 use crate::context::Context;
 use crate::directory::is_authorized;
 use crate::issuer::{IssueError, Issued, WorkloadRequest};
+use crate::rate_limit::address_of;
 
 /// Most CSRs in one batch; SPIRE's agents send up to 500.
 const BATCH_CSRS_MAX: usize = 1000;
@@ -55,6 +56,7 @@ impl wire::svid_server::Svid for SvidService {
         use wire::batch_new_x509svid_response::Result as Item;
         let caller = caller_of(&request)?.agent()?.clone();
         let agent_id = caller.id();
+        let address = address_of(&request);
         let params = request.into_inner().params;
         if params.is_empty() {
             return Err(bad_request("missing parameters"));
@@ -63,6 +65,7 @@ impl wire::svid_server::Svid for SvidService {
             let message = format!("a batch has at most {BATCH_CSRS_MAX} CSRs, this one has {}", params.len());
             return Err(refusal(Code::InvalidArgument, Reason::MessageTooLarge, &message));
         }
+        self.context.rate_limits.signing(address, params.len()).await?;
         let checked: Vec<(String, Checked)> = {
             let view = self.context.directory.view();
             let agent = caller.row(&view, self.context.clock.now())?;

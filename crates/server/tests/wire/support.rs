@@ -18,7 +18,9 @@ use spindle_proto::spire::api::server::{
 };
 use spindle_proto::spire::api::types;
 use spindle_runtime::{Shutdown, SystemEntropy};
-use spindle_server::{CaSubject, KeySettings, RunningServer, Server, ServerConfig, StoreKind, StoreSettings};
+use spindle_server::{
+    CaSubject, KeySettings, RateLimitSettings, RunningServer, Server, ServerConfig, StoreKind, StoreSettings,
+};
 use spindle_spiffe_core::{Bundle, Reason, SpiffeId, TrustDomain, X509Bundles, X509Svid, verify_x509_svid};
 use spindle_store::{Kind, RecordKey, Store, StoreConfig, Transaction};
 use spindle_testkit::{ManualClock, NOW, TestAuthority, TestFolder};
@@ -154,6 +156,8 @@ impl TestServer {
             default_x509_svid_ttl_secs: SVID_TTL_SECS,
             agent_ttl_secs: SVID_TTL_SECS,
             admin_ids: Vec::new(),
+            // All callers come from one address here, and tests wait for nothing.
+            rate_limits: RateLimitSettings { attestation: false, signing: false },
         };
         change(&mut config);
         let clock = ManualClock::default();

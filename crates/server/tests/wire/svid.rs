@@ -240,6 +240,16 @@ async fn an_empty_batch_and_one_beyond_the_bound_are_refused() {
 }
 
 #[tokio::test]
+async fn a_batch_beyond_what_one_address_may_have_signed_in_a_second_is_refused() {
+    let server = TestServer::start_with(|config| config.rate_limits.signing = true).await;
+    let agent = server.attest().await;
+    let answer = batch(&agent, vec![param("none", vec![1]); 501]).await;
+    let message = expect_refusal(answer, Code::ResourceExhausted, Reason::Overloaded);
+    assert_eq!(message, "rate (501) exceeds burst size (500)");
+    assert_eq!(batch(&agent, vec![param("none", vec![1]); 500]).await.unwrap().len(), 500);
+}
+
+#[tokio::test]
 async fn a_large_batch_is_answered_in_order() {
     let server = TestServer::start().await;
     let agent = server.attest().await;

@@ -32,7 +32,7 @@ pub(super) const SERVER: &[Key] = &[
     ("jwt_issuer", NoEffect(NO_JWT)),
     ("disable_jwt_svids", NoEffect(NO_JWT)),
     ("audit_log_enabled", Only("false")),
-    ("ratelimit", NotYet("")),
+    ("ratelimit", Yes),
     ("proxy_protocol_trusted_cidrs", Only("[]")),
     ("prune_attested_nodes_expired_for", NotYet("")),
     ("prune_attested_nodes_batch_size", NoEffect("expired agents are not pruned")),
@@ -46,6 +46,8 @@ pub(super) const SERVER: &[Key] = &[
 ];
 
 pub(super) const CA_SUBJECT: &[Key] = &[("country", Yes), ("organization", Yes), ("common_name", Yes)];
+
+pub(super) const RATE_LIMIT: &[Key] = &[("attestation", Yes), ("signing", Yes)];
 
 pub(super) const EXPERIMENTAL: &[Key] = &[
     ("cache_reload_interval", NoEffect(IN_MEMORY)),

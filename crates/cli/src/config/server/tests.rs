@@ -47,11 +47,12 @@ fn every_supported_key_is_obeyed() {
     let settings = ready(
         r#"bind_address = "127.0.0.1" bind_port = "0" socket_path = "/s" ca_key_type = "rsa-2048" ca_ttl = "48h"
            ca_subject { country = ["NO"] organization = ["A", "B"] common_name = "root" }
-           default_x509_svid_ttl = "20m" agent_ttl = "2h" admin_ids = ["spiffe://other.org/admin"]
+           default_x509_svid_ttl = "20m" agent_ttl = "2h" admin_ids = ["spiffe://other.org/admin"] ratelimit { signing = false }
            log_level = "DEBUG" log_format = "json" log_file = "/l" log_source_location = true"#,
         r#"plugins { DataStore "redb" { plugin_data { directory = "/r" } } KeyManager "memory" { plugin_data {} } }"#,
     );
     assert_eq!((settings.bind_address.to_string().as_str(), settings.bind_port), ("127.0.0.1", 0));
+    assert_eq!(settings.rate_limits, RateLimits { attestation: true, signing: false });
     assert_eq!(settings.ca_key_type, KeyType::Rsa2048);
     assert_eq!(settings.ca_subject.organization, ["A", "B"]);
     assert_eq!((settings.default_x509_svid_ttl_secs, settings.agent_ttl_secs), (1200, 7200));
@@ -114,7 +115,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 fn what_spire_has_and_this_version_lacks_is_refused_and_never_ignored() {
     refused("federation { }", "", "server.federation (line 4) is not supported yet");
     refused("audit_log_enabled = true", "", "is not supported yet: only false is");
-    refused("ratelimit { signing = false }", "", "server.ratelimit (line 4) is not supported yet");
+    refused("ratelimit { publish = false }", "", "ratelimit.publish");
     refused("prune_attested_nodes_expired_for = \"720h\"", "", "is not supported yet");
     refused("proxy_protocol_trusted_cidrs = [\"10.0.0.0/8\"]", "", "is not supported yet");
     refused("experimental { require_pq_kem = true }", "", "is not supported yet");

@@ -1,6 +1,6 @@
 //! Checked settings as the server takes them.
 
-use spindle_server::{CaSubject, KeySettings, ServerConfig, StoreKind, StoreSettings};
+use spindle_server::{CaSubject, KeySettings, RateLimitSettings, ServerConfig, StoreKind, StoreSettings};
 
 use crate::config::ConfigError;
 use crate::config::server as chosen;
@@ -31,6 +31,10 @@ pub(super) fn config(settings: ServerSettings) -> Result<ServerConfig, ConfigErr
         default_x509_svid_ttl_secs: settings.default_x509_svid_ttl_secs,
         agent_ttl_secs: settings.agent_ttl_secs,
         admin_ids: settings.admin_ids,
+        rate_limits: RateLimitSettings {
+            attestation: settings.rate_limits.attestation,
+            signing: settings.rate_limits.signing,
+        },
     })
 }
 
