@@ -15,7 +15,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::info;
 
 use super::caller::caller_of;
-use super::filter::{SelectorFilter, SetMatch, bad_request, page_size, parse_page_token};
+use super::filter::{SelectorFilter, SetMatch, bad_request, page_size, page_token, parse_page_token};
 use super::sync_entries;
 use crate::context::Context;
 use crate::directory::{EntryRow, authorized_entries};
@@ -223,6 +223,12 @@ impl EntryService {
         }
     }
 
+    /// The row after which a page starts.
+    fn page_start(&self, token: &str) -> Result<u64, Status> {
+        let Some((row, id)) = parse_page_token(token)? else { return Ok(0) };
+        Ok(self.context.directory.view().entry(&id).map_or(row, |last| last.row))
+    }
+
     fn select(&self, filter: &Filter, after: u64, limit: Option<usize>) -> Vec<Arc<EntryRow>> {
         let view = self.context.directory.view();
         let passing = |row: &&Arc<EntryRow>| row.row > after && filter.passes(&row.entry);
@@ -272,11 +278,14 @@ impl wire::entry_server::Entry for EntryService {
         let filter = request.filter.unwrap_or_default().into();
         let filter = Filter::check(filter, &self.context.trust_domain)?;
         let size = page_size(request.page_size);
-        let after = if size.is_some() { parse_page_token(&request.page_token)? } else { 0 };
+        let after = match size {
+            Some(_) => self.page_start(&request.page_token)?,
+            None => 0,
+        };
         let rows = self.select(&filter, after, size);
         // A page with rows always has a token, so that the last one is empty: clients rely on it.
         let next_page_token = match (size, rows.last()) {
-            (Some(_), Some(last)) => last.row.to_string(),
+            (Some(_), Some(last)) => page_token(last.row, &last.entry.id),
             _ => String::new(),
         };
         let entries = rows.iter().map(|row| mask.apply(entry_to_proto(&row.entry))).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use spindle_proto::refusal::refusal;
 use spindle_proto::spire::api::types;
-use spindle_spiffe_core::{Reason, Selectors};
+use spindle_spiffe_core::{EntryId, Reason, Selectors};
 use tonic::{Code, Status};
 
 /// How the set on record must relate to the set given.
@@ -78,12 +78,22 @@ pub(crate) fn bad_request(message: &str) -> Status {
     refusal(Code::InvalidArgument, Reason::BadRequest, message)
 }
 
-/// The row after which a page starts, from its decimal token; zero for the first page.
-pub(crate) fn parse_page_token(token: &str) -> Result<u64, Status> {
+/// Where a page of entries ends: the row of its last entry, and which one that is. Rows are counted anew at each start; the
+/// entry finds its place again. Only one that was deleted before a restart leaves the next page a little off.
+pub(crate) fn page_token(row: u64, id: &EntryId) -> String {
+    format!("{row}:{id}")
+}
+
+/// The row of its token after which a page starts, and the entry that was there; none for the first page.
+pub(crate) fn parse_page_token(token: &str) -> Result<Option<(u64, EntryId)>, Status> {
     if token.is_empty() {
-        return Ok(0);
+        return Ok(None);
     }
-    token.parse().map_err(|_| bad_page_token(token))
+    let parse = || {
+        let (row, id) = token.split_once(':')?;
+        Some((row.parse().ok()?, id.parse().ok()?))
+    };
+    parse().map(Some).ok_or_else(|| bad_page_token(token))
 }
 
 /// A page token that no list has given out; SPIRE answers INTERNAL too.
@@ -115,6 +125,15 @@ mod tests {
         check(SetMatch::Superset, &[1], &[1, 2], false);
         check(SetMatch::Any, &[2, 3], &[1, 2], true);
         check(SetMatch::Any, &[3], &[1, 2], false);
+    }
+
+    #[test]
+    fn a_token_reads_back() {
+        for id in ["a", "a.b-c_d", "0"] {
+            let id: EntryId = id.parse().unwrap();
+            assert_eq!(parse_page_token(&page_token(7, &id)).unwrap(), Some((7, id)));
+        }
+        assert_eq!(parse_page_token("").unwrap(), None);
     }
 
     #[test]

@@ -229,17 +229,35 @@ async fn changes_between_two_pages_neither_repeat_nor_hide_an_entry() {
 }
 
 #[tokio::test]
+async fn pages_go_on_after_a_restart_where_they_were() {
+    let mut server =
+        TestServer::start_with(|config| config.store.kind = spindle_server::StoreKind::Sled).await;
+    let named =
+        |name: &str| types::Entry { id: name.into(), ..entry(&id("/n"), &format!("/{name}"), &["s:1"]) };
+    server.create(["a", "b", "c", "d", "e"].map(named).to_vec()).await;
+    server.delete("a").await;
+    let page = |page_token| wire::ListEntriesRequest { page_size: 2, page_token, ..Default::default() };
+    let first = list_entries(&server, page(String::new())).await;
+    assert_eq!(ids(&first.entries), "bc");
+    server.restart().await;
+    assert_eq!(ids(&list_entries(&server, page(first.next_page_token)).await.entries), "de");
+}
+
+#[tokio::test]
 async fn a_page_token_that_was_never_given_out_is_refused_or_past_the_end() {
     let server = stocked().await;
-    for token in ["abc", "-1", "1.5", "18446744073709551616"] {
+    for token in ["abc", "1", "-1:a", "1.5:a", "1:", "1:a/b", "18446744073709551616:a"] {
         let request =
             wire::ListEntriesRequest { page_size: 1, page_token: token.into(), ..Default::default() };
         let answer = server.entries().await.list_entries(request).await;
         let message = expect_refusal(answer, Code::Internal, Reason::BadRequest);
         assert!(message.contains("could not parse token"), "{message}");
     }
-    let last =
-        wire::ListEntriesRequest { page_size: 1, page_token: u64::MAX.to_string(), ..Default::default() };
+    let last = wire::ListEntriesRequest {
+        page_size: 1,
+        page_token: format!("{}:x", u64::MAX),
+        ..Default::default()
+    };
     assert_eq!(list_entries(&server, last).await, wire::ListEntriesResponse::default());
 }
 
