@@ -48,7 +48,7 @@ pub(crate) fn routes(context: &Arc<Context>) -> Routes {
         server::agent::v1::agent_server::AgentServer::new(agent::AgentService { context: context() });
     let entries =
         server::entry::v1::entry_server::EntryServer::new(entry::EntryService { context: context() });
-    let svids = server::svid::v1::svid_server::SvidServer::new(svid::SvidService { context: context() });
+    let svids = server::svid::v1::svid_server::SvidServer::new(svid::SvidService::new(context()));
     let bundles =
         server::bundle::v1::bundle_server::BundleServer::new(bundle::BundleService { context: context() });
     let debug = server::debug::v1::debug_server::DebugServer::new(debug::DebugService { context: context() });

@@ -1,6 +1,6 @@
 //! The SVID service: batches for agents, minting for administrators.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use spindle_ca::CheckedCsr;
 use spindle_proto::convert::spiffe_id_to_proto;
@@ -8,6 +8,7 @@ use spindle_proto::refusal::{item_ok, item_refusal, refusal};
 use spindle_proto::spire::api::server::svid::v1 as wire;
 use spindle_proto::spire::api::types;
 use spindle_spiffe_core::{EntryId, Reason};
+use spindle_transport::LogGate;
 use tonic::{Code, Request, Response, Status};
 use tracing::{info, warn};
 
@@ -22,7 +23,9 @@ use crate::rate_limit::address_of;
 const BATCH_CSRS_MAX: usize = 1000;
 
 pub(crate) struct SvidService {
-    pub(crate) context: Arc<Context>,
+    context: Arc<Context>,
+    /// An agent may have a thousand items refused in one call, and call again.
+    item_lines: Mutex<LogGate>,
 }
 
 /// An issued SVID as it goes to the caller.
@@ -38,13 +41,22 @@ pub(crate) fn svid_to_proto(issued: &Issued, hint: &str) -> types::X509svid {
 /// One item of a batch that passed the cheap checks, or what it was refused for.
 type Checked = Result<(WorkloadRequest, String), types::Status>;
 
-fn item_refused(code: Code, reason: Reason, message: String, entry_id: &str) -> types::Status {
-    warn!(entry_id, reason = reason.code(), error = message, "X509-SVID refused");
-    item_refusal(code, reason, message)
-}
+impl SvidService {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self { context, item_lines: Mutex::new(LogGate::new()) }
+    }
 
-fn issue_refused(error: &IssueError, entry_id: &str) -> types::Status {
-    item_refused(error.code(), error.reason(), error.to_string(), entry_id)
+    fn item_refused(&self, code: Code, reason: Reason, message: String, entry_id: &str) -> types::Status {
+        let line = self.item_lines.lock().unwrap_or_else(PoisonError::into_inner).pass();
+        if let Some(not_shown) = line {
+            warn!(entry_id, reason = reason.code(), error = message, not_shown, "X509-SVID refused");
+        }
+        item_refusal(code, reason, message)
+    }
+
+    fn issue_refused(&self, error: &IssueError, entry_id: &str) -> types::Status {
+        self.item_refused(error.code(), error.reason(), error.to_string(), entry_id)
+    }
 }
 
 #[tonic::async_trait]
@@ -75,19 +87,19 @@ impl wire::svid_server::Svid for SvidService {
                     let entry_id = param.entry_id.clone();
                     let row = param.entry_id.parse().ok().and_then(|id: EntryId| view.entry(&id));
                     let checked = match row.filter(|row| is_authorized(&view, agent, &row.entry)) {
-                        _ if param.entry_id.is_empty() => Err(item_refused(
+                        _ if param.entry_id.is_empty() => Err(self.item_refused(
                             Code::InvalidArgument,
                             Reason::BadRequest,
                             "missing entry ID".into(),
                             "",
                         )),
-                        _ if param.csr.is_empty() => Err(item_refused(
+                        _ if param.csr.is_empty() => Err(self.item_refused(
                             Code::InvalidArgument,
                             Reason::BadCsr,
                             "missing CSR".into(),
                             &entry_id,
                         )),
-                        None => Err(item_refused(
+                        None => Err(self.item_refused(
                             Code::NotFound,
                             Reason::EntryNotAuthorized,
                             "entry not found or not authorized".into(),
@@ -118,8 +130,8 @@ impl wire::svid_server::Svid for SvidService {
                             svid: Some(svid_to_proto(&issued, &hint)),
                         }
                     }
-                    Some(Err(error)) => Item { status: Some(issue_refused(&error, &entry_id)), svid: None },
-                    None => Item { status: Some(issue_refused(&IssueError::Stopped, &entry_id)), svid: None },
+                    Some(Err(error)) => Item { status: Some(self.issue_refused(&error, &entry_id)), svid: None },
+                    None => Item { status: Some(self.issue_refused(&IssueError::Stopped, &entry_id)), svid: None },
                 },
             })
             .collect();

@@ -120,6 +120,10 @@ fn server_config(store: Store, state: &Path, socket_path: &Path) -> String {
     bind_port = 0
     data_dir = "{state}/server"
     socket_path = "{socket_path}"
+    ratelimit {{
+        attestation = false
+        signing = false
+    }}
 }}
 plugins {{
     DataStore "{store}" {{ plugin_data {{}} }}
