@@ -38,7 +38,9 @@ torture: ## SIGKILL 200 rounds and power cut 20 rounds, for each embedded store
 	SPINDLE_TORTURE_ROUNDS=200 SPINDLE_POWERCUT_ROUNDS=20 $(CARGO) test -p spindle-store -- --nocapture
 
 fuzz: ## The parsers under cargo-fuzz, one minute each (nightly toolchain)
-	cd tests/fuzz && for target in $$(cargo fuzz list); do cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
+	for target in $$(cargo fuzz list --fuzz-dir tests/fuzz); do \
+	    cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=60 || exit 1; \
+	done
 
 fuzz-check: ## That the fuzz targets compile, which needs no nightly toolchain but a C++ compiler
 	$(CARGO) check --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target
