@@ -72,7 +72,7 @@ plugins {{
             let mut server = self.spawn_server();
             if let Some(port) = server.wait_for(port) {
                 server
-                    .wait_for(|line| line.contains("network=\"unix\"").then_some(()))
+                    .wait_for(|line| line.contains("network=unix").then_some(()))
                     .expect("the admin socket");
                 self.port = port;
                 return server;
@@ -163,8 +163,8 @@ fn ids(shown: &str) -> Vec<String> {
 /// The port in the log line of the TLS listener.
 fn port(line: &str) -> Option<u16> {
     let line = line.contains("Starting Server APIs").then_some(line)?;
-    let address = line.contains("network=\"tcp\"").then(|| line.split("address=").nth(1))??;
-    address.split_whitespace().next()?.rsplit(':').next()?.parse().ok()
+    let address = line.contains("network=tcp").then(|| line.split("address=").nth(1))??;
+    address.split_whitespace().next()?.trim_matches('"').rsplit(':').next()?.parse().ok()
 }
 
 fn uid() -> u32 {

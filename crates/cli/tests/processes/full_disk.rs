@@ -53,7 +53,7 @@ fn full_disk(kind: &'static str) {
         assert!(refused.err.contains(part), "{}", refused.err);
     }
     server
-        .wait_for(|line| line.contains("reason=\"store_failed\"").then_some(()))
+        .wait_for(|line| line.contains("reason=store_failed").then_some(()))
         .expect("the decision is logged");
     assert!(!server.has_ended(), "the server goes on: {}", server.log());
     let read: Vec<_> = created.iter().map(|n| entry_id(*n)).collect();
