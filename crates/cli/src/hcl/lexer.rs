@@ -1,5 +1,7 @@
 //! Cuts HCL 1 text into tokens: words, texts, numbers, heredocs and punctuation. Comments and blanks are dropped.
 
+use std::borrow::Cow;
+
 use super::SyntaxError;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -11,12 +13,23 @@ pub(super) enum Token {
     End,
 }
 
+/// Longest part of a file that an error quotes, in characters.
+const QUOTED_MAX: usize = 60;
+
+/// A part of the file for an error: a long one is cut, so that a wrong file does not fill the screen.
+pub(super) fn quoted(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(QUOTED_MAX) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
 impl Token {
     pub(super) fn describe(&self) -> String {
         match self {
-            Token::Word(word) => format!("`{word}`"),
-            Token::Text(text) => format!("the text {text:?}"),
-            Token::Number(number) => format!("the number {number}"),
+            Token::Word(word) => format!("`{}`", quoted(word)),
+            Token::Text(text) => format!("the text {:?}", quoted(text)),
+            Token::Number(number) => format!("the number {}", quoted(number)),
             Token::Punct(c) => format!("`{c}`"),
             Token::End => "the end of the file".into(),
         }
@@ -74,10 +87,11 @@ impl<'a> Lexer<'a> {
             if self.rest.starts_with('#') || self.rest.starts_with("//") {
                 self.take_while(|c| c != '\n');
             } else if self.rest.starts_with("/*") {
-                let Some(length) = self.rest.find("*/") else {
+                // The star of the opening is not that of the end: `/*/` opens a comment and no more.
+                let Some(length) = self.rest[2..].find("*/") else {
                     return Err(self.fault("a comment is opened with /* and never closed"));
                 };
-                let end = self.rest.len() - length - 2;
+                let end = self.rest.len() - 2 - length - 2;
                 while self.rest.len() > end {
                     self.bump();
                 }

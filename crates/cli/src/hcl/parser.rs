@@ -1,6 +1,6 @@
 //! HCL 1 tokens into the tree: `key = value`, `key { … }`, `key "label" { … }`.
 
-use super::lexer::{Lexer, Token};
+use super::lexer::{Lexer, Token, quoted};
 use super::{DEPTH_MAX, Item, SyntaxError, Value};
 
 pub(super) fn parse(text: &str) -> Result<Vec<Item>, SyntaxError> {
@@ -61,7 +61,7 @@ impl Parser<'_> {
             }
             Token::Punct('{') => self.object(depth + keys.len())?,
             other => {
-                let (key, other) = (&keys[0], other.describe());
+                let (key, other) = (quoted(&keys[0]), other.describe());
                 return Err(self.fault(format!("`=` or `{{` is needed behind `{key}`, found {other}")));
             }
         };
@@ -105,12 +105,13 @@ impl Parser<'_> {
             Token::Punct('{') => return self.object(depth),
             Token::Punct('[') => return self.list(depth),
             Token::Word(word) if word != "true" && word != "false" => {
-                return Err(self.fault(format!("the text {word} must stand in quotes")));
+                return Err(self.fault(format!("the text {} must stand in quotes", quoted(word))));
             }
             Token::Number(number) if number.parse::<f64>().is_err() && !is_hex(number) => {
-                return Err(
-                    self.fault(format!("{number} is no number; a text such as \"10m\" must stand in quotes"))
-                );
+                return Err(self.fault(format!(
+                    "{} is no number; a text such as \"10m\" must stand in quotes",
+                    quoted(number)
+                )));
             }
             Token::Punct(_) | Token::End => {
                 return Err(self.fault(format!("a value is needed here, found {}", self.next.describe())));

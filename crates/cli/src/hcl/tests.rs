@@ -134,3 +134,29 @@ fn no_cut_or_changed_text_makes_it_panic() {
         }
     }
 }
+
+#[test]
+fn the_opening_of_a_comment_is_not_its_end() {
+    check("/*/ a = 1 */ b = 2", "b=2");
+    check("/**/ b = 2", "b=2");
+    refused("/*/ b = 2", "never closed");
+}
+
+#[test]
+fn an_error_quotes_the_beginning_of_a_long_text_only() {
+    let long = "ä".repeat(100_000);
+    let number = "1".repeat(100_000) + "x";
+    for text in [
+        format!("a = {long}"),
+        format!("a = {number}"),
+        format!("{long} true"),
+        format!("a \"{long}\" 1"),
+        format!("a = 1 = \"{long}\""),
+        format!("a = [1 \"{long}\"]"),
+        format!("a = [1 {long}]"),
+    ] {
+        let fault = parse(&text).expect_err("no HCL").to_string();
+        assert!(fault.chars().count() < 300, "{}", fault.chars().count());
+    }
+    refused(&format!("a = [1 {long}]"), &format!("`{}…`", "ä".repeat(60)));
+}
