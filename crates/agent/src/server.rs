@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use spindle_proto::refusal::Refusal;
 use spindle_proto::spire::api::server::svid::v1 as svid;
 use spindle_proto::spire::api::server::svid::v1::svid_client::SvidClient;
 use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
@@ -196,19 +197,38 @@ fn signing_answer(result: svid::batch_new_x509svid_response::Result) -> SigningA
     match result.svid {
         Some(svid) if status.code == 0 => Ok(svid.cert_chain),
         _ if status.code == 0 => Err("the server answered without a certificate".into()),
-        _ => Err(status.message),
+        // A server of SPIRE sends no reason.
+        _ => Err(match Refusal::of_item(&status) {
+            Some(refusal) => format!("{} (reason: {})", status.message, refusal.code),
+            None => status.message,
+        }),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use spindle_proto::refusal::agent_refusal;
+    use spindle_proto::spire::api::types;
     use spindle_spiffe_core::{Reason, X509Bundles};
     use spindle_transport::{ExpectedServer, LiveBundles, Trust};
     use tonic::transport::Endpoint;
 
     use super::*;
     use crate::fixtures::{ManualClock, trust_domain};
+
+    #[test]
+    fn a_refused_item_tells_its_reason_when_the_server_sends_one() {
+        let answer = |reason: &str| {
+            let (code, message) = (Code::NotFound as i32, "entry not found".into());
+            let status = Some(types::Status { code, message, reason: reason.into() });
+            signing_answer(svid::batch_new_x509svid_response::Result { status, svid: None })
+        };
+        assert_eq!(
+            answer("entry_not_authorized"),
+            Err("entry not found (reason: entry_not_authorized)".into())
+        );
+        assert_eq!(answer(""), Err("entry not found".into()));
+    }
 
     fn link() -> (ServerLink, mpsc::Receiver<Standing>) {
         let trust = Trust::Bundles(LiveBundles::new(X509Bundles::default()));
