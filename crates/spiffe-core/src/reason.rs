@@ -94,7 +94,7 @@ reasons! {
     /// The entry federates with a trust domain whose bundle is not there.
     BundleNotFound = "bundle_not_found", "create the entry without that trust domain; foreign bundles cannot be set yet";
     /// Something of that name exists.
-    AlreadyExists = "already_exists", "choose another name, or remove the existing one";
+    AlreadyExists = "already_exists", "choose another name, or leave it out to have one made up";
     /// The message is larger than the receiver takes.
     MessageTooLarge = "message_too_large", "send fewer items in one call";
     /// The message did not arrive in time after the call was opened.
