@@ -43,7 +43,7 @@ fuzz: ## The parsers under cargo-fuzz, one minute each (nightly toolchain)
 	done
 
 fuzz-check: ## That the fuzz targets compile, which needs no nightly toolchain but a C++ compiler
-	$(CARGO) check --locked --manifest-path tests/fuzz/Cargo.toml --target-dir target
+	$(CARGO) check --manifest-path tests/fuzz/Cargo.toml --target-dir target
 
 deny: ## Licences, bans and sources of the dependencies
 	cargo deny check bans licenses sources
