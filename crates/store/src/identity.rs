@@ -5,14 +5,13 @@
 //! database that stands before it has lost acknowledged commits. Both carry a checksum, and are restored together
 //! with the database; what a restored folder lacks shows the mark above it ([`crate::mark`]).
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
+use std::path::Path;
 
 use crate::StoreKind;
 use crate::error::OpenError;
 use crate::record::HistoryId;
+use crate::small_file::{self, Notes, with_checksum, write_synced};
 
 /// File name of the identity.
 pub(crate) const IDENTITY: &str = "store-identity";
@@ -32,23 +31,13 @@ pub(crate) struct Identity {
 impl Identity {
     /// Write the file into a folder that is not yet published; the publisher syncs the folder.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), OpenError> {
-        let path = folder.join(IDENTITY);
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&path);
-        let written = file.and_then(|mut file| {
-            file.write_all(self.text().as_bytes())?;
-            file.sync_all()
-        });
-        written.map_err(OpenError::io("write", &path))
+        write_synced(OpenOptions::new().create_new(true), &folder.join(IDENTITY), &self.text())
     }
 
     /// Read the file of a folder; `None` if there is none.
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>, OpenError> {
         let path = folder.join(IDENTITY);
-        let bytes = match fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            bytes => bytes.map_err(OpenError::io("read", &path))?,
-        };
+        let Some(bytes) = small_file::read(&path)? else { return Ok(None) };
         match Self::parse(&bytes) {
             Ok(identity) => Ok(Some(identity)),
             Err(what) => Err(OpenError::BadFile { path, detail: what.into() }),
@@ -56,8 +45,7 @@ impl Identity {
     }
 
     fn text(&self) -> String {
-        let body = format!("{IDENTITY_HEAD}\nhistory {}\nkind {}\n", self.id, self.kind);
-        format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()))
+        with_checksum(&format!("{IDENTITY_HEAD}\nhistory {}\nkind {}\n", self.id, self.kind))
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
@@ -79,21 +67,11 @@ impl Identity {
 }
 
 /// The open `reached` file of a store.
-pub(crate) struct Reached {
-    file: File,
-    path: PathBuf,
-}
+pub(crate) struct Reached(Notes);
 
 impl Reached {
     pub(crate) fn create(folder: &Path, revision: u64) -> Result<(), OpenError> {
-        let path = folder.join(REACHED);
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&path);
-        let written = file.and_then(|file| {
-            file.write_all_at(reached_text(revision).as_bytes(), 0)?;
-            file.sync_all()
-        });
-        written.map_err(OpenError::io("write", &path))
+        write_synced(OpenOptions::new().create_new(true), &folder.join(REACHED), &reached_text(revision))
     }
 
     /// Open the file and read it.
@@ -102,18 +80,15 @@ impl Reached {
         let bytes = fs::read(&path).map_err(OpenError::io("read", &path))?;
         let number = str::from_utf8(&bytes).ok().and_then(|text| text.split(' ').next()?.parse().ok());
         let number = number.filter(|number| reached_text(*number).as_bytes() == bytes);
-        let file = OpenOptions::new().write(true).open(&path).map_err(OpenError::io("open", &path))?;
         match number {
-            Some(number) => Ok((Self { file, path }, number)),
+            Some(number) => Ok((Self(Notes::open(path)?), number)),
             None => Err(OpenError::BadFile { path, detail: "it does not match its checksum".into() }),
         }
     }
 
-    /// Note a durable revision. Failing to do so only makes the next opening less watchful.
+    /// Note a durable revision.
     pub(crate) fn note(&self, revision: u64) {
-        if let Err(error) = self.file.write_all_at(reached_text(revision).as_bytes(), 0) {
-            tracing::warn!(path = %self.path.display(), %error, "could not note the revision reached");
-        }
+        self.0.note(&reached_text(revision));
     }
 }
 

@@ -19,6 +19,7 @@ mod open;
 mod owner;
 mod place;
 mod record;
+mod small_file;
 mod store;
 mod transaction;
 mod transfer;

@@ -4,13 +4,12 @@
 //! which history are synced when they change. The revision is overwritten in place after each durable batch, without a
 //! sync of its own, as that in the folder is: it may fall behind, but is never ahead. Start at [`Mark`].
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{self, OpenOptions};
+use std::path::Path;
 
 use crate::error::OpenError;
 use crate::record::HistoryId;
+use crate::small_file::{self, Notes, with_checksum, write_synced};
 
 /// File name of the mark.
 pub(crate) const MARK: &str = "mark";
@@ -34,23 +33,14 @@ impl Mark {
     /// Put the mark in place of an older one; the publisher syncs the directory.
     pub(crate) fn write(&self, dir: &Path) -> Result<(), OpenError> {
         let (path, new) = (dir.join(MARK), dir.join(NEW_MARK));
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&new);
-        let written = file.and_then(|mut file| {
-            file.write_all(self.text().as_bytes())?;
-            file.sync_all()
-        });
-        written.map_err(OpenError::io("write", &new))?;
+        write_synced(OpenOptions::new().create(true).truncate(true), &new, &self.text())?;
         fs::rename(&new, &path).map_err(OpenError::io("rename to `mark`", &new))
     }
 
     /// Read the mark of a directory; `None` if there is none.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>, OpenError> {
         let path = dir.join(MARK);
-        let bytes = match fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            bytes => bytes.map_err(OpenError::io("read", &path))?,
-        };
+        let Some(bytes) = small_file::read(&path)? else { return Ok(None) };
         match Self::parse(&bytes) {
             Ok(mark) => Ok(Some(mark)),
             Err(detail) => Err(OpenError::BadMark { path, detail }),
@@ -60,8 +50,7 @@ impl Mark {
     /// Always of one length, so that overwriting it needs no space.
     fn text(&self) -> String {
         let Self { store, history, reached } = self;
-        let body = format!("{HEAD}\nstore {store}\nhistory {history}\nreached {reached:020}\n");
-        format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()))
+        with_checksum(&format!("{HEAD}\nstore {store}\nhistory {history}\nreached {reached:020}\n"))
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
@@ -84,24 +73,19 @@ impl Mark {
 
 /// The mark of an open store.
 pub(crate) struct OpenMark {
-    file: File,
-    path: PathBuf,
+    notes: Notes,
     mark: Mark,
 }
 
 impl OpenMark {
     pub(crate) fn open(dir: &Path, mark: Mark) -> Result<Self, OpenError> {
-        let path = dir.join(MARK);
-        let file = OpenOptions::new().write(true).open(&path).map_err(OpenError::io("open", &path))?;
-        Ok(Self { file, path, mark })
+        Ok(Self { notes: Notes::open(dir.join(MARK))?, mark })
     }
 
-    /// Note a durable revision. Failing to do so only makes the next opening less watchful.
+    /// Note a durable revision.
     pub(crate) fn note(&mut self, revision: u64) {
         self.mark.reached = revision;
-        if let Err(error) = self.file.write_all_at(self.mark.text().as_bytes(), 0) {
-            tracing::warn!(path = %self.path.display(), %error, "could not note the revision reached");
-        }
+        self.notes.note(&self.mark.text());
     }
 }
 
