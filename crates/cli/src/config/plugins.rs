@@ -27,6 +27,22 @@ pub struct Plugin<'a> {
     pub data: Section<'a>,
 }
 
+const JOIN_TOKEN: &str = "use NodeAttestor \"join_token\"";
+
+/// SPIRE's node attestors: each has a half in the server and a half in the agent.
+pub const NODE_ATTESTORS: &[Key] = &[
+    ("join_token", Support::Yes),
+    ("aws_iid", Support::NotYet(JOIN_TOKEN)),
+    ("azure_imds", Support::NotYet(JOIN_TOKEN)),
+    ("azure_msi", Support::NotYet(JOIN_TOKEN)),
+    ("gcp_iit", Support::NotYet(JOIN_TOKEN)),
+    ("http_challenge", Support::NotYet(JOIN_TOKEN)),
+    ("k8s_psat", Support::NotYet(JOIN_TOKEN)),
+    ("sshpop", Support::NotYet(JOIN_TOKEN)),
+    ("tpm_devid", Support::NotYet(JOIN_TOKEN)),
+    ("x509pop", Support::NotYet(JOIN_TOKEN)),
+];
+
 const PLUGIN_KEYS: &[Key] = &[
     ("plugin_data", Support::Yes),
     ("enabled", Support::Yes),

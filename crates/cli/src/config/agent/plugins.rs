@@ -6,7 +6,7 @@ use crate::config::ConfigError;
 use crate::config::keys::Key;
 use crate::config::keys::Support::{NotYet, Yes};
 use crate::config::keys::check_keys;
-use crate::config::plugins::{Plugin, PluginType, read as read_plugins};
+use crate::config::plugins::{NODE_ATTESTORS, Plugin, PluginType, read as read_plugins};
 use crate::config::section::Section;
 
 /// Which key manager, and where.
@@ -27,27 +27,11 @@ pub struct UnixChoice {
     pub workload_size_limit: i64,
 }
 
-const JOIN_TOKEN: &str = "use NodeAttestor \"join_token\"";
 const UNIX: &str = "use WorkloadAttestor \"unix\"";
 
 const TYPES: &[PluginType] = &[
     PluginType { kind: "KeyManager", names: &[("disk", Yes), ("memory", Yes)], many: false },
-    PluginType {
-        kind: "NodeAttestor",
-        names: &[
-            ("join_token", Yes),
-            ("aws_iid", NotYet(JOIN_TOKEN)),
-            ("azure_imds", NotYet(JOIN_TOKEN)),
-            ("azure_msi", NotYet(JOIN_TOKEN)),
-            ("gcp_iit", NotYet(JOIN_TOKEN)),
-            ("http_challenge", NotYet(JOIN_TOKEN)),
-            ("k8s_psat", NotYet(JOIN_TOKEN)),
-            ("sshpop", NotYet(JOIN_TOKEN)),
-            ("tpm_devid", NotYet(JOIN_TOKEN)),
-            ("x509pop", NotYet(JOIN_TOKEN)),
-        ],
-        many: false,
-    },
+    PluginType { kind: "NodeAttestor", names: NODE_ATTESTORS, many: false },
     PluginType {
         kind: "WorkloadAttestor",
         names: &[

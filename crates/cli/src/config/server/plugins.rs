@@ -6,7 +6,7 @@ use crate::config::ConfigError;
 use crate::config::keys::Key;
 use crate::config::keys::Support::{NotYet, Yes};
 use crate::config::keys::check_keys;
-use crate::config::plugins::{Plugin, PluginType, read as read_plugins};
+use crate::config::plugins::{NODE_ATTESTORS, Plugin, PluginType, read as read_plugins};
 use crate::config::section::Section;
 
 /// Kinds of store.
@@ -95,22 +95,7 @@ const TYPES: &[PluginType] = &[
         ],
         many: false,
     },
-    PluginType {
-        kind: "NodeAttestor",
-        names: &[
-            ("join_token", Yes),
-            ("aws_iid", NotYet(JOIN_TOKEN)),
-            ("azure_imds", NotYet(JOIN_TOKEN)),
-            ("azure_msi", NotYet(JOIN_TOKEN)),
-            ("gcp_iit", NotYet(JOIN_TOKEN)),
-            ("http_challenge", NotYet(JOIN_TOKEN)),
-            ("k8s_psat", NotYet(JOIN_TOKEN)),
-            ("sshpop", NotYet(JOIN_TOKEN)),
-            ("tpm_devid", NotYet(JOIN_TOKEN)),
-            ("x509pop", NotYet(JOIN_TOKEN)),
-        ],
-        many: true,
-    },
+    PluginType { kind: "NodeAttestor", names: NODE_ATTESTORS, many: true },
     PluginType {
         kind: "UpstreamAuthority",
         names: &[
@@ -144,7 +129,6 @@ const TYPES: &[PluginType] = &[
     PluginType { kind: "CredentialComposer", names: &[("uniqueid", NotYet(""))], many: true },
 ];
 
-const JOIN_TOKEN: &str = "use NodeAttestor \"join_token\"";
 const SELF_SIGNED: &str = "the server signs its own authority";
 
 const DIRECTORY: &[Key] = &[("directory", Yes)];
