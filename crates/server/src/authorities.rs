@@ -22,7 +22,7 @@ use spindle_ca::{AuthoritySlots, AuthorityStatus, CaSubject, JournalEntry, Slot,
 use spindle_keys::{KeyManager, KeyType};
 use spindle_runtime::{Shutdown, sleep_until};
 use spindle_spiffe_core::{
-    Bundle, Clock, Entropy, ErrorChain, Timestamp, TrustDomain, Validity, X509Authority, X509Bundles,
+    Clock, Entropy, ErrorChain, Timestamp, TrustDomain, Validity, X509Authority, X509Bundles,
 };
 use spindle_store::Transaction;
 use spindle_transport::{LiveBundles, LiveIdentity};
@@ -30,7 +30,8 @@ use tracing::{info, warn};
 
 use own_svid::{ChainLink, OwnSvid};
 
-use crate::directory::{CommitError, Directory, bundle_key, encode_bundle, journal_key};
+use crate::bundles;
+use crate::directory::{CommitError, Directory, View, journal_key};
 use crate::issuer::BACKDATE_SECS;
 use crate::subscriptions::Subscriptions;
 
@@ -150,6 +151,14 @@ impl Authorities {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
+        let bundles = LiveBundles::new(X509Bundles::new());
+        let live = bundles.clone();
+        directory.listen(Box::new(move |view, touched| {
+            if !touched.bundles.is_empty() {
+                live.set(x509_bundles(view));
+            }
+        }));
+        bundles.set(x509_bundles(&directory.view()));
         Self {
             settings,
             directory,
@@ -160,7 +169,7 @@ impl Authorities {
             active: ArcSwapOption::empty(),
             state: Mutex::default(),
             identity: LiveIdentity::new(),
-            bundles: LiveBundles::new(X509Bundles::new()),
+            bundles,
             chain: ArcSwapOption::empty(),
             failures: AtomicU32::new(0),
         }
@@ -189,7 +198,6 @@ impl Authorities {
     /// Takes up the stored journal, or makes the first authority. Returns once there is an active one.
     pub(crate) async fn start(&self) -> Result<(), AuthoritiesError> {
         self.restore()?;
-        self.refresh_bundles();
         self.advance().await?;
         Ok(())
     }
@@ -335,19 +343,20 @@ impl Authorities {
         };
         let authority = X509Authority::parse(ca.certificate().clone())
             .map_err(|error| AuthoritiesError::Journal(error.to_string()))?;
-        let mut bundle = self.own_bundle();
-        roots::make_room(&mut bundle.x509_authorities, &self.lock().unused, now)?;
-        bundle.x509_authorities.push(authority);
-        bundle.sequence += 1;
-        let revision = self.store(&slots, Some(&bundle)).await?;
+        let unused = self.lock().unused.clone();
+        let trust_domain = &self.settings.trust_domain;
+        let revision = bundles::edit_own(&self.directory, trust_domain, with_journal(&slots), |bundle| {
+            roots::make_room(&mut bundle.x509_authorities, &unused, now)?;
+            bundle.x509_authorities.push(authority.clone());
+            Ok::<(), AuthoritiesError>(())
+        })
+        .await?;
         info!(local_authority_id = ca.authority_id(), slot = slot.key_id(), expires_at = %validity.not_after,
               "X509 CA prepared");
         let mut state = self.lock();
         state.slots = slots;
         state.published = Some(Published { revision, since: now });
         state.loaded.insert(ca.authority_id().to_owned(), ca);
-        drop(state);
-        self.refresh_bundles();
         Ok(())
     }
 
@@ -382,7 +391,7 @@ impl Authorities {
 
     /// Stores the slots and signs with their active authority from now on.
     async fn take_over(&self, slots: AuthoritySlots) -> Result<(), AuthoritiesError> {
-        self.store(&slots, None).await?;
+        self.directory.commit(with_journal(&slots)).await?;
         let active = {
             let mut state = self.lock();
             state.slots = slots;
@@ -404,21 +413,16 @@ impl Authorities {
         Ok(())
     }
 
-    async fn store(&self, slots: &AuthoritySlots, bundle: Option<&Bundle>) -> Result<u64, AuthoritiesError> {
-        let mut transaction =
-            Transaction::new().put(journal_key(), journal::encode(slots.entries()).encode_to_vec());
-        if let Some(bundle) = bundle {
-            transaction = transaction.put(bundle_key(&bundle.trust_domain), encode_bundle(bundle));
-        }
-        Ok(self.directory.commit(transaction).await?)
-    }
-
-    fn refresh_bundles(&self) {
-        let view = self.directory.view();
-        self.bundles.set(view.bundles().map(|bundle| bundle.x509_bundle()).collect());
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A transaction that stores the journal.
+fn with_journal(slots: &AuthoritySlots) -> Transaction {
+    Transaction::new().put(journal_key(), journal::encode(slots.entries()).encode_to_vec())
+}
+
+fn x509_bundles(view: &View) -> X509Bundles {
+    view.bundles().map(|bundle| bundle.x509_bundle()).collect()
 }

@@ -8,6 +8,7 @@ mod api;
 mod attestation;
 mod authorities;
 mod backup;
+mod bundles;
 pub mod config;
 mod context;
 mod copy;

@@ -2,12 +2,11 @@
 
 use spindle_ca::journal::SkipReason;
 use spindle_spiffe_core::{Bundle, Timestamp, X509Authority};
+use spindle_store::Transaction;
 use tracing::info;
 
 use super::{Authorities, AuthoritiesError};
-
-/// How often readers of the bundle are asked to look for a new one, in seconds; SPIRE's default.
-const REFRESH_HINT_SECS: u64 = 300;
+use crate::bundles;
 
 /// The most roots a bundle is let grow to: far more than live at one time, and half of what agents take.
 const ROOTS_MAX: usize = 512;
@@ -15,32 +14,32 @@ const ROOTS_MAX: usize = 512;
 impl Authorities {
     /// Drops authorities that ended a day ago from the bundle, but never the last one.
     pub(super) async fn prune_bundle(&self, now: Timestamp) -> Result<(), AuthoritiesError> {
-        let mut bundle = self.own_bundle();
-        let gone: Vec<String> =
-            spindle_ca::prunable(&bundle.x509_authorities, |authority| authority.validity().not_after, now)
-                .into_iter()
-                .map(|authority| authority.subject_key_id().to_owned())
-                .collect();
-        if gone.is_empty() {
+        if gone(&self.own_bundle(), now).is_empty() {
             return Ok(());
         }
-        bundle.x509_authorities.retain(|authority| !gone.iter().any(|id| id == authority.subject_key_id()));
-        bundle.sequence += 1;
-        let slots = self.lock().slots.clone();
-        self.store(&slots, Some(&bundle)).await?;
-        info!(authorities = gone.len(), "ended authorities left the bundle");
-        self.refresh_bundles();
+        bundles::edit_own(&self.directory, &self.settings.trust_domain, Transaction::new(), |bundle| {
+            let gone = gone(bundle, now);
+            bundle
+                .x509_authorities
+                .retain(|authority| !gone.iter().any(|id| id == authority.subject_key_id()));
+            Ok::<(), AuthoritiesError>(())
+        })
+        .await?;
+        info!("ended authorities left the bundle");
         Ok(())
     }
 
     pub(super) fn own_bundle(&self) -> Bundle {
-        let view = self.directory.view();
-        view.bundle(&self.settings.trust_domain).map(|bundle| Bundle::clone(bundle)).unwrap_or_else(|| {
-            let mut bundle = Bundle::new(self.settings.trust_domain.clone());
-            bundle.refresh_hint_secs = Some(REFRESH_HINT_SECS);
-            bundle
-        })
+        bundles::own(&self.directory.view(), &self.settings.trust_domain)
     }
+}
+
+/// The ids of authorities that the bundle needs no more.
+fn gone(bundle: &Bundle, now: Timestamp) -> Vec<String> {
+    spindle_ca::prunable(&bundle.x509_authorities, |authority| authority.validity().not_after, now)
+        .into_iter()
+        .map(|authority| authority.subject_key_id().to_owned())
+        .collect()
 }
 
 /// Of the authorities that were `prepared` when the journal was written, those whose keys are gone.

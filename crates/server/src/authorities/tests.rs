@@ -1,7 +1,7 @@
 //! Rotation in virtual time: the clock is moved to wherever the slots want to be asked next.
 
 use spindle_keys::{DiskKeys, MemoryKeys};
-use spindle_spiffe_core::verify_x509_svid;
+use spindle_spiffe_core::{Bundle, verify_x509_svid};
 use spindle_testkit::{ManualClock, NOW, TestFolder};
 
 use super::*;

@@ -54,6 +54,13 @@ pub(crate) struct JoinToken {
     pub(crate) revision: u64,
 }
 
+/// A bundle with the store revision of its last change.
+#[derive(Clone, Debug)]
+struct BundleRow {
+    bundle: Arc<Bundle>,
+    revision: u64,
+}
+
 /// All state of the trust domain at one revision.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
@@ -67,7 +74,7 @@ pub(crate) struct View {
     by_spiffe_id: HashTrieMapSync<SpiffeId, HashTrieSetSync<EntryId>>,
     agents: RedBlackTreeMapSync<SpiffeId, Arc<AgentRow>>,
     join_tokens: HashTrieMapSync<Arc<str>, JoinToken>,
-    bundles: RedBlackTreeMapSync<TrustDomain, Arc<Bundle>>,
+    bundles: RedBlackTreeMapSync<TrustDomain, BundleRow>,
     journal: Option<Arc<records::JournalRecord>>,
 }
 
@@ -146,7 +153,8 @@ impl View {
                 let bundle = bundle_record::from_record(keys::decode(record)?)
                     .map_err(|why| DirectoryError::Record { key: keys::describe(&record.key), why })?;
                 touched.bundles.insert(bundle.trust_domain.clone());
-                self.bundles.insert_mut(bundle.trust_domain.clone(), Arc::new(bundle));
+                let row = BundleRow { bundle: Arc::new(bundle), revision: record.revision };
+                self.bundles.insert_mut(row.bundle.trust_domain.clone(), row);
             }
             keys::JOURNAL => self.journal = Some(Arc::new(keys::decode(record)?)),
             _ => {}
@@ -297,11 +305,17 @@ impl View {
     }
 
     pub(crate) fn bundle(&self, trust_domain: &TrustDomain) -> Option<&Arc<Bundle>> {
-        self.bundles.get(trust_domain)
+        self.bundles.get(trust_domain).map(|row| &row.bundle)
     }
 
+    /// Store revision of a bundle's last change.
+    pub(crate) fn bundle_revision(&self, trust_domain: &TrustDomain) -> Option<u64> {
+        self.bundles.get(trust_domain).map(|row| row.revision)
+    }
+
+    /// Every bundle, in order of trust domains.
     pub(crate) fn bundles(&self) -> impl Iterator<Item = &Arc<Bundle>> {
-        self.bundles.values()
+        self.bundles.values().map(|row| &row.bundle)
     }
 
     pub(crate) fn bundle_count(&self) -> usize {
