@@ -6,10 +6,15 @@
 
 use rustls_pki_types::CertificateDer;
 use spindle_keys::KeyManager;
+use spindle_spiffe_core::bundle::BundleError;
 use spindle_spiffe_core::{Timestamp, TrustDomain, Validity};
 
-use crate::slots::{AuthoritySlots, Slot};
+use crate::slots::{AuthoritySlots, Family, Slot};
 use crate::x509_ca::{AuthorityError, X509Ca};
+
+mod jwt;
+
+pub use jwt::{JwtPublicKey, restore_jwt};
 
 /// The most authorities kept in a journal, SPIRE's number: far more than live at one time.
 pub const JOURNAL_ENTRIES_MAX: usize = 10;
@@ -37,18 +42,25 @@ pub enum AuthorityTrust {
     Revoked,
 }
 
-/// One authority.
+/// What is public of an X.509 authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JournalEntry {
-    /// Which key it signs with.
-    pub slot: Slot,
+pub struct CaCertificate {
     /// Its certificate.
     pub certificate: CertificateDer<'static>,
     /// What follows every leaf it signs; empty when self-signed.
     pub upstream_chain: Vec<CertificateDer<'static>>,
+}
+
+/// One authority; `P` is what is public of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalEntry<P = CaCertificate> {
+    /// Which key it signs with.
+    pub slot: Slot,
+    /// What others verify with; by it a restart recognises the key.
+    pub public: P,
     /// When it was made, from which its lifetime counts.
     pub issued_at: Timestamp,
-    /// The first second its certificate is valid.
+    /// The first second it is valid.
     pub not_before: Timestamp,
     /// Its last valid second.
     pub not_after: Timestamp,
@@ -56,21 +68,21 @@ pub struct JournalEntry {
     pub status: AuthorityStatus,
     /// Whether it is trusted.
     pub trust: AuthorityTrust,
-    /// Lower-case hex of its subject key identifier.
+    /// Its name: of an X.509 authority the lower-case hex of its subject key identifier, of a JWT authority its key ID.
     pub authority_id: String,
 }
 
-/// What a restart found.
+/// What a restart found. `P` is what is public of an authority, `A` the authority that signs.
 #[derive(Debug)]
-pub struct Restored {
+pub struct Restored<P = CaCertificate, A = X509Ca> {
     /// The slots as they stand; entries that cannot be used count as old.
-    pub slots: AuthoritySlots,
+    pub slots: AuthoritySlots<P>,
     /// The authority that signs.
-    pub active: Option<X509Ca>,
+    pub active: Option<A>,
     /// The one that will sign next.
-    pub prepared: Option<X509Ca>,
+    pub prepared: Option<A>,
     /// Those that could sign again: the clock decides, see [`AuthoritySlots::resumable`].
-    pub others: Vec<X509Ca>,
+    pub others: Vec<A>,
     /// Authorities that could have been used, and why they cannot.
     pub skipped: Vec<(String, SkipReason)>,
 }
@@ -87,8 +99,14 @@ pub enum SkipReason {
     /// Certificate, chain or key do not fit.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// Its certificate is self-signed and not among the trust domain's authorities.
-    #[error("its certificate is not in the bundle")]
+    /// Key ID or key of a JWT authority do not do.
+    #[error(transparent)]
+    JwtAuthority(#[from] BundleError),
+    /// The key in its slot is not the one it was made with.
+    #[error("the key in its slot is another one")]
+    OtherKey,
+    /// The trust domain's bundle does not hold it, nor a root above it.
+    #[error("it is not in the bundle")]
     NotInBundle,
     /// A newer entry has the same status.
     #[error("a newer authority has taken its place")]
@@ -103,8 +121,10 @@ impl JournalEntry {
     pub fn prepared(slot: Slot, ca: &X509Ca, now: Timestamp) -> Self {
         Self {
             slot,
-            certificate: ca.certificate().clone(),
-            upstream_chain: ca.upstream_chain().to_vec(),
+            public: CaCertificate {
+                certificate: ca.certificate().clone(),
+                upstream_chain: ca.upstream_chain().to_vec(),
+            },
             issued_at: now,
             not_before: ca.validity().not_before,
             not_after: ca.validity().not_after,
@@ -113,8 +133,10 @@ impl JournalEntry {
             authority_id: ca.authority_id().to_owned(),
         }
     }
+}
 
-    /// Whether its certificate is valid: before its first second it is of as little use as past its last one.
+impl<P> JournalEntry<P> {
+    /// Whether it is valid: before its first second it is of as little use as past its last one.
     pub fn is_valid(&self, now: Timestamp) -> bool {
         Validity { not_before: self.not_before, not_after: self.not_after }.contains(now)
     }
@@ -125,8 +147,8 @@ impl JournalEntry {
     }
 }
 
-/// Takes up a journal, oldest entry first. One that is not valid yet is taken up as well: a machine whose clock is late at
-/// its start must not lose it. `in_bundle` tells whether a certificate is among the trust domain's
+/// Takes up a journal of X.509 authorities, oldest entry first. One that is not valid yet is taken up as well: a machine
+/// whose clock is late at its start must not lose it. `in_bundle` tells whether a certificate is among the trust domain's
 /// authorities; it is asked for self-signed ones only, as a chained one is trusted through its root.
 pub fn restore(
     journal: Vec<JournalEntry>,
@@ -135,6 +157,15 @@ pub fn restore(
     in_bundle: &dyn Fn(&CertificateDer<'static>) -> bool,
     now: Timestamp,
 ) -> Restored {
+    restore_with(journal, &|entry| take_up(entry, trust_domain, keys, in_bundle), now)
+}
+
+/// Takes up a journal of any family; `take_up` makes an authority out of an entry.
+fn restore_with<P, A>(
+    journal: Vec<JournalEntry<P>>,
+    take_up: &dyn Fn(&JournalEntry<P>) -> Result<A, SkipReason>,
+    now: Timestamp,
+) -> Restored<P, A> {
     let mut entries = newest(journal);
     let (mut active, mut prepared) = (None, None);
     let mut skipped = Vec::new();
@@ -147,10 +178,11 @@ pub fn restore(
         let taken_up = match place {
             Some(_) => Err(SkipReason::Superseded),
             None if entry.is_over(now) => Err(SkipReason::Expired),
-            None => take_up(entry, trust_domain, keys, in_bundle),
+            None if entry.trust != AuthorityTrust::Trusted => Err(SkipReason::NotTrusted),
+            None => take_up(entry),
         };
         match taken_up {
-            Ok(ca) => *place = Some(ca),
+            Ok(authority) => *place = Some(authority),
             Err(why) => {
                 entry.status = AuthorityStatus::Old;
                 skipped.push((entry.authority_id.clone(), why));
@@ -159,7 +191,8 @@ pub fn restore(
     }
     let slots = AuthoritySlots::from_entries(entries);
     let old = slots.newest_of_slots().filter(|entry| entry.status == AuthorityStatus::Old);
-    let others = old.filter_map(|entry| take_up(entry, trust_domain, keys, in_bundle).ok()).collect();
+    let trusted = old.filter(|entry| entry.trust == AuthorityTrust::Trusted);
+    let others = trusted.filter_map(|entry| take_up(entry).ok()).collect();
     Restored { slots, active, prepared, others, skipped }
 }
 
@@ -169,11 +202,9 @@ fn take_up(
     keys: &dyn KeyManager,
     in_bundle: &dyn Fn(&CertificateDer<'static>) -> bool,
 ) -> Result<X509Ca, SkipReason> {
-    if entry.trust != AuthorityTrust::Trusted {
-        return Err(SkipReason::NotTrusted);
-    }
-    let key = keys.get(entry.slot.key_id()).ok_or(SkipReason::KeyMissing)?;
-    let ca = X509Ca::from_parts(trust_domain, entry.certificate.clone(), key, entry.upstream_chain.clone())?;
+    let key = keys.get(entry.slot.key_id(Family::X509)).ok_or(SkipReason::KeyMissing)?;
+    let CaCertificate { certificate, upstream_chain } = entry.public.clone();
+    let ca = X509Ca::from_parts(trust_domain, certificate, key, upstream_chain)?;
     if ca.upstream_chain().is_empty() && !in_bundle(ca.certificate()) {
         return Err(SkipReason::NotInBundle);
     }
@@ -181,7 +212,7 @@ fn take_up(
 }
 
 /// The last [`JOURNAL_ENTRIES_MAX`] entries.
-pub(crate) fn newest(mut entries: Vec<JournalEntry>) -> Vec<JournalEntry> {
+pub(crate) fn newest<P>(mut entries: Vec<JournalEntry<P>>) -> Vec<JournalEntry<P>> {
     entries.split_off(entries.len().saturating_sub(JOURNAL_ENTRIES_MAX))
 }
 

@@ -1,4 +1,4 @@
-//! Which authority signs and which comes next: two slots that take turns.
+//! Which authority signs and which comes next: two slots that take turns, alike for X.509 and JWT authorities.
 //!
 //! Pure: the caller carries out the step it is told and reports back. Promises that a new authority signs only after it
 //! was published, unless the active one has ended; and that there is an active one whenever each step was carried out in
@@ -7,7 +7,7 @@
 
 use spindle_spiffe_core::Timestamp;
 
-use crate::journal::{AuthorityStatus, AuthorityTrust, JOURNAL_ENTRIES_MAX, JournalEntry};
+use crate::journal::{AuthorityStatus, AuthorityTrust, CaCertificate, JOURNAL_ENTRIES_MAX, JournalEntry};
 
 const DAY_SECS: i64 = 24 * 60 * 60;
 
@@ -17,12 +17,21 @@ const PREPARE_SECS_MAX: i64 = 30 * DAY_SECS;
 /// The next authority takes over no earlier than this before the active one ends, in seconds.
 const ACTIVATE_SECS_MAX: i64 = 7 * DAY_SECS;
 
-/// One of the two places for an X.509 authority.
+/// What authorities sign. Each family has slots and keys of its own and rotates by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// X509-SVIDs. Keys `x509-CA-A` and `x509-CA-B`.
+    X509,
+    /// JWT-SVIDs. Keys `JWT-Signer-A` and `JWT-Signer-B`.
+    Jwt,
+}
+
+/// One of a family's two places for an authority, each with a key of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Slot {
-    /// Key `x509-CA-A`.
+    /// The first, which a first start uses.
     A,
-    /// Key `x509-CA-B`.
+    /// The second.
     B,
 }
 
@@ -68,25 +77,28 @@ pub enum SlotError {
     NotTainted(String),
 }
 
-/// The authorities of one server, with a history of at most [`JOURNAL_ENTRIES_MAX`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AuthoritySlots {
+/// The authorities of one family of one server, with a history of at most [`JOURNAL_ENTRIES_MAX`]. `P` is what is public of
+/// an authority; the slots pass it on and never look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthoritySlots<P = CaCertificate> {
     /// Oldest first. At most one is active and at most one prepared, in different slots.
-    entries: Vec<JournalEntry>,
+    entries: Vec<JournalEntry<P>>,
 }
 
 impl Slot {
     /// The name of its key in the key manager, SPIRE's.
-    pub const fn key_id(self) -> &'static str {
-        match self {
-            Self::A => "x509-CA-A",
-            Self::B => "x509-CA-B",
+    pub const fn key_id(self, family: Family) -> &'static str {
+        match (family, self) {
+            (Family::X509, Self::A) => "x509-CA-A",
+            (Family::X509, Self::B) => "x509-CA-B",
+            (Family::Jwt, Self::A) => "JWT-Signer-A",
+            (Family::Jwt, Self::B) => "JWT-Signer-B",
         }
     }
 
-    /// The slot whose key has that name.
-    pub fn of_key_id(key_id: &str) -> Option<Self> {
-        [Self::A, Self::B].into_iter().find(|slot| slot.key_id() == key_id)
+    /// The slot of that family whose key has that name.
+    pub fn of_key_id(family: Family, key_id: &str) -> Option<Self> {
+        [Self::A, Self::B].into_iter().find(|slot| slot.key_id(family) == key_id)
     }
 
     /// The other slot.
@@ -98,30 +110,43 @@ impl Slot {
     }
 }
 
-impl AuthoritySlots {
+impl<P> Default for AuthoritySlots<P> {
+    fn default() -> Self {
+        Self { entries: Vec::new() }
+    }
+}
+
+impl<P> AuthoritySlots<P> {
     /// No authority yet, as at a first start.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// From entries that `journal::restore` has cleaned.
-    pub(crate) fn from_entries(entries: Vec<JournalEntry>) -> Self {
+    pub(crate) fn from_entries(entries: Vec<JournalEntry<P>>) -> Self {
         Self { entries }
     }
 
     /// The journal to store, oldest entry first.
-    pub fn entries(&self) -> &[JournalEntry] {
+    pub fn entries(&self) -> &[JournalEntry<P>] {
         &self.entries
     }
 
     /// The authority that signs.
-    pub fn active(&self) -> Option<&JournalEntry> {
+    pub fn active(&self) -> Option<&JournalEntry<P>> {
         self.with_status(AuthorityStatus::Active)
     }
 
     /// The authority that signs next.
-    pub fn prepared(&self) -> Option<&JournalEntry> {
+    pub fn prepared(&self) -> Option<&JournalEntry<P>> {
         self.with_status(AuthorityStatus::Prepared)
+    }
+
+    /// What stands in the slot that the active authority does not use: the prepared authority, or the one that signed
+    /// before. That is as far back as SPIRE's tools look.
+    pub fn next(&self) -> Option<&JournalEntry<P>> {
+        let active = self.active()?;
+        self.entries.iter().rfind(|entry| entry.slot != active.slot)
     }
 
     /// What to do at `now`. `published` tells whether everybody who must know the prepared authority does, or the grace
@@ -149,7 +174,7 @@ impl AuthoritySlots {
     ///
     /// # Errors
     /// When its slot holds the active authority.
-    pub fn on_prepared(&mut self, entry: JournalEntry) -> Result<(), SlotError> {
+    pub fn on_prepared(&mut self, entry: JournalEntry<P>) -> Result<(), SlotError> {
         if self.active().is_some_and(|active| active.slot == entry.slot && active.is_valid(entry.issued_at)) {
             return Err(SlotError::SlotInUse(entry.slot));
         }
@@ -183,7 +208,7 @@ impl AuthoritySlots {
 
     /// Authorities that could sign at `now` although none is to: old ones that are valid and trusted and whose key was not
     /// replaced. There are some after the clock was set, forward and back. Newest first.
-    pub fn resumable(&self, now: Timestamp) -> impl Iterator<Item = &JournalEntry> {
+    pub fn resumable(&self, now: Timestamp) -> impl Iterator<Item = &JournalEntry<P>> {
         self.newest_of_slots().filter(move |entry| {
             entry.status == AuthorityStatus::Old
                 && entry.trust == AuthorityTrust::Trusted
@@ -210,7 +235,7 @@ impl AuthoritySlots {
     }
 
     /// The last entry of each slot, which is the one that the slot's key belongs to. Newest first.
-    pub(crate) fn newest_of_slots(&self) -> impl Iterator<Item = &JournalEntry> {
+    pub(crate) fn newest_of_slots(&self) -> impl Iterator<Item = &JournalEntry<P>> {
         let mut seen = Vec::new();
         self.entries.iter().rev().filter(move |entry| {
             let is_newest = !seen.contains(&entry.slot);
@@ -244,11 +269,11 @@ impl AuthoritySlots {
         Ok(())
     }
 
-    fn with_status(&self, status: AuthorityStatus) -> Option<&JournalEntry> {
+    fn with_status(&self, status: AuthorityStatus) -> Option<&JournalEntry<P>> {
         self.entries.iter().rfind(|entry| entry.status == status)
     }
 
-    fn old(&mut self, authority_id: &str) -> Result<&mut JournalEntry, SlotError> {
+    fn old(&mut self, authority_id: &str) -> Result<&mut JournalEntry<P>, SlotError> {
         let found = self.entries.iter_mut().rfind(|entry| entry.authority_id == authority_id);
         match found {
             None => Err(SlotError::Unknown(authority_id.to_owned())),
@@ -279,16 +304,16 @@ pub fn guaranteed_svid_ttl_secs(ca_ttl_secs: i64) -> i64 {
 }
 
 /// Past this second the next authority is prepared.
-fn prepare_after(active: &JournalEntry) -> Timestamp {
+fn prepare_after<P>(active: &JournalEntry<P>) -> Timestamp {
     active.not_after - (lifetime_secs(active) / 2).min(PREPARE_SECS_MAX)
 }
 
 /// Past this second the next authority takes over.
-fn activate_after(active: &JournalEntry) -> Timestamp {
+fn activate_after<P>(active: &JournalEntry<P>) -> Timestamp {
     active.not_after - guaranteed_svid_ttl_secs(lifetime_secs(active))
 }
 
-fn lifetime_secs(entry: &JournalEntry) -> i64 {
+fn lifetime_secs<P>(entry: &JournalEntry<P>) -> i64 {
     entry.not_after.secs_since(entry.issued_at).max(0)
 }
 

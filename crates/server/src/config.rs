@@ -33,10 +33,36 @@ pub struct ServerConfig {
     pub default_x509_svid_ttl_secs: i64,
     /// Lifetime of agents' SVIDs.
     pub agent_ttl_secs: i64,
+    /// What holds for JWT-SVIDs.
+    pub jwt: JwtSettings,
     /// Callers with these SPIFFE IDs may call admin methods.
     pub admin_ids: Vec<SpiffeId>,
     /// Which limits hold.
     pub rate_limits: RateLimitSettings,
+}
+
+/// How JWT-SVIDs are made. The default is SPIRE's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtSettings {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// Key type of JWT authorities.
+    pub key_type: KeyType,
+    /// Lifetime of JWT-SVIDs whose entry names none, in seconds.
+    pub default_ttl_secs: i64,
+    /// Their `iss` claim; none leaves it out.
+    pub issuer: Option<String>,
+}
+
+impl JwtSettings {
+    /// SPIRE's default lifetime of a JWT-SVID, in seconds.
+    pub const TTL_SECS: i64 = 300;
+}
+
+impl Default for JwtSettings {
+    fn default() -> Self {
+        Self { enabled: true, key_type: KeyType::EcP256, default_ttl_secs: Self::TTL_SECS, issuer: None }
+    }
 }
 
 /// Whether one address may call only so often. Both are on in SPIRE, unless switched off.

@@ -8,6 +8,7 @@ use spindle_spiffe_core::{Clock, Entropy, Timestamp, TrustDomain};
 use crate::authorities::Authorities;
 use crate::directory::Directory;
 use crate::issuer::Issuer;
+use crate::jwt_issuer::JwtIssuer;
 use crate::rate_limit::RateLimits;
 use crate::subscriptions::Subscriptions;
 
@@ -17,6 +18,7 @@ pub(crate) struct Context {
     pub(crate) subscriptions: Subscriptions,
     pub(crate) authorities: Arc<Authorities>,
     pub(crate) issuer: Issuer,
+    pub(crate) jwt_issuer: JwtIssuer,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) agent_ttl_secs: i64,

@@ -25,7 +25,8 @@ pub(crate) use authorized::{
 pub(crate) use bundle_record::encode as encode_bundle;
 pub(crate) use history::{History, Since};
 pub(crate) use records::{
-    agent_key, bundle_key, encode_entry, entry_key, join_token_key, journal_key, similarity_key,
+    agent_key, bundle_key, encode_entry, entry_key, join_token_key, journal_key, jwt_journal_key,
+    similarity_key,
 };
 pub(crate) use view::{EntryRow, JoinToken, Touched, View};
 

@@ -11,11 +11,12 @@ use spindle_spiffe_core::{Bundle, Clock, Entropy, Selector, Selectors, SpiffeId,
 use spindle_store::{Store, StoreConfig, StoreKind, Transaction};
 use spindle_testkit::{ManualClock, NOW, TestAuthority};
 
-use crate::authorities::{Authorities, AuthoritySettings};
-use crate::config::RateLimitSettings;
+use crate::authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};
+use crate::config::{JwtSettings, RateLimitSettings};
 use crate::context::Context;
 use crate::directory::{AgentRow, Directory, EntryRow, agent_key, bundle_key, encode_bundle};
 use crate::issuer::Issuer;
+use crate::jwt_issuer::JwtIssuer;
 use crate::rate_limit::RateLimits;
 use crate::subscriptions::Subscriptions;
 
@@ -86,12 +87,29 @@ pub(crate) fn authorities(
     ))
 }
 
+/// JWT authorities of `ttl_secs` on that directory, not yet started.
+pub(crate) fn jwt_authorities(
+    directory: &Directory,
+    subscriptions: &Subscriptions,
+    keys: Arc<dyn KeyManager>,
+    clock: &ManualClock,
+    ttl_secs: i64,
+) -> Arc<JwtAuthorities> {
+    let settings = JwtAuthoritySettings { trust_domain: trust_domain(), key_type: KeyType::EcP256, ttl_secs };
+    let (directory, subscriptions) = (directory.clone(), subscriptions.clone());
+    let entropy = Arc::new(SystemEntropy);
+    Arc::new(JwtAuthorities::new(settings, directory, subscriptions, keys, clock.shared(), entropy))
+}
+
 /// Everything the services need, with an active authority and no listener.
 pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
     let directory = directory();
     let subscriptions = Subscriptions::of(&directory);
-    let authorities = authorities(&directory, &subscriptions, Arc::new(MemoryKeys::new()), clock, 24 * 3600);
+    let keys = Arc::new(MemoryKeys::new());
+    let authorities = authorities(&directory, &subscriptions, keys.clone(), clock, 24 * 3600);
     authorities.start().await.unwrap();
+    let jwt_authorities = jwt_authorities(&directory, &subscriptions, keys, clock, 24 * 3600);
+    jwt_authorities.start().await.unwrap();
     let entropy = Arc::new(SystemEntropy);
     let issuer =
         Issuer::new(trust_domain(), authorities.clone(), clock.shared(), entropy.clone(), SVID_TTL_SECS);
@@ -100,6 +118,13 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
         directory,
         subscriptions,
         authorities,
+        jwt_issuer: JwtIssuer::new(
+            Some(jwt_authorities),
+            issuer.clone(),
+            clock.shared(),
+            entropy.clone(),
+            &JwtSettings::default(),
+        ),
         issuer,
         clock: clock.shared(),
         entropy,

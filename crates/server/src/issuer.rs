@@ -177,7 +177,8 @@ impl Issuer {
         Ok(id)
     }
 
-    async fn blocking<T: Send + 'static>(
+    /// Does signing work on a blocking thread, when it is its turn.
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, IssueError> {

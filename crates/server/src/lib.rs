@@ -17,6 +17,7 @@ mod entries;
 #[cfg(test)]
 mod fixtures;
 mod issuer;
+mod jwt_issuer;
 mod maintenance;
 mod rate_limit;
 mod subscriptions;
@@ -35,17 +36,18 @@ use tracing::{info, warn};
 
 pub use authorities::AuthoritiesError;
 pub use backup::{BackupError, accept_restored_store, export_store, import_store};
-pub use config::{KeySettings, RateLimitSettings, ServerConfig, StoreSettings};
+pub use config::{JwtSettings, KeySettings, RateLimitSettings, ServerConfig, StoreSettings};
 pub use copy::{CopyStoreError, copy_store};
 pub use directory::DirectoryError;
 pub use spindle_ca::{CaSubject, guaranteed_svid_ttl_secs};
 pub use spindle_keys::KeyType;
 pub use spindle_store::{ImportError, StoreKind};
 
-use authorities::{Authorities, AuthoritySettings};
+use authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};
 use context::Context;
 use directory::Directory;
 use issuer::Issuer;
+use jwt_issuer::JwtIssuer;
 use rate_limit::RateLimits;
 use subscriptions::Subscriptions;
 
@@ -71,7 +73,7 @@ pub enum ServerError {
     #[error("cannot open the key manager")]
     Keys(#[from] spindle_keys::KeyError),
     /// No authority.
-    #[error("cannot bring up the X.509 authority")]
+    #[error("cannot bring up the signing authorities")]
     Authorities(#[from] AuthoritiesError),
     /// The admin socket is taken, or not allowed.
     #[error("cannot listen on the admin socket")]
@@ -127,14 +129,28 @@ impl Server {
             settings,
             directory.clone(),
             subscriptions.clone(),
-            keys,
+            keys.clone(),
             clock.clone(),
             entropy.clone(),
         ));
+        let jwt_authorities = config.jwt.enabled.then(|| {
+            let settings = JwtAuthoritySettings {
+                trust_domain: config.trust_domain.clone(),
+                key_type: config.jwt.key_type,
+                ttl_secs: config.ca_ttl_secs,
+            };
+            let (directory, subscriptions) = (directory.clone(), subscriptions.clone());
+            let (clock, entropy) = (clock.clone(), entropy.clone());
+            Arc::new(JwtAuthorities::new(settings, directory, subscriptions, keys, clock, entropy))
+        });
         // Bound before an authority is made: a server that cannot serve leaves no root behind. Nobody is served yet.
         let tls_listener = bind_tls(&config, &authorities, clock.clone()).await?;
         let admin_listener = bind_admin(&config)?;
         authorities.start().await?;
+        match &jwt_authorities {
+            Some(authorities) => authorities.start().await?,
+            None => info!("JWT-SVID profile is disabled"),
+        }
         let issuer = Issuer::new(
             config.trust_domain.clone(),
             authorities.clone(),
@@ -147,6 +163,13 @@ impl Server {
             directory: directory.clone(),
             subscriptions,
             authorities: authorities.clone(),
+            jwt_issuer: JwtIssuer::new(
+                jwt_authorities.clone(),
+                issuer.clone(),
+                clock.clone(),
+                entropy.clone(),
+                &config.jwt,
+            ),
             issuer,
             started_at: clock.now(),
             clock: clock.clone(),
@@ -161,6 +184,9 @@ impl Server {
         serve_tls(tls_listener, &config, &context, &shutdown, &mut tasks);
         serve_admin(admin_listener, &context, &shutdown, &mut tasks);
         tasks.spawn_infallible("X.509 authorities", authorities.run(shutdown.clone()));
+        if let Some(authorities) = jwt_authorities {
+            tasks.spawn_infallible("JWT authorities", authorities.run(shutdown.clone()));
+        }
         tasks.spawn_infallible("maintenance", maintenance::run(context, shutdown.clone()));
         info!(address = %addr, network = "tcp", "Starting Server APIs");
         info!(address = %socket_path.display(), network = "unix", "Starting Server APIs");

@@ -39,6 +39,7 @@ const FULL: Duration = Duration::from_secs(1);
 pub(crate) struct RateLimits {
     attestation: Option<Limit>,
     signing: Option<Limit>,
+    jwt_signing: Option<Limit>,
     status: Limit,
 }
 
@@ -47,6 +48,7 @@ impl RateLimits {
         Self {
             attestation: settings.attestation.then(|| Limit::per_sec(ATTESTATIONS_PER_SEC)),
             signing: settings.signing.then(|| Limit::per_sec(SIGNATURES_PER_SEC)),
+            jwt_signing: settings.signing.then(|| Limit::per_sec(SIGNATURES_PER_SEC)),
             status: Limit::per_sec(STATUSES_PER_SEC),
         }
     }
@@ -59,6 +61,11 @@ impl RateLimits {
     /// Waits for the caller's turn to have `count` SVIDs signed.
     pub(crate) async fn signing(&self, caller: Option<IpAddr>, count: usize) -> Result<(), Status> {
         wait(self.signing.as_ref(), caller, u32::try_from(count).unwrap_or(u32::MAX)).await
+    }
+
+    /// Waits for the caller's turn to have one JWT-SVID signed; X509-SVIDs do not count.
+    pub(crate) async fn jwt_signing(&self, caller: Option<IpAddr>) -> Result<(), Status> {
+        wait(self.jwt_signing.as_ref(), caller, 1).await
     }
 
     /// Waits for the caller's turn to report its status.
@@ -237,7 +244,23 @@ mod tests {
         for _ in 0..100 {
             off.attestation(Some(address(1))).await.unwrap();
             off.signing(Some(address(1)), 1000).await.unwrap();
+            off.jwt_signing(Some(address(1))).await.unwrap();
         }
         assert_eq!(start.elapsed().as_secs(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_and_certificates_are_counted_apart() {
+        let limits = RateLimits::new(RateLimitSettings::default());
+        let start = Instant::now();
+        limits.signing(Some(address(1)), 500).await.unwrap();
+        for _ in 0..500 {
+            limits.jwt_signing(Some(address(1))).await.unwrap();
+        }
+        assert_eq!(start.elapsed().as_secs(), 0);
+        for _ in 0..500 {
+            limits.jwt_signing(Some(address(1))).await.unwrap();
+        }
+        assert_eq!(start.elapsed().as_secs(), 1);
     }
 }

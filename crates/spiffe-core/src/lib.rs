@@ -4,6 +4,7 @@
 //! clock, a random source or a file: callers pass `now`. It leaves out how values travel (`spindle-proto`), where they
 //! are kept (`spindle-store`) and who may have them (`spindle-server`). Start at [`SpiffeId`] and [`RegistrationEntry`].
 
+pub mod audience;
 pub mod bundle;
 pub mod bundle_document;
 pub mod certificate;
@@ -22,6 +23,7 @@ pub mod verify;
 pub mod x509_bundle;
 pub mod x509_svid;
 
+pub use audience::Audience;
 pub use bundle::{Bundle, JwtAuthority};
 pub use bundle_document::BundleMap;
 pub use entropy::Entropy;

@@ -81,6 +81,8 @@ reasons! {
     BadCsr = "bad_csr", "send a DER PKCS#10 request signed by its own key";
     /// The key in the CSR is of a kind or size that is not signed.
     BadKey = "bad_key", "use an EC P-256 or P-384 key, or RSA with 2048 to 4096 bits";
+    /// The server's configuration switches JWT-SVIDs off.
+    JwtSvidsDisabled = "jwt_svids_disabled", "take disable_jwt_svids out of the server's configuration, or use X509-SVIDs";
     /// The entry does not exist, or the agent may not have it.
     EntryNotAuthorized = "entry_not_authorized", "check the entry's parent ID against the agent's ID";
     /// An entry with the same parent, SPIFFE ID and selectors exists.
@@ -103,6 +105,10 @@ reasons! {
     ServerStarting = "server_starting", "wait until the server has an active authority";
     /// The server is being stopped.
     ServerStopping = "server_stopping", "wait until the server is back; agents come back by themselves";
+    /// There is no such authority, or it is out of reach of the operation.
+    AuthorityNotFound = "authority_not_found", "list the authorities with `localauthority x509 show`";
+    /// An authority stands at another point of its life than the operation needs.
+    AuthorityState = "authority_state", "go step by step: prepare, activate, taint the old one, revoke it when everything is replaced";
     /// The store refused or failed.
     StoreFailed = "store_failed", "look at the server's log: disk full, or a damaged store";
     /// The peer's certificate is not trusted.

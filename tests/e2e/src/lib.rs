@@ -87,6 +87,7 @@ impl Domain {
             ca_subject: CaSubject::default(),
             default_x509_svid_ttl_secs: svid_ttl_secs,
             agent_ttl_secs: svid_ttl_secs,
+            jwt: Default::default(),
             admin_ids: Vec::new(),
             // Every agent comes from one address here.
             rate_limits: spindle_server::RateLimitSettings { attestation: false, signing: false },

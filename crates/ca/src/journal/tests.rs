@@ -17,7 +17,7 @@ fn trust_domain() -> TrustDomain {
 const NOW: i64 = 1_790_000_000;
 
 fn make(keys: &MemoryKeys, slot: Slot, issued_at: i64) -> X509Ca {
-    let key = keys.generate(slot.key_id(), KeyType::EcP256).unwrap();
+    let key = keys.generate(slot.key_id(Family::X509), KeyType::EcP256).unwrap();
     let validity = Validity { not_before: at(issued_at - 10), not_after: at(issued_at + 86_400) };
     X509Ca::self_signed(&trust_domain(), key, &CaSubject::default(), validity, [1; 16]).unwrap()
 }
@@ -68,7 +68,7 @@ fn without_its_key_an_authority_is_skipped() {
 #[test]
 fn with_another_key_in_its_slot_an_authority_is_skipped() {
     let (keys, slots) = running();
-    keys.generate(Slot::A.key_id(), KeyType::EcP256).unwrap();
+    keys.generate(Slot::A.key_id(Family::X509), KeyType::EcP256).unwrap();
     let restored = restore_all(&slots, &keys, NOW);
     assert!(matches!(reasons(&restored)[..], [SkipReason::Authority(AuthorityError::OtherKey(_))]));
     assert!(restored.active.is_none() && restored.prepared.is_some());
@@ -113,7 +113,7 @@ fn old_authorities_with_their_keys_are_at_hand_again() {
 #[test]
 fn an_authority_that_is_not_in_the_bundle_is_skipped() {
     let (keys, slots) = running();
-    let active = slots.active().unwrap().certificate.clone();
+    let active = slots.active().unwrap().public.certificate.clone();
     let in_bundle = |certificate: &CertificateDer<'static>| *certificate == active;
     let restored = restore(slots.entries().to_vec(), &trust_domain(), &keys, &in_bundle, at(NOW));
     assert_eq!(reasons(&restored), [&SkipReason::NotInBundle]);
@@ -127,7 +127,7 @@ fn an_authority_of_another_trust_domain_or_with_a_damaged_certificate_is_skipped
     let restored = restore(slots.entries().to_vec(), &other, &keys, &|_| true, at(NOW));
     assert!(restored.active.is_none() && restored.skipped.len() == 2);
     let mut entries = slots.entries().to_vec();
-    entries[0].certificate = CertificateDer::from(b"garbage".to_vec());
+    entries[0].public.certificate = CertificateDer::from(b"garbage".to_vec());
     let restored = restore(entries, &trust_domain(), &keys, &|_| true, at(NOW));
     assert!(matches!(reasons(&restored)[..], [SkipReason::Authority(AuthorityError::Profile(_))]));
 }

@@ -16,8 +16,10 @@ fn at(secs: i64) -> Timestamp {
 fn entry(slot: Slot, id: &str, issued_at: i64, ttl: i64) -> JournalEntry {
     JournalEntry {
         slot,
-        certificate: CertificateDer::from(id.as_bytes().to_vec()),
-        upstream_chain: Vec::new(),
+        public: CaCertificate {
+            certificate: CertificateDer::from(id.as_bytes().to_vec()),
+            upstream_chain: Vec::new(),
+        },
         issued_at: at(issued_at),
         not_before: at(issued_at - 10),
         not_after: at(issued_at + ttl),
@@ -148,7 +150,10 @@ fn only_what_is_prepared_can_be_activated() {
     let mut slots = active(DAY);
     assert_eq!(slots.on_activated(Slot::A), Err(SlotError::NotPrepared(Slot::A)));
     assert_eq!(slots.on_activated(Slot::B), Err(SlotError::NotPrepared(Slot::B)));
-    assert_eq!(AuthoritySlots::new().on_activated(Slot::A), Err(SlotError::NotPrepared(Slot::A)));
+    assert_eq!(
+        AuthoritySlots::<CaCertificate>::new().on_activated(Slot::A),
+        Err(SlotError::NotPrepared(Slot::A))
+    );
 }
 
 #[test]
@@ -169,6 +174,21 @@ fn an_authority_is_tainted_when_old_and_revoked_when_tainted() {
 }
 
 #[test]
+fn what_stands_beside_the_active_authority_is_the_prepared_or_the_last_old_one() {
+    let mut slots = AuthoritySlots::new();
+    slots.on_prepared(entry(Slot::A, "a", 0, DAY)).unwrap();
+    assert_eq!(slots.next(), None, "nothing is active");
+    slots.on_activated(Slot::A).unwrap();
+    assert_eq!(slots.next(), None);
+    for (slot, id, before) in [(Slot::B, "b", "a"), (Slot::A, "c", "b")] {
+        slots.on_prepared(entry(slot, id, 10, DAY)).unwrap();
+        assert_eq!(slots.next().unwrap().authority_id, id);
+        slots.on_activated(slot).unwrap();
+        assert_eq!(slots.next().unwrap().authority_id, before);
+    }
+}
+
+#[test]
 fn a_second_preparation_replaces_the_first() {
     let mut slots = active(DAY);
     slots.on_prepared(entry(Slot::B, "b", 10, DAY)).unwrap();
@@ -181,9 +201,12 @@ fn a_second_preparation_replaces_the_first() {
 
 #[test]
 fn key_names_are_spires() {
-    assert_eq!((Slot::A.key_id(), Slot::B.key_id()), ("x509-CA-A", "x509-CA-B"));
-    assert_eq!(Slot::of_key_id("x509-CA-B"), Some(Slot::B));
-    assert_eq!(Slot::of_key_id("JWT-Signer-A"), None);
+    let names = |family| (Slot::A.key_id(family), Slot::B.key_id(family));
+    assert_eq!(names(Family::X509), ("x509-CA-A", "x509-CA-B"));
+    assert_eq!(names(Family::Jwt), ("JWT-Signer-A", "JWT-Signer-B"));
+    assert_eq!(Slot::of_key_id(Family::X509, "x509-CA-B"), Some(Slot::B));
+    assert_eq!(Slot::of_key_id(Family::Jwt, "JWT-Signer-A"), Some(Slot::A));
+    assert_eq!(Slot::of_key_id(Family::X509, "JWT-Signer-A"), None, "each family has its own");
 }
 
 /// Lives in which an authority was due but had to wait for its publication.

@@ -69,6 +69,8 @@ pub(crate) const TABLE: &[Row] = &[
     stream("/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries", AGENTS),
     row("/spire.api.server.svid.v1.SVID/MintX509SVID", ADMINS),
     row("/spire.api.server.svid.v1.SVID/BatchNewX509SVID", AGENTS),
+    row("/spire.api.server.svid.v1.SVID/MintJWTSVID", ADMINS),
+    row("/spire.api.server.svid.v1.SVID/NewJWTSVID", AGENTS),
     row("/spire.api.server.bundle.v1.Bundle/GetBundle", ANYONE),
     row("/spire.api.server.bundle.v1.Bundle/CountBundles", ADMINS),
     row("/spire.api.server.bundle.v1.Bundle/GetFederatedBundle", &[Class::Local, Class::Admin, Class::Agent]),

@@ -30,9 +30,9 @@ impl Health for HealthService {
         if !request.into_inner().service.is_empty() {
             return Err(bad_request("per-service health is not supported"));
         }
-        let Context { directory, authorities, trust_domain, .. } = self.context.as_ref();
+        let Context { directory, authorities, jwt_issuer, trust_domain, .. } = self.context.as_ref();
         let readable = directory.view().bundle(trust_domain).is_some();
-        let well = readable && directory.takes_changes() && authorities.rotate();
+        let well = readable && directory.takes_changes() && authorities.rotate() && jwt_issuer.rotates();
         let status = if well { ServingStatus::Serving } else { ServingStatus::NotServing };
         Ok(Response::new(HealthCheckResponse { status: status.into() }))
     }

@@ -1,4 +1,6 @@
-//! The SVID service: batches for agents, minting for administrators.
+//! The SVID service: batches for agents, minting for administrators. What concerns JWT-SVIDs is in [`jwt`].
+
+mod jwt;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -158,5 +160,21 @@ impl wire::svid_server::Svid for SvidService {
         info!(spiffe_id = %issued.spiffe_id, serial_num = issued.serial,
               expires_at = %issued.validity.not_after, "X509-SVID minted");
         Ok(Response::new(wire::MintX509svidResponse { svid: Some(svid_to_proto(&issued, "")) }))
+    }
+
+    async fn mint_jwtsvid(
+        &self,
+        request: Request<wire::MintJwtsvidRequest>,
+    ) -> Result<Response<wire::MintJwtsvidResponse>, Status> {
+        jwt::mint(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn new_jwtsvid(
+        &self,
+        request: Request<wire::NewJwtsvidRequest>,
+    ) -> Result<Response<wire::NewJwtsvidResponse>, Status> {
+        let caller = caller_of(&request)?.agent()?.clone();
+        let address = address_of(&request);
+        jwt::new(&self.context, &caller, address, request.into_inner()).await.map(Response::new)
     }
 }

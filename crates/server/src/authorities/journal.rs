@@ -1,11 +1,44 @@
-//! The journal of authorities as it is stored, and back.
+//! The journal of authorities as it is stored, and back. Both families have records of one kind.
 
-use spindle_ca::{AuthorityStatus, AuthorityTrust, JournalEntry, Slot};
+use spindle_ca::{AuthorityStatus, AuthorityTrust, CaCertificate, Family, JournalEntry, JwtPublicKey, Slot};
 use spindle_proto::records::v1 as records;
 use spindle_spiffe_core::Timestamp;
 
+/// What is public of an authority, in the fields of a record that are for its family.
+pub(super) trait Stored: Sized {
+    const FAMILY: Family;
+
+    fn put(&self, record: &mut records::AuthorityRecord);
+
+    fn get(record: &records::AuthorityRecord) -> Self;
+}
+
+impl Stored for CaCertificate {
+    const FAMILY: Family = Family::X509;
+
+    fn put(&self, record: &mut records::AuthorityRecord) {
+        record.certificate = self.certificate.to_vec().into();
+    }
+
+    fn get(record: &records::AuthorityRecord) -> Self {
+        Self { certificate: record.certificate.to_vec().into(), upstream_chain: Vec::new() }
+    }
+}
+
+impl Stored for JwtPublicKey {
+    const FAMILY: Family = Family::Jwt;
+
+    fn put(&self, record: &mut records::AuthorityRecord) {
+        record.public_key = self.spki_der.clone().into();
+    }
+
+    fn get(record: &records::AuthorityRecord) -> Self {
+        Self { spki_der: record.public_key.to_vec() }
+    }
+}
+
 /// The journal as a record; entries oldest first.
-pub(super) fn encode(entries: &[JournalEntry]) -> records::JournalRecord {
+pub(super) fn encode<P: Stored>(entries: &[JournalEntry<P>]) -> records::JournalRecord {
     let authorities = entries
         .iter()
         .map(|entry| {
@@ -15,24 +48,25 @@ pub(super) fn encode(entries: &[JournalEntry]) -> records::JournalRecord {
                 (AuthorityStatus::Active, _) => records::AuthorityStatus::Active,
                 (AuthorityStatus::Old, _) => records::AuthorityStatus::Old,
             };
-            records::AuthorityRecord {
-                slot_key_id: entry.slot.key_id().into(),
-                certificate: entry.certificate.to_vec().into(),
+            let mut record = records::AuthorityRecord {
+                slot_key_id: entry.slot.key_id(P::FAMILY).into(),
                 issued_at: entry.issued_at.unix_secs(),
                 not_before: entry.not_before.unix_secs(),
                 not_after: entry.not_after.unix_secs(),
                 status: status.into(),
                 authority_id: entry.authority_id.clone(),
-                published_revision: 0,
                 tainted: entry.trust == AuthorityTrust::Tainted,
-            }
+                ..Default::default()
+            };
+            entry.public.put(&mut record);
+            record
         })
         .collect();
     records::JournalRecord { authorities }
 }
 
 /// The entries of a stored journal, oldest first; the error names the authority that is damaged.
-pub(super) fn decode(journal: &records::JournalRecord) -> Result<Vec<JournalEntry>, String> {
+pub(super) fn decode<P: Stored>(journal: &records::JournalRecord) -> Result<Vec<JournalEntry<P>>, String> {
     let entry = |record: &records::AuthorityRecord| {
         let id = &record.authority_id;
         let (status, trust) = match record.status() {
@@ -46,10 +80,9 @@ pub(super) fn decode(journal: &records::JournalRecord) -> Result<Vec<JournalEntr
             records::AuthorityStatus::Unspecified => return Err(format!("authority {id} has no status")),
         };
         Ok(JournalEntry {
-            slot: Slot::of_key_id(&record.slot_key_id)
+            slot: Slot::of_key_id(P::FAMILY, &record.slot_key_id)
                 .ok_or_else(|| format!("authority {id} has unknown slot {:?}", record.slot_key_id))?,
-            certificate: record.certificate.to_vec().into(),
-            upstream_chain: Vec::new(),
+            public: P::get(record),
             issued_at: Timestamp::from_unix_secs(record.issued_at),
             not_before: Timestamp::from_unix_secs(record.not_before),
             not_after: Timestamp::from_unix_secs(record.not_after),
@@ -65,11 +98,14 @@ pub(super) fn decode(journal: &records::JournalRecord) -> Result<Vec<JournalEntr
 mod tests {
     use super::*;
 
-    fn entry(status: AuthorityStatus, trust: AuthorityTrust) -> JournalEntry {
+    fn certificate() -> CaCertificate {
+        CaCertificate { certificate: vec![1, 2, 3].into(), upstream_chain: Vec::new() }
+    }
+
+    fn entry<P>(public: P, status: AuthorityStatus, trust: AuthorityTrust) -> JournalEntry<P> {
         JournalEntry {
             slot: Slot::B,
-            certificate: vec![1, 2, 3].into(),
-            upstream_chain: Vec::new(),
+            public,
             issued_at: Timestamp::from_unix_secs(5),
             not_before: Timestamp::from_unix_secs(4),
             not_after: Timestamp::from_unix_secs(9),
@@ -79,24 +115,44 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_journal_reads_back_as_it_was_written() {
+    fn reads_back<P: Stored + Clone + PartialEq + std::fmt::Debug>(public: &P) {
         let entries = [
-            entry(AuthorityStatus::Prepared, AuthorityTrust::Trusted),
-            entry(AuthorityStatus::Active, AuthorityTrust::Trusted),
-            entry(AuthorityStatus::Old, AuthorityTrust::Trusted),
-            entry(AuthorityStatus::Old, AuthorityTrust::Tainted),
-            entry(AuthorityStatus::Old, AuthorityTrust::Revoked),
-        ];
+            (AuthorityStatus::Prepared, AuthorityTrust::Trusted),
+            (AuthorityStatus::Active, AuthorityTrust::Trusted),
+            (AuthorityStatus::Old, AuthorityTrust::Trusted),
+            (AuthorityStatus::Old, AuthorityTrust::Tainted),
+            (AuthorityStatus::Old, AuthorityTrust::Revoked),
+        ]
+        .map(|(status, trust)| entry(public.clone(), status, trust));
         assert_eq!(decode(&encode(&entries)), Ok(entries.to_vec()));
     }
 
     #[test]
+    fn a_journal_reads_back_as_it_was_written() {
+        reads_back(&certificate());
+        reads_back(&JwtPublicKey { spki_der: vec![1, 2, 3] });
+    }
+
+    #[test]
+    fn a_journal_that_was_written_before_there_were_jwt_authorities_is_read() {
+        let record = records::AuthorityRecord {
+            slot_key_id: "x509-CA-A".into(),
+            certificate: vec![1, 2, 3].into(),
+            status: records::AuthorityStatus::Active.into(),
+            ..Default::default()
+        };
+        let journal = records::JournalRecord { authorities: vec![record] };
+        assert_eq!(decode::<CaCertificate>(&journal).unwrap()[0].public, certificate());
+        assert!(decode::<JwtPublicKey>(&journal).is_err_and(|why| why.contains("x509-CA-A")));
+    }
+
+    #[test]
     fn an_authority_without_status_or_of_an_unknown_slot_is_named() {
-        let mut journal = encode(&[entry(AuthorityStatus::Active, AuthorityTrust::Trusted)]);
+        let mut journal = encode(&[entry(certificate(), AuthorityStatus::Active, AuthorityTrust::Trusted)]);
+        let why = |journal: &records::JournalRecord| decode::<CaCertificate>(journal).unwrap_err();
         journal.authorities[0].slot_key_id = "x509-CA-C".into();
-        assert!(decode(&journal).is_err_and(|why| why.contains("ab") && why.contains("x509-CA-C")));
+        assert!(why(&journal).contains("ab") && why(&journal).contains("x509-CA-C"));
         journal.authorities[0].status = records::AuthorityStatus::Unspecified.into();
-        assert!(decode(&journal).is_err_and(|why| why.contains("no status")));
+        assert!(why(&journal).contains("no status"));
     }
 }

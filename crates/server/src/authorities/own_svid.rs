@@ -35,7 +35,7 @@ impl Authorities {
 
     /// Makes a new SVID for the server itself when it is due or not valid; returns when the next one is.
     pub(super) async fn renew_identity(&self, now: Timestamp) -> Result<Timestamp, AuthoritiesError> {
-        let own = self.lock().own;
+        let own = *self.own();
         if let Some(own) = own
             && own.validity.contains(now)
             && now < own.renew_at
@@ -74,7 +74,7 @@ impl Authorities {
         self.identity.set(signed.chain, &key.pkcs8_der())?;
         info!(serial_num = %signed.serial, expires_at = %signed.validity.not_after, "server SVID rotated");
         let renew_at = (now + signed.validity.not_after.secs_since(now) / 2).max(now + 1);
-        self.lock().own = Some(OwnSvid { validity: signed.validity, renew_at });
+        *self.own() = Some(OwnSvid { validity: signed.validity, renew_at });
         Ok(renew_at)
     }
 }

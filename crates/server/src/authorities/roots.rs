@@ -1,45 +1,74 @@
-//! The trust domain's own bundle: what comes in, and what may go.
+//! The trust domain's own bundle: what comes in, and what may go. X.509 and JWT authorities follow the same rules.
 
 use spindle_ca::journal::SkipReason;
-use spindle_spiffe_core::{Bundle, Timestamp, X509Authority};
+use spindle_spiffe_core::{Bundle, JwtAuthority, Timestamp, X509Authority};
 use spindle_store::Transaction;
 use tracing::info;
 
 use super::{Authorities, AuthoritiesError};
 use crate::bundles;
 
-/// The most roots a bundle is let grow to: far more than live at one time, and half of what agents take.
+/// The most authorities of one family a bundle is let grow to: far more than live at one time, and half of what agents take.
 const ROOTS_MAX: usize = 512;
 
-impl Authorities {
-    /// Drops authorities that ended a day ago from the bundle, but never the last one.
-    pub(super) async fn prune_bundle(&self, now: Timestamp) -> Result<(), AuthoritiesError> {
-        if gone(&self.own_bundle(), now).is_empty() {
-            return Ok(());
-        }
-        bundles::edit_own(&self.directory, &self.settings.trust_domain, Transaction::new(), |bundle| {
-            let gone = gone(bundle, now);
-            bundle
-                .x509_authorities
-                .retain(|authority| !gone.iter().any(|id| id == authority.subject_key_id()));
-            Ok::<(), AuthoritiesError>(())
-        })
-        .await?;
-        info!("ended authorities left the bundle");
-        Ok(())
+/// An authority as it stands in a bundle.
+pub(super) trait Root {
+    /// Its name in the journal.
+    fn id(&self) -> &str;
+
+    /// Its last valid second; the end of time when nobody told.
+    fn not_after(&self) -> Timestamp;
+}
+
+impl Root for X509Authority {
+    fn id(&self) -> &str {
+        self.subject_key_id()
     }
 
-    pub(super) fn own_bundle(&self) -> Bundle {
-        bundles::own(&self.directory.view(), &self.settings.trust_domain)
+    fn not_after(&self) -> Timestamp {
+        self.validity().not_after
+    }
+}
+
+impl Root for JwtAuthority {
+    fn id(&self) -> &str {
+        self.kid()
+    }
+
+    fn not_after(&self) -> Timestamp {
+        self.expires_at().unwrap_or(Timestamp::from_unix_secs(i64::MAX))
+    }
+}
+
+impl Authorities {
+    /// Drops authorities that ended a day ago from the bundle, but never the last one. JWT authorities go here too, so that
+    /// they go also when JWT-SVIDs were switched off.
+    pub(super) async fn prune_bundle(&self, now: Timestamp) -> Result<(), AuthoritiesError> {
+        let trust_domain = &self.settings.trust_domain;
+        let view = self.directory.view();
+        let Some(bundle) = view.bundle(trust_domain) else { return Ok(()) };
+        if gone(&bundle.x509_authorities, now).is_empty() && gone(&bundle.jwt_authorities, now).is_empty() {
+            return Ok(());
+        }
+        let prune = |bundle: &mut Bundle| {
+            drop_gone(&mut bundle.x509_authorities, now);
+            drop_gone(&mut bundle.jwt_authorities, now);
+            Ok::<(), AuthoritiesError>(())
+        };
+        bundles::edit_own(&self.directory, trust_domain, Transaction::new(), prune).await?;
+        info!("ended authorities left the bundle");
+        Ok(())
     }
 }
 
 /// The ids of authorities that the bundle needs no more.
-fn gone(bundle: &Bundle, now: Timestamp) -> Vec<String> {
-    spindle_ca::prunable(&bundle.x509_authorities, |authority| authority.validity().not_after, now)
-        .into_iter()
-        .map(|authority| authority.subject_key_id().to_owned())
-        .collect()
+fn gone<T: Root>(roots: &[T], now: Timestamp) -> Vec<String> {
+    spindle_ca::prunable(roots, T::not_after, now).into_iter().map(|root| root.id().to_owned()).collect()
+}
+
+fn drop_gone<T: Root>(roots: &mut Vec<T>, now: Timestamp) {
+    let gone = gone(roots, now);
+    roots.retain(|root| !gone.iter().any(|id| id == root.id()));
 }
 
 /// Of the authorities that were `prepared` when the journal was written, those whose keys are gone.
@@ -50,14 +79,14 @@ pub(super) fn unused(skipped: &[(String, SkipReason)], prepared: &[String]) -> V
 
 /// Makes room for one more root: those that never signed go at once, and those that have ended go before their day is over
 /// when there are very many.
-pub(super) fn make_room(
-    roots: &mut Vec<X509Authority>,
+pub(super) fn make_room<T: Root>(
+    roots: &mut Vec<T>,
     unused: &[String],
     now: Timestamp,
 ) -> Result<(), AuthoritiesError> {
-    roots.retain(|root| !unused.iter().any(|id| id == root.subject_key_id()));
+    roots.retain(|root| !unused.iter().any(|id| id == root.id()));
     if roots.len() >= ROOTS_MAX {
-        roots.retain(|root| !root.validity().is_over(now));
+        roots.retain(|root| now <= root.not_after());
     }
     if roots.len() >= ROOTS_MAX { Err(AuthoritiesError::TooManyRoots(roots.len())) } else { Ok(()) }
 }

@@ -4,6 +4,7 @@ use spindle_keys::{DiskKeys, MemoryKeys};
 use spindle_spiffe_core::{Bundle, verify_x509_svid};
 use spindle_testkit::{ManualClock, NOW, TestFolder};
 
+use super::rotation::{PUBLISH_GRACE_SECS, PUBLISH_WAIT_SECS, REST_MAX};
 use super::*;
 use crate::fixtures::{SVID_TTL_SECS, authorities, directory, id, selectors, trust_domain};
 use crate::subscriptions::Subscribed;
@@ -52,7 +53,7 @@ impl Bench {
     }
 
     fn prepared(&self) -> Option<String> {
-        self.authorities.lock().slots.prepared().map(|entry| entry.authority_id.clone())
+        self.authorities.rotation.lock().slots.prepared().map(|entry| entry.authority_id.clone())
     }
 
     fn bundle(&self) -> Arc<Bundle> {
@@ -364,7 +365,7 @@ async fn a_rest_is_short_however_far_the_clock_was_set_back() {
     let bench = Bench::new().await;
     let until = bench.clock.now() + 1;
     bench.clock.set(NOW - 30 * CA_TTL_SECS);
-    let rested = tokio::time::timeout(2 * REST_MAX, bench.authorities.rest(until)).await;
+    let rested = tokio::time::timeout(2 * REST_MAX, bench.authorities.rotation.rest(until)).await;
     assert!(rested.is_ok(), "it would have slept for a month");
 }
 

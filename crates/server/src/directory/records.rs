@@ -21,7 +21,7 @@ pub(crate) const AGENT: Kind = Kind(3);
 pub(crate) const JOIN_TOKEN: Kind = Kind(4);
 /// A trust bundle, by trust domain name.
 pub(crate) const BUNDLE: Kind = Kind(5);
-/// The journal of X.509 authorities, one per server, by server name.
+/// A journal of authorities, one per server and family, by server name and family.
 pub(crate) const JOURNAL: Kind = Kind(6);
 
 pub(crate) fn entry_key(id: &EntryId) -> RecordKey {
@@ -42,6 +42,10 @@ pub(crate) fn bundle_key(trust_domain: &TrustDomain) -> RecordKey {
 
 pub(crate) fn journal_key() -> RecordKey {
     RecordKey::new(JOURNAL, b"local")
+}
+
+pub(crate) fn jwt_journal_key() -> RecordKey {
+    RecordKey::new(JOURNAL, b"local/jwt")
 }
 
 /// One key for all entries with the same parent, SPIFFE ID and selector set: a digest of the three, each with its length

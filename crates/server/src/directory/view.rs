@@ -76,6 +76,7 @@ pub(crate) struct View {
     join_tokens: HashTrieMapSync<Arc<str>, JoinToken>,
     bundles: RedBlackTreeMapSync<TrustDomain, BundleRow>,
     journal: Option<Arc<records::JournalRecord>>,
+    jwt_journal: Option<Arc<records::JournalRecord>>,
 }
 
 impl View {
@@ -99,6 +100,7 @@ impl View {
             join_tokens: HashTrieMapSync::new_sync(),
             bundles: RedBlackTreeMapSync::new_sync(),
             journal: None,
+            jwt_journal: None,
         };
         let mut entries = Vec::new();
         stored.retain(|record| record.key.kind != keys::SIMILARITY);
@@ -156,7 +158,14 @@ impl View {
                 let row = BundleRow { bundle: Arc::new(bundle), revision: record.revision };
                 self.bundles.insert_mut(row.bundle.trust_domain.clone(), row);
             }
-            keys::JOURNAL => self.journal = Some(Arc::new(keys::decode(record)?)),
+            keys::JOURNAL => {
+                let journal = Some(Arc::new(keys::decode(record)?));
+                if record.key == keys::jwt_journal_key() {
+                    self.jwt_journal = journal;
+                } else {
+                    self.journal = journal;
+                }
+            }
             _ => {}
         }
         Ok(())
@@ -324,6 +333,10 @@ impl View {
 
     pub(crate) fn journal(&self) -> Option<&Arc<records::JournalRecord>> {
         self.journal.as_ref()
+    }
+
+    pub(crate) fn jwt_journal(&self) -> Option<&Arc<records::JournalRecord>> {
+        self.jwt_journal.as_ref()
     }
 }
 

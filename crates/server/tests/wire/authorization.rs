@@ -38,6 +38,8 @@ const ROWS: &[(&str, &str)] = &[
     ("/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries", "g"),
     ("/spire.api.server.svid.v1.SVID/MintX509SVID", "la"),
     ("/spire.api.server.svid.v1.SVID/BatchNewX509SVID", "g"),
+    ("/spire.api.server.svid.v1.SVID/MintJWTSVID", "la"),
+    ("/spire.api.server.svid.v1.SVID/NewJWTSVID", "g"),
     ("/spindle.sync.v1.Sync/Follow", "g"),
     ("/grpc.health.v1.Health/Check", "l"),
     ("/grpc.health.v1.Health/List", "l"),

@@ -14,6 +14,7 @@ mod entry_list;
 mod entry_sync;
 mod follow;
 mod following;
+mod jwt;
 mod malformed;
 mod support;
 mod svid;

@@ -19,7 +19,8 @@ use spindle_proto::spire::api::server::{
 use spindle_proto::spire::api::types;
 use spindle_runtime::{Shutdown, SystemEntropy};
 use spindle_server::{
-    CaSubject, KeySettings, RateLimitSettings, RunningServer, Server, ServerConfig, StoreKind, StoreSettings,
+    CaSubject, JwtSettings, KeySettings, RateLimitSettings, RunningServer, Server, ServerConfig, StoreKind,
+    StoreSettings,
 };
 use spindle_spiffe_core::{Bundle, Reason, SpiffeId, TrustDomain, X509Bundles, X509Svid, verify_x509_svid};
 use spindle_store::{Kind, RecordKey, Store, StoreConfig, Transaction};
@@ -155,6 +156,7 @@ impl TestServer {
             ca_subject: CaSubject::default(),
             default_x509_svid_ttl_secs: SVID_TTL_SECS,
             agent_ttl_secs: SVID_TTL_SECS,
+            jwt: JwtSettings::default(),
             admin_ids: Vec::new(),
             // All callers come from one address here, and tests wait for nothing.
             rate_limits: RateLimitSettings { attestation: false, signing: false },
@@ -229,6 +231,13 @@ impl TestServer {
     /// Stops the server and starts it again on what it left behind.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
+        self.boot().await;
+    }
+
+    /// Stops the server and starts it again on what it left behind, with other settings.
+    pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut ServerConfig)) {
+        self.stop().await;
+        change(&mut self.config);
         self.boot().await;
     }
 

@@ -30,6 +30,7 @@ pub(super) fn config(settings: ServerSettings) -> Result<ServerConfig, ConfigErr
         ca_ttl_secs: settings.ca_ttl_secs,
         default_x509_svid_ttl_secs: settings.default_x509_svid_ttl_secs,
         agent_ttl_secs: settings.agent_ttl_secs,
+        jwt: Default::default(),
         admin_ids: settings.admin_ids,
         rate_limits: RateLimitSettings {
             attestation: settings.rate_limits.attestation,

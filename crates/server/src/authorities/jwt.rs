@@ -1,0 +1,191 @@
+//! The JWT authorities of this server: keys that sign JWT-SVIDs, in A/B slots like X.509 authorities.
+//!
+//! The loop is [`super::rotation`]'s; here stands how a key is made, published and taken up again. A key is in the bundle,
+//! with its end, before it signs. What operators may do to it is in [`operations`].
+
+#[cfg_attr(not(test), expect(dead_code, reason = "what the LocalAuthority service is to call"))]
+mod operations;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use prost::Message;
+use spindle_ca::{AuthoritySlots, JournalEntry, JwtPublicKey, JwtSigner, Slot, restore_jwt};
+use spindle_keys::{KeyManager, KeyType};
+use spindle_runtime::Shutdown;
+use spindle_spiffe_core::{Bundle, Clock, Entropy, Timestamp, TrustDomain, Validity};
+use spindle_store::Transaction;
+use tracing::{info, warn};
+
+use super::rotation::{self, CHECK_SECS_MAX, Family, Rotation};
+use super::{AuthoritiesError, journal, new_key, roots};
+use crate::bundles;
+use crate::directory::{Directory, jwt_journal_key};
+use crate::issuer::BACKDATE_SECS;
+use crate::subscriptions::Subscriptions;
+
+/// What stays the same for all JWT authorities of a server.
+pub(crate) struct JwtAuthoritySettings {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) key_type: KeyType,
+    /// How long one lives, in seconds: as long as an X.509 authority.
+    pub(crate) ttl_secs: i64,
+}
+
+/// The JWT authorities of this server. One task drives them, everybody reads the active one.
+pub(crate) struct JwtAuthorities {
+    settings: JwtAuthoritySettings,
+    directory: Directory,
+    keys: Arc<dyn KeyManager>,
+    entropy: Arc<dyn Entropy>,
+    rotation: Rotation<JwtPublicKey, JwtSigner>,
+    active: ArcSwapOption<JwtSigner>,
+}
+
+impl JwtAuthorities {
+    pub(crate) fn new(
+        settings: JwtAuthoritySettings,
+        directory: Directory,
+        subscriptions: Subscriptions,
+        keys: Arc<dyn KeyManager>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
+        let rotation = Rotation::new(clock, subscriptions);
+        Self { settings, directory, keys, entropy, rotation, active: ArcSwapOption::empty() }
+    }
+
+    /// The authority that signs now.
+    pub(crate) fn active(&self) -> Option<Arc<JwtSigner>> {
+        self.active.load_full()
+    }
+
+    /// Whether authorities rotate when they are due.
+    pub(crate) fn rotate(&self) -> bool {
+        self.rotation.works()
+    }
+
+    /// Takes up the stored journal, or makes the first authority. Returns once there is an active one.
+    pub(crate) async fn start(&self) -> Result<(), AuthoritiesError> {
+        self.restore()?;
+        self.advance().await?;
+        Ok(())
+    }
+
+    /// Rotates authorities until the shutdown begins.
+    pub(crate) async fn run(self: Arc<Self>, shutdown: Shutdown) {
+        rotation::run(self, shutdown).await;
+    }
+
+    /// Carries out what is due; returns when to ask again.
+    async fn advance(&self) -> Result<Timestamp, AuthoritiesError> {
+        rotation::advance(self).await
+    }
+
+    fn restore(&self) -> Result<(), AuthoritiesError> {
+        let (view, now) = (self.directory.view(), self.rotation.clock.now());
+        let entries = match view.jwt_journal() {
+            Some(journal) => journal::decode(journal).map_err(AuthoritiesError::Journal)?,
+            None => Vec::new(),
+        };
+        let prepared = rotation::prepared_ids(&entries);
+        let bundle = bundles::own(&view, &self.settings.trust_domain);
+        let restored = restore_jwt(
+            entries,
+            &self.settings.trust_domain,
+            self.keys.as_ref(),
+            &|kid, spki_der| holds(&bundle, kid, spki_der),
+            now,
+        );
+        let mut state = self.rotation.lock();
+        let active = state.on_restored(restored, &prepared, JwtSigner::authority_id, view.revision, now);
+        drop(state);
+        if let Some(active) = active {
+            if !active.validity().contains(now) {
+                warn!(local_authority_id = active.authority_id(), not_before = %active.validity().not_before,
+                      "the JWT authority is not valid yet: check this machine's clock");
+                return Ok(());
+            }
+            info!(local_authority_id = active.authority_id(), expires_at = %active.validity().not_after,
+                  "JWT authority taken up from the journal");
+            self.active.store(Some(Arc::new(active)));
+        }
+        Ok(())
+    }
+}
+
+impl Family for JwtAuthorities {
+    type Public = JwtPublicKey;
+    type Authority = JwtSigner;
+    const NAME: &'static str = "JWT authority";
+
+    fn rotation(&self) -> &Rotation<Self::Public, Self::Authority> {
+        &self.rotation
+    }
+
+    async fn prepare(&self, slot: Slot) -> Result<(), AuthoritiesError> {
+        let key_id = slot.key_id(spindle_ca::Family::Jwt);
+        let key = new_key(&self.keys, key_id, self.settings.key_type).await?;
+        let now = self.rotation.clock.now();
+        let validity = Validity { not_before: now - BACKDATE_SECS, not_after: now + self.settings.ttl_secs };
+        let trust_domain = &self.settings.trust_domain;
+        let signer = JwtSigner::new(trust_domain, key, &self.entropy.key_id(), validity)?;
+        let slots = rotation::changed_slots(self, |slots| {
+            slots.on_prepared(JournalEntry::prepared_jwt(slot, &signer, now))
+        })?;
+        let unused = self.unused(slot);
+        let revision = bundles::edit_own(&self.directory, trust_domain, with_journal(&slots), |bundle| {
+            roots::make_room(&mut bundle.jwt_authorities, &unused, now)?;
+            bundle.jwt_authorities.push(signer.authority().clone());
+            Ok::<(), AuthoritiesError>(())
+        })
+        .await?;
+        info!(local_authority_id = signer.authority_id(), slot = key_id, expires_at = %validity.not_after,
+              "JWT key prepared");
+        self.rotation.lock().on_prepared(slots, signer.authority_id(), signer.clone(), revision, now);
+        Ok(())
+    }
+
+    async fn take_over(&self, slots: AuthoritySlots<JwtPublicKey>) -> Result<(), AuthoritiesError> {
+        self.directory.commit(with_journal(&slots)).await?;
+        let active = self.rotation.lock().on_taken_over(slots);
+        if let Some(active) = active {
+            info!(local_authority_id = active.authority_id(), expires_at = %active.validity().not_after,
+                  "JWT key activated");
+            self.active.store(Some(Arc::new(active)));
+        }
+        Ok(())
+    }
+
+    fn is_known(&self, entry: &JournalEntry<JwtPublicKey>) -> bool {
+        let bundle = bundles::own(&self.directory.view(), &self.settings.trust_domain);
+        holds(&bundle, &entry.authority_id, &entry.public.spki_der)
+    }
+
+    /// The bundle is pruned by the X.509 authorities, for both families.
+    async fn upkeep(&self, now: Timestamp) -> Result<Timestamp, AuthoritiesError> {
+        Ok(now + CHECK_SECS_MAX)
+    }
+}
+
+impl JwtAuthorities {
+    /// Authorities in the bundle that never signed and never will: those of before a restart, and one that was prepared in
+    /// `slot`, whose key was replaced a moment ago.
+    fn unused(&self, slot: Slot) -> Vec<String> {
+        let state = self.rotation.lock();
+        let replaced = state.slots.prepared().filter(|entry| entry.slot == slot);
+        state.unused.iter().cloned().chain(replaced.map(|entry| entry.authority_id.clone())).collect()
+    }
+}
+
+/// Whether the bundle has that key under that key ID.
+fn holds(bundle: &Bundle, kid: &str, spki_der: &[u8]) -> bool {
+    bundle.jwt_authority(kid).is_some_and(|authority| authority.spki_der() == spki_der)
+}
+
+/// A transaction that stores the journal.
+fn with_journal(slots: &AuthoritySlots<JwtPublicKey>) -> Transaction {
+    Transaction::new().put(jwt_journal_key(), journal::encode(slots.entries()).encode_to_vec())
+}

@@ -1,0 +1,126 @@
+//! Policy in, signed JWT-SVIDs out.
+//!
+//! Lifetimes and claims follow the entry and the configuration. Tokens are signed on the same blocking threads as
+//! certificates, so that a burst of either waits in one line.
+
+use std::sync::Arc;
+
+use spindle_ca::{JwtSignError, JwtSvidRequest, SignedJwtSvid};
+use spindle_spiffe_core::{Audience, Clock, Entropy, Reason, SpiffeId};
+use tonic::Code;
+
+use crate::authorities::JwtAuthorities;
+use crate::config::JwtSettings;
+use crate::issuer::{IssueError, Issuer};
+
+/// What one token is to say.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenRequest {
+    pub(crate) spiffe_id: SpiffeId,
+    pub(crate) audience: Audience,
+    /// Zero or less means the server's default.
+    pub(crate) ttl_secs: i64,
+    /// Whether it is told apart from others by a `jti`.
+    pub(crate) with_token_id: bool,
+}
+
+/// Why a token was not issued.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum JwtIssueError {
+    #[error("JWT functionality is disabled")]
+    Disabled,
+    #[error("the server has no active JWT authority yet")]
+    NoAuthority,
+    #[error("failed to sign JWT-SVID: {0}")]
+    Sign(#[from] JwtSignError),
+    #[error("failed to sign JWT-SVID: {0}")]
+    NotSigned(#[from] IssueError),
+}
+
+impl JwtIssueError {
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::Disabled => Reason::JwtSvidsDisabled,
+            Self::NoAuthority => Reason::ServerStarting,
+            Self::Sign(error) => error.reason(),
+            Self::NotSigned(error) => error.reason(),
+        }
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Disabled => Code::Unimplemented,
+            Self::NoAuthority | Self::Sign(JwtSignError::AuthorityOver { .. }) => Code::Unavailable,
+            Self::Sign(JwtSignError::ForeignId { .. } | JwtSignError::IdWithoutPath(_)) => {
+                Code::InvalidArgument
+            }
+            Self::Sign(_) => Code::Internal,
+            Self::NotSigned(error) => error.code(),
+        }
+    }
+}
+
+/// Signs with the active JWT authority. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct JwtIssuer(Arc<Inner>);
+
+struct Inner {
+    /// None when JWT-SVIDs are switched off.
+    authorities: Option<Arc<JwtAuthorities>>,
+    threads: Issuer,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    default_ttl_secs: i64,
+    issuer: Option<String>,
+}
+
+impl JwtIssuer {
+    /// `threads` is whose blocking threads are used.
+    pub(crate) fn new(
+        authorities: Option<Arc<JwtAuthorities>>,
+        threads: Issuer,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        settings: &JwtSettings,
+    ) -> Self {
+        let (default_ttl_secs, issuer) = (settings.default_ttl_secs, settings.issuer.clone());
+        Self(Arc::new(Inner { authorities, threads, clock, entropy, default_ttl_secs, issuer }))
+    }
+
+    /// Refuses when JWT-SVIDs are switched off.
+    pub(crate) fn enabled(&self) -> Result<(), JwtIssueError> {
+        if self.0.authorities.is_some() { Ok(()) } else { Err(JwtIssueError::Disabled) }
+    }
+
+    /// Whether JWT authorities rotate when they are due, if there are any.
+    pub(crate) fn rotates(&self) -> bool {
+        self.0.authorities.as_ref().is_none_or(|authorities| authorities.rotate())
+    }
+
+    /// Signs one token.
+    pub(crate) async fn issue(&self, request: TokenRequest) -> Result<SignedJwtSvid, JwtIssueError> {
+        let inner = self.0.clone();
+        self.0.threads.blocking(move || inner.sign(&request)).await?
+    }
+}
+
+impl Inner {
+    fn sign(&self, request: &TokenRequest) -> Result<SignedJwtSvid, JwtIssueError> {
+        let authorities = self.authorities.as_ref().ok_or(JwtIssueError::Disabled)?;
+        let authority = authorities.active().ok_or(JwtIssueError::NoAuthority)?;
+        let issued_at = self.clock.now();
+        let ttl_secs = if request.ttl_secs > 0 { request.ttl_secs } else { self.default_ttl_secs };
+        Ok(authority.sign_jwt_svid(&JwtSvidRequest {
+            spiffe_id: &request.spiffe_id,
+            audience: &request.audience,
+            issued_at,
+            expires_at: issued_at + ttl_secs,
+            issuer: self.issuer.as_deref(),
+            token_id: request.with_token_id.then(|| {
+                let mut bytes = [0; 16];
+                self.entropy.fill(&mut bytes);
+                bytes
+            }),
+        })?)
+    }
+}
