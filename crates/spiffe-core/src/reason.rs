@@ -94,7 +94,17 @@ reasons! {
     /// The name lies in another trust domain.
     WrongTrustDomain = "wrong_trust_domain", "use a SPIFFE ID of this server's trust domain";
     /// The entry federates with a trust domain whose bundle is not there.
-    BundleNotFound = "bundle_not_found", "create the entry without that trust domain; foreign bundles cannot be set yet";
+    BundleNotFound = "bundle_not_found", "set the bundle of that trust domain first, with `bundle set`";
+    /// A bundle of that trust domain is there already.
+    BundleExists = "bundle_exists", "replace the bundle with `bundle set`";
+    /// Entries federate with the trust domain whose bundle is to go.
+    BundleInUse = "bundle_in_use", "take the trust domain out of the entries, or delete with -mode dissociate or -mode delete";
+    /// The server's own trust domain stands where only another one can.
+    OwnTrustDomain = "own_trust_domain", "name another trust domain; the server keeps the bundle of its own";
+    /// There is a relationship with that trust domain already.
+    RelationshipExists = "relationship_exists", "change the relationship with `federation update`";
+    /// There is no relationship with that trust domain.
+    RelationshipNotFound = "relationship_not_found", "list the relationships with `federation list`";
     /// Something of that name exists.
     AlreadyExists = "already_exists", "choose another name, or leave it out to have one made up";
     /// The message is larger than the receiver takes.

@@ -97,3 +97,11 @@ fn public_keys() {
     let seeds: Vec<_> = keys.iter().map(PublicKeyData::subject_public_key_info).collect();
     explore(&seeds, invariants::public_key);
 }
+
+#[test]
+fn addresses_of_bundle_endpoints() {
+    explore(
+        &texts(&["https://td.example:8443/bundle?x=1", "https://[::1]/"]),
+        invariants::bundle_endpoint_url,
+    );
+}

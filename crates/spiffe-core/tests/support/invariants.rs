@@ -8,8 +8,8 @@ use spindle_spiffe_core::bundle_document::{self, map};
 use spindle_spiffe_core::certificate::split_der_certificates;
 use spindle_spiffe_core::public_key::PublicKey;
 use spindle_spiffe_core::{
-    DnsName, EntryId, Hint, Selector, SpiffeId, Timestamp, TrustDomain, X509Bundle, X509Bundles, X509Svid,
-    pem, verify_x509_svid,
+    BundleEndpointUrl, DnsName, EntryId, Hint, Selector, SpiffeId, Timestamp, TrustDomain, X509Bundle,
+    X509Bundles, X509Svid, pem, verify_x509_svid,
 };
 
 fn td() -> TrustDomain {
@@ -128,4 +128,14 @@ pub(crate) fn public_key(input: &[u8]) {
     let Ok(key) = PublicKey::from_spki_der(input) else { return };
     assert_eq!(key.to_spki_der(), input);
     assert_eq!(PublicKey::from_jwk(&key.to_jwk()).unwrap(), key);
+}
+
+/// An accepted address is its own text, over https, and names nobody.
+pub(crate) fn bundle_endpoint_url(input: &[u8]) {
+    let Ok(text) = from_utf8(input) else { return };
+    let Ok(url) = text.parse::<BundleEndpointUrl>() else { return };
+    assert_eq!(url.as_str(), text);
+    assert!(text.len() <= 2048 && text[..8].eq_ignore_ascii_case("https://") && text.len() > 8);
+    let authority = text[8..].split(['/', '?', '#']).next().unwrap();
+    assert!(!authority.is_empty() && !authority.contains('@'), "{text}");
 }
