@@ -9,16 +9,20 @@ mod fault;
 mod mask;
 mod names;
 mod record;
+mod relationship;
 
-pub use bundle::{bundle_from_proto, bundle_to_proto};
+pub use bundle::{authorities_from_proto, bundle_from_proto, bundle_to_proto, given_bundle_from_proto};
 pub use entry::{entry_from_proto, entry_to_proto, existing_entry_from_proto, merge_entry};
 pub use fault::{ConvertError, Fault, Field};
-pub use mask::EntryMask;
+pub use mask::{BundleMask, EntryMask, RelationshipMask};
 pub use names::{
     selector_from_proto, selector_to_proto, selectors_from_proto, selectors_to_proto, spiffe_id_from_proto,
     spiffe_id_to_proto, trust_domain_from_proto,
 };
 pub use record::{entry_from_record, entry_to_record};
+pub use relationship::{
+    relationship_from_proto, relationship_from_record, relationship_to_proto, relationship_to_record,
+};
 
 #[cfg(test)]
 mod tests;

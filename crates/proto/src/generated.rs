@@ -66,6 +66,14 @@ pub mod spire {
                     tonic::include_proto!("spire.api.server.svid.v1");
                 }
             }
+
+            /// Federation relationships.
+            pub mod trustdomain {
+                /// Version 1.
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.trustdomain.v1");
+                }
+            }
         }
     }
 }

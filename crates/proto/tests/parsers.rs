@@ -48,3 +48,17 @@ fn bundles_on_the_wire() {
     };
     explore(&[bundle.encode_to_vec()], invariants::bundle_message);
 }
+
+#[test]
+fn relationships_on_the_wire() {
+    use spindle_proto::spire::api::types::federation_relationship::BundleEndpointProfile;
+
+    let profile = types::HttpsspiffeProfile { endpoint_spiffe_id: "spiffe://td.example/endpoint".into() };
+    let relationship = types::FederationRelationship {
+        trust_domain: "td.example".into(),
+        bundle_endpoint_url: "https://td.example:8443/bundle".into(),
+        bundle_endpoint_profile: Some(BundleEndpointProfile::HttpsSpiffe(profile)),
+        trust_domain_bundle: Some(types::Bundle { trust_domain: "td.example".into(), ..Default::default() }),
+    };
+    explore(&[relationship.encode_to_vec()], invariants::relationship_message);
+}

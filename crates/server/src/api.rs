@@ -15,6 +15,7 @@ mod sync;
 mod sync_entries;
 #[cfg(test)]
 mod tests;
+mod trust_domain;
 
 use std::sync::Arc;
 
@@ -52,11 +53,15 @@ pub(crate) fn routes(context: &Arc<Context>) -> Routes {
     let bundles =
         server::bundle::v1::bundle_server::BundleServer::new(bundle::BundleService { context: context() });
     let debug = server::debug::v1::debug_server::DebugServer::new(debug::DebugService { context: context() });
+    let trust_domains = server::trustdomain::v1::trust_domain_server::TrustDomainServer::new(
+        trust_domain::TrustDomainService { context: context() },
+    );
     let sync = SyncServer::new(sync::SyncService { context: context() });
     Routes::new(sized!(agents))
         .add_service(sized!(entries))
         .add_service(sized!(svids))
         .add_service(sized!(bundles))
+        .add_service(sized!(trust_domains))
         .add_service(sized!(debug))
         .add_service(sized!(sync))
         .add_service(health::server(context()))

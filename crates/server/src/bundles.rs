@@ -2,7 +2,8 @@
 //!
 //! Each change is based on the bundle it read and is made anew when somebody else was quicker, so none undoes another.
 
-use spindle_spiffe_core::{Bundle, TrustDomain};
+use spindle_spiffe_core::bundle::BundleError;
+use spindle_spiffe_core::{Bundle, JwtAuthority, TrustDomain, X509Authority};
 use spindle_store::Transaction;
 
 use crate::directory::{CommitError, Directory, View, bundle_key, encode_bundle};
@@ -54,9 +55,43 @@ pub(crate) async fn edit_own<E: From<CommitError>>(
     }
 }
 
+/// Why authorities were not added to the own bundle.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppendFault {
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Adds those of the authorities to the server's own bundle that are not in it yet, whether tainted there or not.
+pub(crate) async fn append_own(
+    directory: &Directory,
+    trust_domain: &TrustDomain,
+    x509: &[X509Authority],
+    jwt: &[JwtAuthority],
+) -> Result<u64, AppendFault> {
+    edit_own(directory, trust_domain, Transaction::new(), |bundle| {
+        for authority in x509 {
+            if bundle.x509_authorities.iter().all(|known| known.der() != authority.der()) {
+                bundle.x509_authorities.push(authority.clone());
+            }
+        }
+        for authority in jwt {
+            let same = |known: &JwtAuthority| {
+                (known.kid(), known.spki_der()) == (authority.kid(), authority.spki_der())
+            };
+            if !bundle.jwt_authorities.iter().any(same) {
+                bundle.jwt_authorities.push(authority.clone());
+            }
+        }
+        Ok(bundle.check()?)
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
-    use spindle_spiffe_core::X509Authority;
     use spindle_testkit::{NOW, TestAuthority};
 
     use super::*;

@@ -7,6 +7,7 @@
 mod agent;
 mod authorized;
 mod bundle_record;
+mod federation;
 mod history;
 mod records;
 mod view;
@@ -23,10 +24,11 @@ pub(crate) use authorized::{
     Ancestor, Ancestors, authorized_entries, formerly_authorized, is_authorized, moves_others,
 };
 pub(crate) use bundle_record::encode as encode_bundle;
+pub(crate) use federation::Unlinking;
 pub(crate) use history::{History, Since};
 pub(crate) use records::{
-    agent_key, bundle_key, encode_entry, entry_key, join_token_key, journal_key, jwt_journal_key,
-    similarity_key,
+    agent_key, bundle_key, encode_entry, encode_relationship, entry_key, join_token_key, journal_key,
+    jwt_journal_key, reference_key, relationship_key, similarity_key, unlinking_key,
 };
 pub(crate) use view::{EntryRow, JoinToken, Touched, View};
 

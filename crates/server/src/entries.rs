@@ -4,14 +4,16 @@
 //! an update is based on the row it read, and no entry is created beside one with the same parent, SPIFFE ID and selectors.
 //! As in SPIRE an update may make two entries similar; the mark of their likeness then stays until the last of them goes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use spindle_spiffe_core::entry::EntryError;
 use spindle_spiffe_core::{EntryId, Reason, RegistrationEntry, TrustDomain};
-use spindle_store::{InvalidTransaction, StoreError, Transaction};
+use spindle_store::{InvalidTransaction, RecordKey, StoreError, Transaction};
 
 use crate::directory::{
-    CommitError, Directory, EntryRow, View, bundle_key, encode_entry, entry_key, similarity_key,
+    CommitError, Directory, EntryRow, View, bundle_key, encode_entry, entry_key, reference_key,
+    similarity_key,
 };
 
 /// How often an update is tried again when somebody else changed the entry in between.
@@ -113,9 +115,14 @@ fn creation(entry: &RegistrationEntry) -> Transaction {
         .put(similarity_key(entry), entry.id.as_str().as_bytes())
         .put(entry_key(&entry.id), encode_entry(entry));
     for name in &entry.federates_with {
-        draft = draft.exists(bundle_key(name));
+        draft = referring(draft, name);
     }
     draft
+}
+
+/// Adds what makes a new reference to `name` hold: its bundle is there, and whoever deletes that hears of the reference.
+fn referring(draft: Transaction, name: &TrustDomain) -> Transaction {
+    draft.exists(bundle_key(name)).put(reference_key(name), b"".as_slice())
 }
 
 fn require_bundles(view: &View, entry: &RegistrationEntry) -> Result<(), EntryFault> {
@@ -154,6 +161,12 @@ fn replacement(view: &View, old: &EntryRow, new: &RegistrationEntry) -> Transact
     let mut draft = Transaction::new()
         .at_revision(entry_key(&new.id), old.revision)
         .put(entry_key(&new.id), encode_entry(new));
+    for name in &new.federates_with {
+        draft = match old.entry.federates_with.contains(name) {
+            true => draft.exists(bundle_key(name)),
+            false => referring(draft, name),
+        };
+    }
     if similarity_key(&old.entry) != is {
         // Beside a twin the mark is there already; should the twin take it along at this very moment, creation still finds
         // the entry itself.
@@ -168,14 +181,42 @@ fn replacement(view: &View, old: &EntryRow, new: &RegistrationEntry) -> Transact
 /// Takes `old` from its mark of likeness: the mark goes, or passes to an entry that is similar and must stay as it is for
 /// that, so that of two similar entries that go at once the later one sees the other gone.
 fn release(view: &View, draft: Transaction, old: &EntryRow) -> Transaction {
-    let mark = similarity_key(&old.entry);
-    match view.twin(&old.entry) {
+    pass_on(view.twin(&old.entry), similarity_key(&old.entry), draft)
+}
+
+fn pass_on(twin: Option<&Arc<EntryRow>>, mark: RecordKey, draft: Transaction) -> Transaction {
+    match twin {
         Some(twin) => {
             let id = &twin.entry.id;
             draft.at_revision(entry_key(id), twin.revision).put(mark, id.as_str().as_bytes())
         }
         None => draft.delete(mark),
     }
+}
+
+/// Adds the deletion of all `rows`, which must not have changed since `view`, to a transaction.
+pub(crate) fn deletions(view: &View, rows: &[Arc<EntryRow>], mut draft: Transaction) -> Transaction {
+    let going: HashSet<&EntryId> = rows.iter().map(|row| &row.entry.id).collect();
+    let mut marks = HashSet::new();
+    for row in rows {
+        let (key, mark) = (entry_key(&row.entry.id), similarity_key(&row.entry));
+        draft = draft.at_revision(key.clone(), row.revision).delete(key);
+        // Similar entries share one mark; it goes with the last of them, or passes to one that stays.
+        if marks.insert(mark.clone()) {
+            draft = pass_on(view.twin_beside(&row.entry, &going), mark, draft);
+        }
+    }
+    draft
+}
+
+/// Adds to a transaction that `row`, which must not have changed, federates with `name` no more. Its revision number grows
+/// by one, by which agents of SPIRE notice.
+pub(crate) fn dissociation(row: &EntryRow, name: &TrustDomain, draft: Transaction) -> Transaction {
+    let mut entry = row.entry.clone();
+    entry.federates_with.retain(|other| other != name);
+    entry.revision_number += 1;
+    let key = entry_key(&entry.id);
+    draft.at_revision(key.clone(), row.revision).put(key, encode_entry(&entry))
 }
 
 /// Deletes an entry.

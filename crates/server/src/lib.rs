@@ -14,6 +14,7 @@ mod context;
 mod copy;
 mod directory;
 mod entries;
+mod federation;
 #[cfg(test)]
 mod fixtures;
 mod issuer;
@@ -150,6 +151,9 @@ impl Server {
         match &jwt_authorities {
             Some(authorities) => authorities.start().await?,
             None => info!("JWT-SVID profile is disabled"),
+        }
+        if let Err(error) = federation::removal::finish_all(&directory).await {
+            warn!(%error, "entries of a deleted bundle are not unlinked yet; tried again later");
         }
         let issuer = Issuer::new(
             config.trust_domain.clone(),

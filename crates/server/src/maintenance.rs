@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::context::Context;
 use crate::directory::CommitError;
+use crate::federation::removal;
 use crate::{attestation, entries};
 
 /// SPIRE prunes entries every five minutes.
@@ -41,6 +42,9 @@ pub(crate) async fn prune(context: &Context, now: Timestamp) {
             Err(error) => return warn!(error = %ErrorChain(&error), "cannot delete an ended entry"),
         }
     }
+    if let Err(error) = removal::finish_all(&context.directory).await {
+        warn!(%error, "cannot unlink the entries of a deleted bundle");
+    }
     for (name, token) in view.join_tokens().filter(|(_, token)| token.expires_at < now) {
         match context.directory.commit(attestation::removal(name, token.revision)).await {
             // It was used or made anew a moment ago.
@@ -52,12 +56,15 @@ pub(crate) async fn prune(context: &Context, now: Timestamp) {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
     use spindle_proto::spire::api::types;
+    use spindle_spiffe_core::TrustDomain;
     use spindle_testkit::{ManualClock, NOW};
 
     use super::*;
     use crate::attestation::create_join_token;
-    use crate::fixtures::{context, create, entry, id};
+    use crate::directory::{Unlinking, bundle_key, unlinking_key};
+    use crate::fixtures::{context, create, entry, foreign_bundle, id};
 
     fn ids(context: &Context) -> Vec<String> {
         let mut ids: Vec<_> =
@@ -82,6 +89,23 @@ mod tests {
         assert_eq!(ids(&context), ["later", "never"]);
         prune(&context, NOW + 1_000_000).await;
         assert_eq!(ids(&context), ["never"]);
+    }
+
+    #[tokio::test]
+    async fn a_removal_of_a_bundle_that_was_interrupted_is_finished() {
+        let clock = ManualClock::default();
+        let context = context(&clock).await;
+        let (directory, name): (_, TrustDomain) = (&context.directory, "other.example".parse().unwrap());
+        foreign_bundle(directory, name.name(), 1).await;
+        let federates_with = vec![name.to_string()];
+        create(directory, types::Entry { federates_with, ..entry(&id("/node"), "/web", &["a:1"]) }).await;
+        create(directory, entry(&id("/node"), "/db", &["a:1"])).await;
+        let record = Unlinking::Delete.record(&name).encode_to_vec();
+        let interrupted =
+            Transaction::new().delete(bundle_key(&name)).put(unlinking_key(&name), record.as_slice());
+        directory.commit(interrupted).await.unwrap();
+        prune(&context, NOW).await;
+        assert_eq!((ids(&context).len(), directory.view().federation().unlinking(&name)), (1, None));
     }
 
     #[tokio::test]

@@ -50,6 +50,40 @@ pub fn bundle_from_proto(wire: &types::Bundle) -> Result<Bundle, ConvertError> {
     Ok(bundle)
 }
 
+/// The bundle that somebody outside gives us, as [`bundle_from_proto`]. As in SPIRE no authority of it is tainted: whether
+/// one of ours is, we decide; whether one of others is, does not show in what they publish.
+///
+/// # Errors
+/// As [`bundle_from_proto`].
+pub fn given_bundle_from_proto(wire: &types::Bundle) -> Result<Bundle, ConvertError> {
+    let mut bundle = bundle_from_proto(wire)?;
+    untaint(&mut bundle.x509_authorities, &mut bundle.jwt_authorities);
+    Ok(bundle)
+}
+
+/// Authorities that somebody outside gives us, none of them tainted; a repeated certificate counts once.
+///
+/// # Errors
+/// The first field that is malformed.
+pub fn authorities_from_proto(
+    x509: &[types::X509Certificate],
+    jwt: &[types::JwtKey],
+) -> Result<(Vec<X509Authority>, Vec<JwtAuthority>), ConvertError> {
+    let mut x509 = x509_authorities(x509).field(Field::X509Authorities)?;
+    let mut jwt = jwt_authorities(jwt).field(Field::JwtAuthorities)?;
+    untaint(&mut x509, &mut jwt);
+    Ok((x509, jwt))
+}
+
+fn untaint(x509: &mut [X509Authority], jwt: &mut [JwtAuthority]) {
+    for authority in x509 {
+        *authority = authority.clone().with_taint(false);
+    }
+    for authority in jwt {
+        *authority = authority.clone().with_taint(false);
+    }
+}
+
 fn x509_authorities(wire: &[types::X509Certificate]) -> Result<Vec<X509Authority>, Fault> {
     let mut seen = HashSet::new();
     let mut authorities: Vec<X509Authority> = Vec::new();

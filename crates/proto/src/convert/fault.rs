@@ -3,16 +3,17 @@
 use std::error::Error;
 use std::fmt;
 
-use spindle_spiffe_core::ErrorChain;
 use spindle_spiffe_core::bundle::BundleError;
 use spindle_spiffe_core::certificate::CertificateError;
 use spindle_spiffe_core::entry::EntryError;
+use spindle_spiffe_core::federation::UrlError;
 use spindle_spiffe_core::selector::SelectorError;
 use spindle_spiffe_core::spiffe_id::SpiffeIdError;
 use spindle_spiffe_core::trust_domain::TrustDomainError;
 use spindle_spiffe_core::x509_bundle::X509BundleError;
+use spindle_spiffe_core::{ErrorChain, TrustDomain};
 
-/// A field of an entry or a bundle.
+/// A field of an entry, a bundle or a federation relationship.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is the field of the same name")]
 pub enum Field {
@@ -30,6 +31,10 @@ pub enum Field {
     X509Authorities,
     JwtAuthorities,
     RefreshHint,
+    EndpointUrl,
+    EndpointProfile,
+    EndpointSpiffeId,
+    TrustDomainBundle,
     /// No one field: a rule over the whole message.
     Whole,
 }
@@ -52,6 +57,10 @@ impl fmt::Display for Field {
             Field::X509Authorities => "X.509 authority",
             Field::JwtAuthorities => "JWT authority",
             Field::RefreshHint => "refresh hint",
+            Field::EndpointUrl => "bundle endpoint URL",
+            Field::EndpointProfile => "bundle endpoint profile",
+            Field::EndpointSpiffeId => "endpoint SPIFFE ID",
+            Field::TrustDomainBundle => "trust domain bundle",
             Field::Whole => "bundle",
         })
     }
@@ -85,6 +94,17 @@ pub enum Fault {
     Authority(X509BundleError),
     /// Not a JWT authority, or keys that make no bundle together.
     Bundle(BundleError),
+    /// Not the address of a bundle endpoint.
+    Url(UrlError),
+    /// A number that stands for nothing here.
+    Unknown(i32),
+    /// The bundle of another trust domain than the relationship is with.
+    OtherTrustDomain {
+        /// Whose bundle it is.
+        bundle: TrustDomain,
+        /// Whose it should be.
+        wanted: TrustDomain,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -100,6 +120,11 @@ impl fmt::Display for Fault {
             Fault::Certificate(error) => ErrorChain(error).fmt(f),
             Fault::Authority(error) => ErrorChain(error).fmt(f),
             Fault::Bundle(error) => ErrorChain(error).fmt(f),
+            Fault::Url(error) => ErrorChain(error).fmt(f),
+            Fault::Unknown(number) => write!(f, "{number} is no value of it"),
+            Fault::OtherTrustDomain { bundle, wanted } => {
+                write!(f, "it is that of {bundle}, the federation relationship is with {wanted}")
+            }
         }
     }
 }
@@ -124,6 +149,7 @@ fault_from! {
     CertificateError => Certificate,
     X509BundleError => Authority,
     BundleError => Bundle,
+    UrlError => Url,
 }
 
 /// Why a message is not the value it stands for.

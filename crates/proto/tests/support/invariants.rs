@@ -5,7 +5,8 @@
 use prost::Message;
 use spindle_proto::convert::{
     bundle_from_proto, bundle_to_proto, entry_from_proto, entry_from_record, entry_to_proto, entry_to_record,
-    existing_entry_from_proto,
+    existing_entry_from_proto, relationship_from_proto, relationship_from_record, relationship_to_proto,
+    relationship_to_record,
 };
 use spindle_proto::records::v1 as records;
 use spindle_proto::spire::api::types;
@@ -30,4 +31,13 @@ pub(crate) fn bundle_message(input: &[u8]) {
     let Ok(wire) = types::Bundle::decode(input) else { return };
     let Ok(bundle) = bundle_from_proto(&wire) else { return };
     assert_eq!(bundle_from_proto(&bundle_to_proto(&bundle)).unwrap(), bundle);
+}
+
+/// And a federation relationship, with its bundle and in the store.
+pub(crate) fn relationship_message(input: &[u8]) {
+    let Ok(wire) = types::FederationRelationship::decode(input) else { return };
+    let Ok((relationship, bundle)) = relationship_from_proto(&wire) else { return };
+    let again = relationship_from_proto(&relationship_to_proto(&relationship, bundle.as_ref())).unwrap();
+    assert_eq!(again, (relationship.clone(), bundle));
+    assert_eq!(relationship_from_record(&relationship_to_record(&relationship)).unwrap(), relationship);
 }

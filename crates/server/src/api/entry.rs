@@ -15,14 +15,13 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::info;
 
 use super::caller::caller_of;
-use super::filter::{SelectorFilter, SetMatch, bad_request, page_size, page_token, parse_page_token};
+use super::filter::{
+    SelectorFilter, SetMatch, bad_request, check_batch, page_size, page_token, parse_page_token,
+};
 use super::sync_entries;
 use crate::context::Context;
-use crate::directory::{EntryRow, authorized_entries};
+use crate::directory::{EntryRow, View, authorized_entries};
 use crate::entries::{self, EntryFault};
-
-/// Most items in one batch: SPIRE's clients send 50 to 500.
-pub(crate) const BATCH_ITEMS_MAX: usize = 10_000;
 
 pub(crate) struct EntryService {
     pub(crate) context: Arc<Context>,
@@ -122,6 +121,19 @@ fn federation(wire: &types::FederatesWithMatch) -> Result<(BTreeSet<TrustDomain>
     Ok((given, how))
 }
 
+/// Entries that federate with any of the trust domains, each once: whatever the match, no others pass it.
+fn federating<'a>(
+    view: &'a View,
+    given: &'a BTreeSet<TrustDomain>,
+) -> impl Iterator<Item = &'a Arc<EntryRow>> {
+    given.iter().flat_map(move |name| {
+        let first = move |row: &&Arc<EntryRow>| {
+            row.entry.federates_with.iter().filter(|one| given.contains(*one)).min() == Some(name)
+        };
+        view.federating(name).filter(first)
+    })
+}
+
 fn status_ok() -> Option<types::Status> {
     Some(item_ok())
 }
@@ -146,14 +158,6 @@ fn item_status(fault: &EntryFault, verb: &str) -> types::Status {
 fn bad_item(message: String) -> types::Status {
     info!(reason = Reason::BadRequest.code(), error = %message, "entry refused");
     item_refusal(Code::InvalidArgument, Reason::BadRequest, message)
-}
-
-fn check_batch(items: usize) -> Result<(), Status> {
-    if items > BATCH_ITEMS_MAX {
-        let message = format!("a batch has at most {BATCH_ITEMS_MAX} items, this one has {items}");
-        return Err(refusal(Code::InvalidArgument, Reason::MessageTooLarge, &message));
-    }
-    Ok(())
 }
 
 impl EntryService {
@@ -232,10 +236,11 @@ impl EntryService {
     fn select(&self, filter: &Filter, after: u64, limit: Option<usize>) -> Vec<Arc<EntryRow>> {
         let view = self.context.directory.view();
         let passing = |row: &&Arc<EntryRow>| row.row > after && filter.passes(&row.entry);
-        let mut rows: Vec<_> = match (&filter.spiffe_id, &filter.parent_id) {
-            (Some(spiffe_id), _) => view.entries_of(spiffe_id).filter(passing).cloned().collect(),
-            (None, Some(parent)) => view.children(parent).filter(passing).cloned().collect(),
-            (None, None) => {
+        let mut rows: Vec<_> = match (&filter.spiffe_id, &filter.parent_id, &filter.federates_with) {
+            (Some(spiffe_id), _, _) => view.entries_of(spiffe_id).filter(passing).cloned().collect(),
+            (None, Some(parent), _) => view.children(parent).filter(passing).cloned().collect(),
+            (None, None, Some((given, _))) => federating(&view, given).filter(passing).cloned().collect(),
+            (None, None, None) => {
                 let rows = view.entries_after(after).filter(passing);
                 return match limit {
                     Some(limit) => rows.take(limit).cloned().collect(),

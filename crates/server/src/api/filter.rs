@@ -73,6 +73,18 @@ fn texts(selectors: &Selectors) -> BTreeSet<String> {
     selectors.iter().map(|selector| selector.as_str().to_owned()).collect()
 }
 
+/// Most items in one batch: SPIRE's clients send 50 to 500.
+pub(crate) const BATCH_ITEMS_MAX: usize = 10_000;
+
+/// Refuses a batch of too many items.
+pub(crate) fn check_batch(items: usize) -> Result<(), Status> {
+    if items > BATCH_ITEMS_MAX {
+        let message = format!("a batch has at most {BATCH_ITEMS_MAX} items, this one has {items}");
+        return Err(refusal(Code::InvalidArgument, Reason::MessageTooLarge, &message));
+    }
+    Ok(())
+}
+
 /// A malformed request.
 pub(crate) fn bad_request(message: &str) -> Status {
     refusal(Code::InvalidArgument, Reason::BadRequest, message)

@@ -2,23 +2,30 @@
 
 use std::sync::Arc;
 
-use spindle_proto::convert::spiffe_id_to_proto;
+use spindle_proto::convert::{bundle_to_proto, spiffe_id_to_proto};
 use spindle_proto::refusal::reason_of;
 use spindle_proto::spire::api::server::agent::v1 as agent_api;
 use spindle_proto::spire::api::server::agent::v1::agent_server::Agent as _;
+use spindle_proto::spire::api::server::bundle::v1 as bundle_api;
+use spindle_proto::spire::api::server::bundle::v1::bundle_server::Bundle as _;
 use spindle_proto::spire::api::server::entry::v1 as entry_api;
 use spindle_proto::spire::api::server::entry::v1::entry_server::Entry as _;
+use spindle_proto::spire::api::server::trustdomain::v1 as trustdomain_api;
+use spindle_proto::spire::api::server::trustdomain::v1::trust_domain_server::TrustDomain as _;
 use spindle_proto::spire::api::types;
+use spindle_proto::spire::api::types::federation_relationship::BundleEndpointProfile;
 use spindle_spiffe_core::Reason;
 use spindle_store::Transaction;
-use spindle_testkit::ManualClock;
+use spindle_testkit::{ManualClock, NOW, TestAuthority};
 use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health as _;
 
 use super::agent::AgentService;
+use super::bundle::BundleService;
 use super::entry::EntryService;
+use super::trust_domain::TrustDomainService;
 use crate::attestation::{attest_join_token, create_join_token, post_version, renew};
 use crate::context::Context;
 use crate::directory::agent_key;
@@ -82,6 +89,44 @@ async fn each_item_of_a_batch_is_told_that_the_store_failed() {
     }
     assert!(created[0].entry.is_none() && updated[0].entry.is_none());
     assert_eq!(context.directory.view().entry_count(), 1);
+}
+
+#[tokio::test]
+async fn changes_of_other_trust_domains_are_told_that_the_store_failed() {
+    let context = broken().await;
+    let bundles = BundleService { context: context.clone() };
+    let bundle = vec![types::Bundle { trust_domain: "other.example".into(), ..Default::default() }];
+    let append = bundle_api::AppendBundleRequest {
+        x509_authorities: bundle_to_proto(&TestAuthority::new("example.org", NOW).bundle()).x509_authorities,
+        ..Default::default()
+    };
+    check(bundles.append_bundle(Request::new(append)).await);
+    let create = bundle_api::BatchCreateFederatedBundleRequest { bundle: bundle.clone(), output_mask: None };
+    let set = bundle_api::BatchSetFederatedBundleRequest { bundle, output_mask: None };
+    let created = bundles.batch_create_federated_bundle(Request::new(create)).await.unwrap().into_inner();
+    let set = bundles.batch_set_federated_bundle(Request::new(set)).await.unwrap().into_inner();
+    let web = BundleEndpointProfile::HttpsWeb(types::HttpsWebProfile {});
+    let relationship = types::FederationRelationship {
+        trust_domain: "other.example".into(),
+        bundle_endpoint_url: "https://other.example".into(),
+        bundle_endpoint_profile: Some(web),
+        trust_domain_bundle: None,
+    };
+    let create = trustdomain_api::BatchCreateFederationRelationshipRequest {
+        federation_relationships: vec![relationship],
+        output_mask: None,
+    };
+    let related = TrustDomainService { context: context.clone() }
+        .batch_create_federation_relationship(Request::new(create))
+        .await
+        .unwrap()
+        .into_inner();
+    for status in [&created.results[0].status, &set.results[0].status, &related.results[0].status] {
+        let status = status.as_ref().unwrap();
+        assert_eq!((Code::from(status.code), status.reason.as_str()), (Code::Internal, "store_failed"));
+        assert!(status.message.contains("could not be stored"), "{status:?}");
+    }
+    assert_eq!(context.directory.view().bundle_count(), 1, "nothing is shown that is not durable");
 }
 
 #[tokio::test]

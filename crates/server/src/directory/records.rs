@@ -4,9 +4,11 @@
 //! fields; keys are readable text, so that an export can be read by a person.
 
 use prost::Message;
-use spindle_proto::convert::{entry_from_record, entry_to_record};
+use spindle_proto::convert::{
+    entry_from_record, entry_to_record, relationship_from_record, relationship_to_record,
+};
 use spindle_proto::records::v1 as records;
-use spindle_spiffe_core::{EntryId, RegistrationEntry, SpiffeId, TrustDomain};
+use spindle_spiffe_core::{EntryId, FederationRelationship, RegistrationEntry, SpiffeId, TrustDomain};
 use spindle_store::{Kind, Record, RecordKey};
 
 use super::DirectoryError;
@@ -24,6 +26,14 @@ pub(crate) const BUNDLE: Kind = Kind(5);
 /// A journal of authorities, one per server and family, by server name and family.
 pub(crate) const JOURNAL: Kind = Kind(6);
 
+/// Says when an entry last began to federate with a trust domain, by its name. Nothing else depends on its value: whoever
+/// adds a reference writes it blindly, so that many can at once, and whoever deletes the bundle asks that it has stayed.
+pub(crate) const REFERENCE: Kind = Kind(10);
+/// A federation relationship, by trust domain name.
+pub(crate) const RELATIONSHIP: Kind = Kind(11);
+/// A deleted bundle whose entries are still being unlinked, by trust domain name.
+pub(crate) const UNLINKING: Kind = Kind(12);
+
 pub(crate) fn entry_key(id: &EntryId) -> RecordKey {
     RecordKey::new(ENTRY, id.as_str().as_bytes())
 }
@@ -38,6 +48,18 @@ pub(crate) fn join_token_key(token: &str) -> RecordKey {
 
 pub(crate) fn bundle_key(trust_domain: &TrustDomain) -> RecordKey {
     RecordKey::new(BUNDLE, trust_domain.name().as_bytes())
+}
+
+pub(crate) fn reference_key(trust_domain: &TrustDomain) -> RecordKey {
+    RecordKey::new(REFERENCE, trust_domain.name().as_bytes())
+}
+
+pub(crate) fn relationship_key(trust_domain: &TrustDomain) -> RecordKey {
+    RecordKey::new(RELATIONSHIP, trust_domain.name().as_bytes())
+}
+
+pub(crate) fn unlinking_key(trust_domain: &TrustDomain) -> RecordKey {
+    RecordKey::new(UNLINKING, trust_domain.name().as_bytes())
 }
 
 pub(crate) fn journal_key() -> RecordKey {
@@ -68,6 +90,15 @@ pub(crate) fn encode_entry(entry: &RegistrationEntry) -> Vec<u8> {
     entry_to_record(entry).encode_to_vec()
 }
 
+pub(crate) fn encode_relationship(relationship: &FederationRelationship) -> Vec<u8> {
+    relationship_to_record(relationship).encode_to_vec()
+}
+
+pub(crate) fn decode_relationship(record: &Record) -> Result<FederationRelationship, DirectoryError> {
+    relationship_from_record(&decode(record)?)
+        .map_err(|error| DirectoryError::Record { key: describe(&record.key), why: error.to_string() })
+}
+
 pub(crate) fn decode_entry(record: &Record) -> Result<RegistrationEntry, DirectoryError> {
     let message: records::EntryRecord = decode(record)?;
     entry_from_record(message)
@@ -88,6 +119,9 @@ pub(crate) fn describe(key: &RecordKey) -> String {
         JOIN_TOKEN => return "join token".into(),
         BUNDLE => "bundle",
         JOURNAL => "authority journal",
+        REFERENCE => "mark of references to",
+        RELATIONSHIP => "federation relationship",
+        UNLINKING => "unlinking of",
         _ => "unknown record",
     };
     if key.kind == SIMILARITY { kind.into() } else { format!("{kind} {}", String::from_utf8_lossy(&key.key)) }

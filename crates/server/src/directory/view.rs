@@ -3,7 +3,8 @@
 //! Built on persistent maps, so that a reader's snapshot costs a pointer and a writer copies only the path it changes.
 //! [`View::apply`] is the only way it changes; it is pure and runs on the store's owner thread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use rpds::{HashTrieMapSync, HashTrieSetSync, RedBlackTreeMapSync};
@@ -12,6 +13,7 @@ use spindle_spiffe_core::{Bundle, EntryId, RegistrationEntry, SpiffeId, Timestam
 use spindle_store::{Change, HistoryId, Record, RecordKey};
 
 use super::agent::AgentRow;
+use super::federation::Federation;
 use super::{DirectoryError, bundle_record, records as keys};
 
 /// A registration entry with its place in listings and the revision of its last change.
@@ -77,6 +79,7 @@ pub(crate) struct View {
     bundles: RedBlackTreeMapSync<TrustDomain, BundleRow>,
     journal: Option<Arc<records::JournalRecord>>,
     jwt_journal: Option<Arc<records::JournalRecord>>,
+    federation: Federation,
 }
 
 impl View {
@@ -101,6 +104,7 @@ impl View {
             bundles: RedBlackTreeMapSync::new_sync(),
             journal: None,
             jwt_journal: None,
+            federation: Federation::new(),
         };
         let mut entries = Vec::new();
         stored.retain(|record| record.key.kind != keys::SIMILARITY);
@@ -166,7 +170,7 @@ impl View {
                     self.journal = journal;
                 }
             }
-            _ => {}
+            _ => self.federation.put(record)?,
         }
         Ok(())
     }
@@ -194,7 +198,7 @@ impl View {
                     touched.bundles.insert(name);
                 }
             }
-            _ => {}
+            _ => self.federation.delete(key.kind, text),
         }
     }
 
@@ -206,6 +210,10 @@ impl View {
         let id = &new.entry.id;
         index(&mut self.by_parent, &new.entry.parent_id, id);
         index(&mut self.by_spiffe_id, &new.entry.spiffe_id, id);
+        new.entry
+            .federates_with
+            .iter()
+            .for_each(|name| index(&mut self.federation.by_trust_domain, name, id));
         self.rows.insert_mut(row, new.clone());
         self.entries.insert_mut(id.clone(), new.clone());
         (old, Some(new))
@@ -217,6 +225,9 @@ impl View {
         self.rows.remove_mut(&old.row);
         unindex(&mut self.by_parent, &old.entry.parent_id, id);
         unindex(&mut self.by_spiffe_id, &old.entry.spiffe_id, id);
+        for name in &old.entry.federates_with {
+            unindex(&mut self.federation.by_trust_domain, name, id);
+        }
         Some(old)
     }
 
@@ -249,6 +260,24 @@ impl View {
         self.members(self.by_spiffe_id.get(spiffe_id))
     }
 
+    /// Entries that federate with `trust_domain`, in no order.
+    pub(crate) fn federating<'a>(
+        &'a self,
+        trust_domain: &TrustDomain,
+    ) -> impl Iterator<Item = &'a Arc<EntryRow>> {
+        self.members(self.federation.by_trust_domain.get(trust_domain))
+    }
+
+    /// How many entries federate with `trust_domain`.
+    pub(crate) fn federating_count(&self, trust_domain: &TrustDomain) -> usize {
+        self.federation.by_trust_domain.get(trust_domain).map_or(0, HashTrieSetSync::size)
+    }
+
+    /// What is known about other trust domains beside their bundles.
+    pub(crate) fn federation(&self) -> &Federation {
+        &self.federation
+    }
+
     /// An entry with the same parent, SPIFFE ID and selectors.
     pub(crate) fn similar(&self, entry: &RegistrationEntry) -> Option<&Arc<EntryRow>> {
         self.find_similar(entry, |_| true)
@@ -257,6 +286,15 @@ impl View {
     /// As [`View::similar`], and with another id.
     pub(crate) fn twin(&self, entry: &RegistrationEntry) -> Option<&Arc<EntryRow>> {
         self.find_similar(entry, |row| row.entry.id != entry.id)
+    }
+
+    /// An entry with the same parent, SPIFFE ID and selectors that is none of `going`.
+    pub(crate) fn twin_beside(
+        &self,
+        entry: &RegistrationEntry,
+        going: &HashSet<&EntryId>,
+    ) -> Option<&Arc<EntryRow>> {
+        self.find_similar(entry, |row| !going.contains(&row.entry.id))
     }
 
     fn find_similar(
@@ -327,6 +365,12 @@ impl View {
         self.bundles.values().map(|row| &row.bundle)
     }
 
+    /// Bundles in order of trust domains, from the first that comes after `name`.
+    pub(crate) fn bundles_after(&self, name: &TrustDomain) -> impl Iterator<Item = &Arc<Bundle>> {
+        use std::ops::Bound;
+        self.bundles.range((Bound::Excluded(name), Bound::Unbounded)).map(|(_, row)| &row.bundle)
+    }
+
     pub(crate) fn bundle_count(&self) -> usize {
         self.bundles.size()
     }
@@ -340,9 +384,9 @@ impl View {
     }
 }
 
-type Index = HashTrieMapSync<SpiffeId, HashTrieSetSync<EntryId>>;
+pub(super) type Index<K> = HashTrieMapSync<K, HashTrieSetSync<EntryId>>;
 
-fn index(index: &mut Index, key: &SpiffeId, id: &EntryId) {
+fn index<K: Clone + Eq + Hash>(index: &mut Index<K>, key: &K, id: &EntryId) {
     match index.get_mut(key) {
         Some(ids) => ids.insert_mut(id.clone()),
         None => {
@@ -353,7 +397,7 @@ fn index(index: &mut Index, key: &SpiffeId, id: &EntryId) {
     }
 }
 
-fn unindex(index: &mut Index, key: &SpiffeId, id: &EntryId) {
+fn unindex<K: Clone + Eq + Hash>(index: &mut Index<K>, key: &K, id: &EntryId) {
     if let Some(ids) = index.get_mut(key) {
         ids.remove_mut(id);
         if ids.is_empty() {

@@ -138,8 +138,8 @@ async fn federated(server: &TestServer, name: &str) -> Result<types::Bundle, Sta
 #[tokio::test]
 async fn a_federated_bundle_is_anothers_and_must_be_known() {
     let server = TestServer::start_with_other_example().await;
-    let own =
-        expect_refusal(federated(&server, "example.org").await, Code::InvalidArgument, Reason::BadRequest);
+    let own = federated(&server, "example.org").await;
+    let own = expect_refusal(own, Code::InvalidArgument, Reason::OwnTrustDomain);
     assert!(own.contains("own trust domain"), "{own}");
     for name in ["", "Not A Name", "spiffe://"] {
         expect_refusal(federated(&server, name).await, Code::InvalidArgument, Reason::BadRequest);

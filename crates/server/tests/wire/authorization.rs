@@ -27,6 +27,18 @@ const ROWS: &[(&str, &str)] = &[
     ("/spire.api.server.bundle.v1.Bundle/GetBundle", "*"),
     ("/spire.api.server.bundle.v1.Bundle/CountBundles", "la"),
     ("/spire.api.server.bundle.v1.Bundle/GetFederatedBundle", "lag"),
+    ("/spire.api.server.bundle.v1.Bundle/AppendBundle", "la"),
+    ("/spire.api.server.bundle.v1.Bundle/ListFederatedBundles", "la"),
+    ("/spire.api.server.bundle.v1.Bundle/BatchCreateFederatedBundle", "la"),
+    ("/spire.api.server.bundle.v1.Bundle/BatchUpdateFederatedBundle", "la"),
+    ("/spire.api.server.bundle.v1.Bundle/BatchSetFederatedBundle", "la"),
+    ("/spire.api.server.bundle.v1.Bundle/BatchDeleteFederatedBundle", "la"),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/ListFederationRelationships", "la"),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/GetFederationRelationship", "la"),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/BatchCreateFederationRelationship", "la"),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/BatchUpdateFederationRelationship", "la"),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/BatchDeleteFederationRelationship", "la"),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/RefreshBundle", "la"),
     ("/spire.api.server.debug.v1.Debug/GetInfo", "l"),
     ("/spire.api.server.entry.v1.Entry/CountEntries", "la"),
     ("/spire.api.server.entry.v1.Entry/ListEntries", "la"),
@@ -238,7 +250,7 @@ async fn a_method_that_is_in_no_service_is_unimplemented_for_everybody() {
     for channel in [server.admin().await, server.dial(None).await, server.attest().await.channel] {
         for method in [
             "/spire.api.server.agent.v1.Agent/Other",
-            "/spire.api.server.trustdomain.v1.TrustDomain/RefreshBundle",
+            "/spire.api.server.trustdomain.v1.TrustDomain/Other",
             "/",
         ] {
             let status = in_time(call(&channel, method)).await.expect_err("no such method");

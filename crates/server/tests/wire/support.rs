@@ -4,15 +4,15 @@
 
 use std::time::Duration;
 
-use prost::Message;
 use spindle_keys::{Key, KeyType, certificate_request};
-use spindle_proto::convert::{bundle_from_proto, spiffe_id_to_proto};
-use spindle_proto::records::v1 as records;
+use spindle_proto::convert::{bundle_from_proto, bundle_to_proto, spiffe_id_to_proto};
 use spindle_proto::refusal::reason_of;
 use spindle_proto::spire::api::server::agent::v1::agent_client::AgentClient;
+use spindle_proto::spire::api::server::bundle::v1::batch_delete_federated_bundle_request::Mode;
 use spindle_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use spindle_proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use spindle_proto::spire::api::server::svid::v1::svid_client::SvidClient;
+use spindle_proto::spire::api::server::trustdomain::v1::trust_domain_client::TrustDomainClient;
 use spindle_proto::spire::api::server::{
     agent::v1 as agent_api, bundle::v1 as bundle_api, entry::v1 as entry_api, svid::v1 as svid_api,
 };
@@ -23,7 +23,7 @@ use spindle_server::{
     StoreSettings,
 };
 use spindle_spiffe_core::{Bundle, Reason, SpiffeId, TrustDomain, X509Bundles, X509Svid, verify_x509_svid};
-use spindle_store::{Kind, RecordKey, Store, StoreConfig, Transaction};
+use spindle_store::{Store, StoreConfig, Transaction};
 use spindle_testkit::{ManualClock, NOW, TestAuthority, TestFolder};
 use spindle_transport::{ExpectedServer, LiveBundles, LiveIdentity, TlsDialer, Trust, connect_unix};
 use tonic::transport::Channel;
@@ -34,9 +34,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lifetime of the authority in these tests, in seconds.
 pub(crate) const CA_TTL_SECS: i64 = 24 * 3600;
-
-/// The store's kind of bundle records.
-const BUNDLE_KIND: Kind = Kind(5);
 
 /// Lifetime of SVIDs in these tests, in seconds.
 pub(crate) const SVID_TTL_SECS: i64 = 3600;
@@ -186,34 +183,21 @@ impl TestServer {
         self.shutdown.begin();
     }
 
-    /// A server that knows the bundle of `other.example`. No call makes one yet, so it is written into the stopped store.
+    /// A server that knows the bundle of `other.example`.
     pub(crate) async fn start_with_other_example() -> Self {
-        let mut server = Self::start_with(|config| config.store.kind = StoreKind::Sled).await;
-        server.stop().await;
-        let settings = &server.config.store;
-        let store = Store::open(&StoreConfig {
-            kind: settings.kind,
-            dir: settings.directory.clone(),
-            history: [0; 16],
-        });
+        let server = Self::start().await;
         let authority = TestAuthority::new("other.example", NOW);
-        let record = records::BundleRecord {
-            trust_domain: "other.example".into(),
-            authorities: vec![records::X509AuthorityRecord {
-                der: authority.ca().certificate().to_vec().into(),
-                tainted: false,
-            }],
-            sequence_number: 7,
-            refresh_hint: 60,
-            ..Default::default()
-        };
-        let put =
-            Transaction::new().put(RecordKey::new(BUNDLE_KIND, "other.example"), record.encode_to_vec());
-        let store = store.unwrap();
-        store.commit_wait(put).unwrap().unwrap();
-        store.close();
-        server.boot().await;
+        let bundle = Bundle { sequence: 7, refresh_hint_secs: Some(60), ..authority.bundle() };
+        server.set_bundle(&bundle).await;
         server
+    }
+
+    /// Writes into the store of a server that has stopped.
+    pub(crate) fn write_into_store(&self, transaction: Transaction) {
+        let StoreSettings { kind, directory } = self.config.store.clone();
+        let store = Store::open(&StoreConfig { kind, dir: directory, history: [0; 16] }).unwrap();
+        store.commit_wait(transaction).unwrap().unwrap();
+        store.close();
     }
 
     /// Tries to start the stopped server on a port that it may not get.
@@ -260,6 +244,29 @@ impl TestServer {
 
     pub(crate) async fn bundles(&self) -> BundleClient<Channel> {
         BundleClient::new(self.admin().await)
+    }
+
+    pub(crate) async fn trust_domains(&self) -> TrustDomainClient<Channel> {
+        TrustDomainClient::new(self.admin().await)
+    }
+
+    /// Sets the bundle of another trust domain, which must be taken.
+    pub(crate) async fn set_bundle(&self, bundle: &Bundle) {
+        let bundle = vec![bundle_to_proto(bundle)];
+        let request = bundle_api::BatchSetFederatedBundleRequest { bundle, output_mask: None };
+        let results =
+            self.bundles().await.batch_set_federated_bundle(request).await.unwrap().into_inner().results;
+        assert_eq!(code_of(&results[0].status), Code::Ok, "{results:?}");
+    }
+
+    /// Deletes the bundle of another trust domain; returns how that went.
+    pub(crate) async fn delete_bundle(&self, name: &str, mode: Mode) -> types::Status {
+        let request = bundle_api::BatchDeleteFederatedBundleRequest {
+            trust_domains: vec![name.into()],
+            mode: mode.into(),
+        };
+        let answer = in_time(self.bundles().await.batch_delete_federated_bundle(request)).await;
+        answer.unwrap().into_inner().results.remove(0).status.unwrap()
     }
 
     /// The trust domain's bundle.

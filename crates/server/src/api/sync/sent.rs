@@ -19,7 +19,7 @@ pub(super) struct Sent {
     revision: u64,
     /// Store revision of each entry as it was sent.
     entries: HashMap<EntryId, u64>,
-    /// Sequence number of each bundle as it was sent.
+    /// Store revision of each bundle as it was sent. Not its sequence number, which others may leave as it is.
     bundles: HashMap<TrustDomain, u64>,
 }
 
@@ -34,6 +34,17 @@ pub(super) struct Update {
     pub(super) own_bundle: Option<types::Bundle>,
     pub(super) federated: Vec<types::Bundle>,
     pub(super) unfederated: Vec<TrustDomain>,
+}
+
+impl Update {
+    /// Whether there is nothing in it for the agent.
+    fn is_empty(&self) -> bool {
+        self.changed.is_empty()
+            && self.removed.is_empty()
+            && self.own_bundle.is_none()
+            && self.federated.is_empty()
+            && self.unfederated.is_empty()
+    }
 }
 
 impl Sent {
@@ -51,6 +62,11 @@ impl Sent {
             Since::Unknown => (true, authorized.into_values().collect(), Vec::new()),
             Since::Entries { touched, before } => {
                 let had = formerly_authorized(view, agent, &before);
+                // Bundles that it holds and needs no more are those of entries that have changed since; what is still
+                // needed is told anew.
+                let changed_ones = before.iter().filter(|row| had.contains(&row.entry.id));
+                let names = changed_ones.flat_map(|row| row.entry.federates_with.iter().cloned());
+                self.bundles = names.map(|name| (name, 0)).collect();
                 let (here, gone): (Vec<_>, Vec<_>) =
                     touched.into_iter().partition(|id| authorized.contains_key(id));
                 let rows = here.iter().filter_map(|id| authorized.get(id).cloned()).collect();
@@ -77,7 +93,7 @@ impl Sent {
         }
         self.revision = view.revision;
         let update = Update { revision: view.revision, changed, removed, ..Update::default() };
-        Some(self.complete(view, update, news.bundles))
+        Some(self.complete(view, update, news.bundles)).filter(|update| !update.is_empty())
     }
 
     /// The difference among the touched entries only.
@@ -135,8 +151,10 @@ impl Sent {
             .flat_map(|row| row.entry.federates_with.iter().cloned())
             .collect();
         for name in wanted.iter().chain([&self.own]) {
-            let Some(bundle) = view.bundle(name) else { continue };
-            if self.bundles.insert(name.clone(), bundle.sequence) == Some(bundle.sequence) {
+            let (Some(bundle), Some(revision)) = (view.bundle(name), view.bundle_revision(name)) else {
+                continue;
+            };
+            if self.bundles.insert(name.clone(), revision) == Some(revision) {
                 continue;
             }
             if *name == self.own {
