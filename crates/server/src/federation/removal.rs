@@ -119,3 +119,143 @@ pub(crate) async fn finish_all(directory: &Directory) -> Result<(), FederationFa
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Sender, channel};
+
+    use spindle_proto::convert::entry_from_proto;
+    use spindle_proto::spire::api::types;
+    use spindle_spiffe_core::RegistrationEntry;
+
+    use super::*;
+    use crate::entries::{self, EntryFault};
+    use crate::fixtures::{create, directory, entry, foreign_bundle, id, trust_domain};
+
+    fn other() -> TrustDomain {
+        "other.example".parse().unwrap()
+    }
+
+    fn referring() -> RegistrationEntry {
+        let wire = types::Entry {
+            federates_with: vec![other().to_string()],
+            ..entry(&id("/node"), "/web", &["a:1"])
+        };
+        entry_from_proto(&wire, || "one".parse().unwrap()).unwrap()
+    }
+
+    /// A directory with the bundle and an entry without references, halted.
+    async fn halting() -> (Directory, Sender<()>) {
+        let directory = directory();
+        foreign_bundle(&directory, other().name(), 1).await;
+        create(&directory, types::Entry { id: "plain".into(), ..entry(&id("/node"), "/db", &["a:1"]) }).await;
+        let go = halt(&directory);
+        (directory, go)
+    }
+
+    /// Has the next commit wait, once it shows, for a word; what is sent behind it is not applied before.
+    fn halt(directory: &Directory) -> Sender<()> {
+        let (go, gone) = channel::<()>();
+        let gone = Mutex::new(Some(gone));
+        directory.listen(Box::new(move |_, _| {
+            if let Some(gone) = gone.lock().unwrap().take() {
+                gone.recv().unwrap();
+            }
+        }));
+        go
+    }
+
+    fn names(directory: &Directory, id: &str) -> Vec<TrustDomain> {
+        directory.view().entry(&id.parse().unwrap()).unwrap().entry.federates_with.clone()
+    }
+
+    #[tokio::test]
+    async fn a_deletion_sees_a_reference_that_was_made_after_it_looked() {
+        for unlinking in [None, Some(Unlinking::Dissociate), Some(Unlinking::Delete)] {
+            let (directory, go) = halting().await;
+            let (trust_domain, name) = (trust_domain(), other());
+            // The first holds the store up, so that the second is not applied when the third looks.
+            let ((), created, deleted, ()) = tokio::join!(
+                foreign_bundle(&directory, "third.example", 1),
+                entries::create(&directory, &trust_domain, referring()),
+                delete(&directory, &name, unlinking),
+                async { go.send(()).unwrap() },
+            );
+            created.unwrap();
+            match unlinking {
+                None => assert!(matches!(deleted, Err(FederationFault::InUse(1))), "{deleted:?}"),
+                Some(_) => deleted.unwrap(),
+            }
+            assert_eq!(directory.view().bundle(&other()).is_some(), unlinking.is_none());
+            let rows = directory.view().entry_count();
+            assert_eq!(rows, if unlinking == Some(Unlinking::Delete) { 1 } else { 2 });
+            assert_eq!(directory.view().federating_count(&other()), usize::from(unlinking.is_none()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deletion_sees_a_reference_that_an_update_made_after_it_looked() {
+        let (directory, go) = halting().await;
+        let (trust_domain, name, plain) = (trust_domain(), other(), "plain".parse().unwrap());
+        let refer =
+            |old: &RegistrationEntry| RegistrationEntry { federates_with: vec![other()], ..old.clone() };
+        let ((), updated, deleted, ()) = tokio::join!(
+            foreign_bundle(&directory, "third.example", 1),
+            entries::update(&directory, &trust_domain, &plain, refer),
+            delete(&directory, &name, None),
+            async { go.send(()).unwrap() },
+        );
+        updated.unwrap();
+        assert!(matches!(deleted, Err(FederationFault::InUse(1))), "{deleted:?}");
+        assert_eq!(names(&directory, "plain"), [other()]);
+    }
+
+    #[tokio::test]
+    async fn a_reference_to_a_bundle_that_went_after_it_looked_is_refused() {
+        let (directory, go) = halting().await;
+        let (trust_domain, name, plain) = (trust_domain(), other(), "plain".parse().unwrap());
+        let refer =
+            |old: &RegistrationEntry| RegistrationEntry { federates_with: vec![other()], ..old.clone() };
+        let ((), deleted, created, updated, ()) = tokio::join!(
+            foreign_bundle(&directory, "third.example", 1),
+            delete(&directory, &name, None),
+            entries::create(&directory, &trust_domain, referring()),
+            entries::update(&directory, &trust_domain, &plain, refer),
+            async { go.send(()).unwrap() },
+        );
+        deleted.unwrap();
+        assert!(matches!(created, Err(EntryFault::NoBundle(name)) if name == other()));
+        assert!(matches!(updated, Err(EntryFault::NoBundle(name)) if name == other()));
+        assert_eq!((names(&directory, "plain").len(), directory.view().entry_count()), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn a_deletion_takes_an_entry_as_it_is_when_that_changed_after_it_looked() {
+        for unlinking in [Unlinking::Dissociate, Unlinking::Delete] {
+            let directory = directory();
+            let (trust_domain, name, one) = (trust_domain(), other(), "one".parse().unwrap());
+            foreign_bundle(&directory, other().name(), 1).await;
+            entries::create(&directory, &trust_domain, referring()).await.unwrap();
+            let go = halt(&directory);
+            let change = |old: &RegistrationEntry| RegistrationEntry { admin: true, ..old.clone() };
+            let ((), updated, deleted, ()) = tokio::join!(
+                foreign_bundle(&directory, "third.example", 1),
+                entries::update(&directory, &trust_domain, &one, change),
+                delete(&directory, &name, Some(unlinking)),
+                async { go.send(()).unwrap() },
+            );
+            updated.unwrap();
+            deleted.unwrap();
+            let view = directory.view();
+            match (unlinking, view.entry(&one)) {
+                (Unlinking::Delete, row) => assert!(row.is_none()),
+                (Unlinking::Dissociate, row) => {
+                    let row = row.unwrap();
+                    assert!(row.entry.admin, "the change is not lost");
+                    assert_eq!((row.entry.federates_with.len(), row.entry.revision_number), (0, 2));
+                }
+            }
+        }
+    }
+}
