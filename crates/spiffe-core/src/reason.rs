@@ -75,6 +75,16 @@ reasons! {
     JoinTokenExpired = "join_token_expired", "generate a new token with `token generate`, with a longer -ttl";
     /// No node attestor of that name is configured.
     AttestorUnknown = "attestor_unknown", "configure the node attestor on the server, or use join_token";
+    /// Nobody that the server trusts vouches for the node's certificate, at this time and for this purpose.
+    NodeNotTrusted = "node_not_trusted", "check the dates of the node's certificate, and that the server trusts its authority (ca_bundle_path)";
+    /// The node's certificate or key is malformed, too large, or of a kind that cannot prove itself.
+    NodeCertificateUnusable = "node_certificate_unusable", "give the node a certificate with an RSA or EC key and the key usage digitalSignature";
+    /// The node did not prove that the certificate is its own.
+    NodeProofFailed = "node_proof_failed", "check that the private key on the node is the one of its certificate";
+    /// The node calls from an address that its certificate does not have.
+    NodeAddressMismatch = "node_address_mismatch", "put the node's address into its certificate, or turn verify_client_ip off";
+    /// The node's certificate lacks what its agent would be named after.
+    NodeNotNamed = "node_not_named", "compare agent_path_template with what the node's certificate contains";
     /// A request field is missing or malformed.
     BadRequest = "bad_request", "correct the field that the message names";
     /// The CSR cannot be parsed, or its signature does not verify.

@@ -10,9 +10,11 @@ mod clock;
 mod entropy;
 mod folder;
 mod left_out;
+mod node_pki;
 
 pub use authority::{TestAuthority, TestIdentity};
 pub use clock::{ManualClock, NOW};
 pub use entropy::SeededEntropy;
 pub use folder::TestFolder;
 pub use left_out::left_out;
+pub use node_pki::{NodeCertificate, NodeKeyKind, NodePki, NodeRequest};

@@ -1,0 +1,7 @@
+//! Feeds `node_proof` with whatever the fuzzer makes; the invariants are those of the random tests.
+#![no_main]
+
+#[path = "../../../crates/attest/tests/support/invariants.rs"]
+mod invariants;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| invariants::node_proof(input));
