@@ -45,8 +45,7 @@ macro_rules! sized {
 /// Every service, for both listeners: the table decides what is open to whom.
 pub(crate) fn routes(context: &Arc<Context>) -> Routes {
     let context = || context.clone();
-    let agents =
-        server::agent::v1::agent_server::AgentServer::new(agent::AgentService { context: context() });
+    let agents = server::agent::v1::agent_server::AgentServer::new(agent::AgentService::new(context()));
     let entries =
         server::entry::v1::entry_server::EntryServer::new(entry::EntryService { context: context() });
     let svids = server::svid::v1::svid_server::SvidServer::new(svid::SvidService::new(context()));

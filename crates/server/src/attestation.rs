@@ -1,8 +1,13 @@
 //! Admitting agents: join tokens, attestation, renewal, bans.
 //!
 //! Using a token and writing the agent's row are one transaction with the token's existence as its precondition: of two
-//! racing uses exactly one wins, and a crash leaves either both or neither.
+//! racing uses exactly one wins, and a crash leaves either both or neither. How nodes prove themselves by other means than
+//! tokens is in [`node`].
 
+pub(crate) mod node;
+mod x509pop;
+
+use spindle_attest::x509pop::NodeFault;
 use spindle_proto::records::v1 as records;
 use spindle_spiffe_core::entry::{EntryError, check_workload_id};
 use spindle_spiffe_core::{
@@ -18,6 +23,7 @@ use crate::directory::{
 };
 use crate::entries;
 use crate::issuer::{IssueError, Issued};
+use node::NodeAttributes;
 use prost::Message as _;
 
 /// The longest join token, in bytes: it becomes a path segment of a SPIFFE ID.
@@ -42,6 +48,10 @@ pub(crate) enum AttestFault {
     MustReattest,
     #[error("agent presents an SVID that is no longer its current one")]
     NotActive,
+    #[error("nodeattestor(x509pop): {0}")]
+    X509Pop(#[from] NodeFault),
+    #[error("the server is stopping")]
+    Stopping,
     #[error(transparent)]
     Issue(#[from] IssueError),
     #[error(transparent)]
@@ -62,6 +72,8 @@ impl AttestFault {
             Self::NotFound => Reason::AgentNotFound,
             Self::MustReattest => Reason::AgentMustReattest,
             Self::NotActive => Reason::AgentNotActive,
+            Self::X509Pop(fault) => fault.reason(),
+            Self::Stopping => Reason::ServerStopping,
             Self::Issue(error) => error.reason(),
             Self::Store(_) => Reason::StoreFailed,
         }
@@ -96,20 +108,49 @@ pub(crate) async fn attest_join_token(
             Err(error) => return Err(error.into()),
         }
     }
-    let issued = context.issuer.issue_agent(agent_id.clone(), csr_der, context.agent_ttl_secs).await?;
+    let node = NodeAttributes { spiffe_id: agent_id, selectors: Selectors::default(), can_reattest: false };
+    admit(context, "join_token", Some(token), node, csr_der).await
+}
+
+/// Admits a node that has proved itself to `attestor`, for the first time or again, and signs its SVID.
+pub(crate) async fn attest_node(
+    context: &Context,
+    attestor: &str,
+    node: NodeAttributes,
+    csr_der: Vec<u8>,
+) -> Result<Issued, AttestFault> {
+    if context.directory.view().agent(&node.spiffe_id).is_some_and(|agent| agent.banned) {
+        return Err(AttestFault::Banned);
+    }
+    admit(context, attestor, None, node, csr_der).await
+}
+
+async fn admit(
+    context: &Context,
+    attestor: &str,
+    token: Option<&str>,
+    node: NodeAttributes,
+    csr_der: Vec<u8>,
+) -> Result<Issued, AttestFault> {
+    let NodeAttributes { spiffe_id, mut selectors, can_reattest } = node;
+    if context.agent_spiffe_id_as_selector {
+        let own = Selector::new("spiffe_id", spiffe_id.as_str()).map_err(NodeFault::from)?;
+        selectors = Selectors::new(selectors.iter().cloned().chain([own])).map_err(NodeFault::from)?;
+    }
+    let issued = context.issuer.issue_agent(spiffe_id.clone(), csr_der, context.agent_ttl_secs).await?;
     let agent = AgentRow {
-        spiffe_id: agent_id,
-        attestation_type: "join_token".into(),
+        spiffe_id,
+        attestation_type: attestor.to_owned(),
         serial: issued.serial.clone(),
         expires_at: issued.validity.not_after,
         renewed: None,
-        can_reattest: false,
+        can_reattest,
         agent_version: String::new(),
-        selectors: Selectors::default(),
+        selectors,
         banned: false,
         revision: 0,
     };
-    admit(&context.directory, token, agent).await?;
+    write(&context.directory, token, agent).await?;
     Ok(issued)
 }
 
@@ -118,19 +159,27 @@ pub(crate) fn removal(token: &str, revision: u64) -> Transaction {
     Transaction::new().at_revision(join_token_key(token), revision).delete(join_token_key(token))
 }
 
-/// Uses up the token and writes the agent's row, unless the agent is banned at that very moment.
-async fn admit(directory: &Directory, token: &str, agent: AgentRow) -> Result<(), AttestFault> {
-    let (token_key, agent_key) = (join_token_key(token), agent_key(&agent.spiffe_id));
+/// Uses up the token, if there is one, and writes the agent's row, unless the agent is banned at that very moment.
+async fn write(directory: &Directory, token: Option<&str>, mut agent: AgentRow) -> Result<(), AttestFault> {
+    let (token_key, agent_key) = (token.map(join_token_key), agent_key(&agent.spiffe_id));
     for _ in 0..TRIES_MAX {
-        let transaction = Transaction::new().exists(token_key.clone()).delete(token_key.clone());
+        let transaction = match &token_key {
+            Some(key) => Transaction::new().exists(key.clone()).delete(key.clone()),
+            None => Transaction::new(),
+        };
         let transaction = match directory.view().agent(&agent.spiffe_id) {
             Some(old) if old.banned => return Err(AttestFault::Banned),
-            Some(old) => transaction.at_revision(agent_key.clone(), old.revision),
+            Some(old) => {
+                agent.agent_version.clone_from(&old.agent_version);
+                transaction.at_revision(agent_key.clone(), old.revision)
+            }
             None => transaction.absent(agent_key.clone()),
         };
         match directory.commit(transaction.put(agent_key.clone(), agent.encode())).await {
             Ok(_) => return Ok(()),
-            Err(CommitError::Conflict(conflict)) if *conflict.precondition.key() == token_key => {
+            Err(CommitError::Conflict(conflict))
+                if Some(conflict.precondition.key()) == token_key.as_ref() =>
+            {
                 return Err(AttestFault::TokenUnknown);
             }
             Err(CommitError::Conflict(_)) => {}

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use spindle_attest::x509pop;
 use spindle_ca::CaSubject;
 use spindle_keys::KeyType;
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
@@ -35,6 +36,10 @@ pub struct ServerConfig {
     pub agent_ttl_secs: i64,
     /// What holds for JWT-SVIDs.
     pub jwt: JwtSettings,
+    /// How nodes may prove themselves besides join tokens, which are always taken.
+    pub node_attestors: NodeAttestorSettings,
+    /// Whether each agent shows its own ID as a node selector, `spiffe_id:...`.
+    pub agent_spiffe_id_as_selector: bool,
     /// Callers with these SPIFFE IDs may call admin methods.
     pub admin_ids: Vec<SpiffeId>,
     /// Which limits hold.
@@ -78,6 +83,13 @@ impl Default for RateLimitSettings {
     fn default() -> Self {
         Self { attestation: true, signing: true }
     }
+}
+
+/// How nodes may prove themselves besides join tokens. None is on unless it is chosen.
+#[derive(Clone, Debug, Default)]
+pub struct NodeAttestorSettings {
+    /// By a certificate of the operator's own authority, or by an SVID.
+    pub x509pop: Option<x509pop::Settings>,
 }
 
 /// Which store, and where.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use spindle_runtime::Shutdown;
 use spindle_spiffe_core::{Clock, Entropy, Timestamp, TrustDomain};
 
+use crate::attestation::node::NodeAttestors;
 use crate::authorities::Authorities;
 use crate::directory::Directory;
 use crate::issuer::Issuer;
@@ -22,6 +23,8 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) agent_ttl_secs: i64,
+    pub(crate) node_attestors: NodeAttestors,
+    pub(crate) agent_spiffe_id_as_selector: bool,
     pub(crate) rate_limits: RateLimits,
     pub(crate) started_at: Timestamp,
     pub(crate) shutdown: Shutdown,

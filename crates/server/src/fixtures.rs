@@ -11,8 +11,9 @@ use spindle_spiffe_core::{Bundle, Clock, Entropy, Selector, Selectors, SpiffeId,
 use spindle_store::{Store, StoreConfig, StoreKind, Transaction};
 use spindle_testkit::{ManualClock, NOW, TestAuthority};
 
+use crate::attestation::node::NodeAttestors;
 use crate::authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};
-use crate::config::{JwtSettings, RateLimitSettings};
+use crate::config::{JwtSettings, NodeAttestorSettings, RateLimitSettings};
 use crate::context::Context;
 use crate::directory::{AgentRow, Directory, EntryRow, agent_key, bundle_key, encode_bundle};
 use crate::issuer::Issuer;
@@ -129,6 +130,8 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
         clock: clock.shared(),
         entropy,
         agent_ttl_secs: SVID_TTL_SECS,
+        node_attestors: NodeAttestors::new(&NodeAttestorSettings::default()),
+        agent_spiffe_id_as_selector: false,
         rate_limits: RateLimits::new(RateLimitSettings::default()),
         started_at: clock.now(),
         shutdown: Shutdown::new(),

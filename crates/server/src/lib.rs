@@ -37,13 +37,17 @@ use tracing::{info, warn};
 
 pub use authorities::AuthoritiesError;
 pub use backup::{BackupError, accept_restored_store, export_store, import_store};
-pub use config::{JwtSettings, KeySettings, RateLimitSettings, ServerConfig, StoreSettings};
+pub use config::{
+    JwtSettings, KeySettings, NodeAttestorSettings, RateLimitSettings, ServerConfig, StoreSettings,
+};
 pub use copy::{CopyStoreError, copy_store};
 pub use directory::DirectoryError;
+pub use spindle_attest::x509pop;
 pub use spindle_ca::{CaSubject, guaranteed_svid_ttl_secs};
 pub use spindle_keys::KeyType;
 pub use spindle_store::{ImportError, StoreKind};
 
+use attestation::node::NodeAttestors;
 use authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};
 use context::Context;
 use directory::Directory;
@@ -179,6 +183,8 @@ impl Server {
             clock: clock.clone(),
             entropy,
             agent_ttl_secs: config.agent_ttl_secs,
+            node_attestors: NodeAttestors::new(&config.node_attestors),
+            agent_spiffe_id_as_selector: config.agent_spiffe_id_as_selector,
             rate_limits: RateLimits::new(config.rate_limits),
             shutdown: shutdown.clone(),
         });

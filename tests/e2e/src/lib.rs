@@ -88,6 +88,8 @@ impl Domain {
             default_x509_svid_ttl_secs: svid_ttl_secs,
             agent_ttl_secs: svid_ttl_secs,
             jwt: Default::default(),
+            node_attestors: Default::default(),
+            agent_spiffe_id_as_selector: false,
             admin_ids: Vec::new(),
             // Every agent comes from one address here.
             rate_limits: spindle_server::RateLimitSettings { attestation: false, signing: false },

@@ -27,11 +27,12 @@ pub struct Plugin<'a> {
     pub data: Section<'a>,
 }
 
-const JOIN_TOKEN: &str = "use NodeAttestor \"join_token\"";
+const JOIN_TOKEN: &str = "use NodeAttestor \"join_token\" or \"x509pop\"";
 
 /// SPIRE's node attestors: each has a half in the server and a half in the agent.
 pub const NODE_ATTESTORS: &[Key] = &[
     ("join_token", Support::Yes),
+    ("x509pop", Support::Yes),
     ("aws_iid", Support::NotYet(JOIN_TOKEN)),
     ("azure_imds", Support::NotYet(JOIN_TOKEN)),
     ("azure_msi", Support::NotYet(JOIN_TOKEN)),
@@ -40,7 +41,6 @@ pub const NODE_ATTESTORS: &[Key] = &[
     ("k8s_psat", Support::NotYet(JOIN_TOKEN)),
     ("sshpop", Support::NotYet(JOIN_TOKEN)),
     ("tpm_devid", Support::NotYet(JOIN_TOKEN)),
-    ("x509pop", Support::NotYet(JOIN_TOKEN)),
 ];
 
 const PLUGIN_KEYS: &[Key] = &[

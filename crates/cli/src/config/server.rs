@@ -4,6 +4,7 @@
 
 mod defaults;
 mod known;
+mod node_attestors;
 mod plugins;
 
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use spindle_server::guaranteed_svid_ttl_secs;
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 
 pub use defaults::print_defaults;
+pub use node_attestors::{CaChoice, NodeAttestorChoices, X509PopChoice};
 pub use plugins::{KeyChoice, StoreChoice, StoreKind};
 
 use super::ConfigError;
@@ -85,6 +87,10 @@ pub struct RawServer {
     pub store: Option<StoreChoice>,
     /// `plugins { KeyManager … }`.
     pub keys: Option<KeyChoice>,
+    /// `plugins { NodeAttestor … }`.
+    pub node_attestors: NodeAttestorChoices,
+    /// `experimental { agent_spiffe_id_as_selector }`.
+    pub agent_spiffe_id_as_selector: Option<bool>,
     /// What the operator should know about keys without effect.
     pub notes: Vec<String>,
 }
@@ -121,6 +127,10 @@ pub struct ServerSettings {
     pub store: StoreChoice,
     /// Which key manager.
     pub keys: KeyChoice,
+    /// How nodes may prove themselves besides join tokens.
+    pub node_attestors: NodeAttestorChoices,
+    /// Whether agents show their own ID as a selector.
+    pub agent_spiffe_id_as_selector: bool,
     /// Key type of authorities.
     pub ca_key_type: KeyType,
     /// Lifetime of authorities.
@@ -151,14 +161,16 @@ impl RawServer {
         let mut notes = Vec::new();
         check_keys(&top, known::TOP, &mut notes)?;
         super::health::health_checks(&top, &mut notes)?;
-        let (store, keys) = plugins::read(&top, &mut notes)?;
+        let (store, keys, node_attestors) = plugins::read(&top, &mut notes)?;
         let Some(server) = top.block("server")? else {
-            return Ok(Self { store, keys, notes, ..Self::default() });
+            return Ok(Self { store, keys, node_attestors, notes, ..Self::default() });
         };
         check_keys(&server, known::SERVER, &mut notes)?;
-        if let Some(experimental) = server.block("experimental")? {
-            check_keys(&experimental, known::EXPERIMENTAL, &mut notes)?;
+        let experimental = server.block("experimental")?;
+        if let Some(experimental) = &experimental {
+            check_keys(experimental, known::EXPERIMENTAL, &mut notes)?;
         }
+        let switched = |key| experimental.as_ref().map_or(Ok(None), |block| block.switch(key));
         Ok(Self {
             trust_domain: server.text("trust_domain")?,
             data_dir: server.text("data_dir")?.map(PathBuf::from),
@@ -179,8 +191,10 @@ impl RawServer {
                 .map(|block| rate_limits(&block, &mut notes))
                 .transpose()?,
             logs: RawLogs::read(&server)?,
+            agent_spiffe_id_as_selector: switched("agent_spiffe_id_as_selector")?,
             store,
             keys,
+            node_attestors,
             notes,
         })
     }
@@ -246,6 +260,8 @@ impl TryFrom<RawServer> for ServerSettings {
             socket_path: raw.socket_path.unwrap_or_else(|| SOCKET_PATH.into()),
             store: raw.store.unwrap_or_else(|| StoreChoice::sled_in(&data_dir)).below(&data_dir),
             keys: raw.keys.unwrap_or_else(|| KeyChoice::disk_in(&data_dir)),
+            node_attestors: raw.node_attestors,
+            agent_spiffe_id_as_selector: raw.agent_spiffe_id_as_selector.unwrap_or(false),
             ca_key_type: key_type("server.ca_key_type", raw.ca_key_type.as_deref())?,
             ca_ttl_secs,
             ca_subject: raw.ca_subject.unwrap_or_default(),

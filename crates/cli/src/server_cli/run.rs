@@ -1,6 +1,7 @@
 //! `run`: the server itself, until a signal or a fault ends it.
 
 mod flags;
+mod node_attestors;
 mod settings;
 
 use std::sync::Arc;

@@ -1,22 +1,21 @@
 //! The Agent service: attestation for nodes, and the list of agents for operators.
 
-use std::pin::Pin;
+mod attest;
+
 use std::sync::Arc;
 
-use futures_util::Stream;
 use spindle_proto::convert::{selectors_to_proto, spiffe_id_from_proto, spiffe_id_to_proto};
 use spindle_proto::refusal::{agent_refusal, refusal};
 use spindle_proto::spire::api::server::agent::v1 as wire;
 use spindle_proto::spire::api::types;
 use spindle_spiffe_core::entry::check_workload_id;
 use spindle_spiffe_core::{Reason, SpiffeId};
-use tokio_stream::once;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{error, info};
 
 use super::caller::caller_of;
 use super::filter::{SelectorFilter, bad_page_token, bad_request, page_size};
-use super::gate::in_time;
+use super::refused::RefusalLog;
 use super::svid::svid_to_proto;
 use crate::attestation::{self, AttestFault, NewToken};
 use crate::context::Context;
@@ -27,11 +26,16 @@ use crate::rate_limit::address_of;
 /// The longest version an agent may report, in bytes.
 const AGENT_VERSION_BYTES_MAX: usize = 255;
 
-/// The longest attestation payload: a join token is 36 bytes, the largest documents of cloud attestors some 20 KiB.
-const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
-
 pub(crate) struct AgentService {
-    pub(crate) context: Arc<Context>,
+    context: Arc<Context>,
+    /// Of streams that end with one; those that begin with one are the gate's.
+    refusals: Arc<RefusalLog>,
+}
+
+impl AgentService {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self { context, refusals: Arc::new(RefusalLog::new()) }
+    }
 }
 
 /// A list or count filter, checked.
@@ -141,6 +145,8 @@ fn fault_status(fault: &AttestFault, what: &str) -> Status {
             (Code::PermissionDenied, format!("{what}: {fault}"))
         }
         AttestFault::NotFound => (Code::NotFound, "agent not found".into()),
+        AttestFault::X509Pop(node) => (code_of_node(node.reason()), fault.to_string()),
+        AttestFault::Stopping => (Code::Unavailable, fault.to_string()),
         AttestFault::Issue(error) => (error.code(), format!("{what}: {error}")),
         AttestFault::Store(_) => {
             // The cause names our disk, which is no business of a node's.
@@ -149,6 +155,16 @@ fn fault_status(fault: &AttestFault, what: &str) -> Status {
         }
     };
     refusal(code, fault.reason(), &message)
+}
+
+/// What a node should have known from what should have been known of it: agents give up at once after the latter.
+fn code_of_node(reason: Reason) -> Code {
+    match reason {
+        Reason::NodeNotTrusted | Reason::NodeProofFailed | Reason::NodeAddressMismatch => {
+            Code::PermissionDenied
+        }
+        _ => Code::InvalidArgument,
+    }
 }
 
 /// The status of a call that an agent makes for itself: what is wrong with its row is for it to act upon.
@@ -178,40 +194,6 @@ impl AgentService {
             return Err(bad_request(&format!("invalid agent ID: {id} is not below /spire/agent/")));
         }
         Ok(id)
-    }
-
-    async fn attest(
-        &self,
-        params: wire::attest_agent_request::Params,
-    ) -> Result<wire::AttestAgentResponse, Status> {
-        let data = params.data.ok_or_else(|| bad_request("malformed param: missing attestation data"))?;
-        let csr = params.params.map(|params| params.csr).unwrap_or_default();
-        if data.r#type.is_empty() {
-            return Err(bad_request("malformed param: missing attestation data type"));
-        }
-        if data.payload.is_empty() || data.payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(bad_request(&format!(
-                "malformed param: the attestation payload has 1 to {PAYLOAD_BYTES_MAX} bytes, this one has {}",
-                data.payload.len()
-            )));
-        }
-        if csr.is_empty() {
-            return Err(bad_request("malformed param: missing CSR"));
-        }
-        if data.r#type != "join_token" {
-            let message = format!("failed to attest: node attestor {:?} is not configured", data.r#type);
-            return Err(refusal(Code::FailedPrecondition, Reason::AttestorUnknown, &message));
-        }
-        let token = std::str::from_utf8(&data.payload)
-            .map_err(|_| bad_request("malformed param: the join token is not text"))?;
-        let issued = attestation::attest_join_token(&self.context, token, csr.to_vec())
-            .await
-            .map_err(|fault| fault_status(&fault, "failed to attest"))?;
-        info!(agent_id = %issued.spiffe_id, attestor = "join_token", serial_num = issued.serial,
-              expires_at = %issued.validity.not_after, "agent attested");
-        let svid = Some(svid_to_proto(&issued, ""));
-        let result = wire::attest_agent_response::Result { svid, reattestable: false };
-        Ok(wire::AttestAgentResponse { step: Some(wire::attest_agent_response::Step::Result(result)) })
     }
 }
 
@@ -285,20 +267,14 @@ impl wire::agent_server::Agent for AgentService {
         }
     }
 
-    type AttestAgentStream = Pin<Box<dyn Stream<Item = Result<wire::AttestAgentResponse, Status>> + Send>>;
+    type AttestAgentStream = attest::Answers;
 
     async fn attest_agent(
         &self,
         request: Request<Streaming<wire::AttestAgentRequest>>,
     ) -> Result<Response<Self::AttestAgentStream>, Status> {
         self.context.rate_limits.attestation(address_of(&request)).await?;
-        let mut requests = request.into_inner();
-        let first = in_time(requests.message()).await?.and_then(|request| request.step);
-        let Some(wire::attest_agent_request::Step::Params(params)) = first else {
-            return Err(bad_request("malformed param: missing params"));
-        };
-        let answer = self.attest(params).await?;
-        Ok(Response::new(Box::pin(once(Ok(answer)))))
+        attest::attest(&self.context, &self.refusals, request).await
     }
 
     async fn renew_agent(

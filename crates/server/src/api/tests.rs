@@ -53,7 +53,7 @@ fn check<T: std::fmt::Debug>(answer: Result<T, Status>) {
 #[tokio::test]
 async fn operators_are_told_that_the_store_failed() {
     let context = broken().await;
-    let agents = AgentService { context: context.clone() };
+    let agents = AgentService::new(context.clone());
     let agent_id = Some(spiffe_id_to_proto(&id("/spire/agent/x/1")));
     let token = agent_api::CreateJoinTokenRequest { ttl: 60, ..Default::default() };
     check(agents.create_join_token(Request::new(token)).await);

@@ -6,6 +6,7 @@
 
 mod agent_admin;
 mod agent_attest;
+mod agent_x509pop;
 mod authority;
 mod authorization;
 mod entry_change;

@@ -154,6 +154,8 @@ impl TestServer {
             default_x509_svid_ttl_secs: SVID_TTL_SECS,
             agent_ttl_secs: SVID_TTL_SECS,
             jwt: JwtSettings::default(),
+            node_attestors: Default::default(),
+            agent_spiffe_id_as_selector: false,
             admin_ids: Vec::new(),
             // All callers come from one address here, and tests wait for nothing.
             rate_limits: RateLimitSettings { attestation: false, signing: false },

@@ -56,7 +56,7 @@ pub(super) const EXPERIMENTAL: &[Key] = &[
     ("prune_events_older_than", NoEffect(IN_MEMORY)),
     ("event_timeout", NoEffect(IN_MEMORY)),
     ("sql_transaction_timeout", NoEffect(IN_MEMORY)),
-    ("agent_spiffe_id_as_selector", Only("false")),
+    ("agent_spiffe_id_as_selector", Yes),
     ("auth_opa_policy_engine", NotYet("")),
     ("require_pq_kem", Only("false")),
     ("wit_key_type", NoEffect("this version issues no WIT-SVIDs")),

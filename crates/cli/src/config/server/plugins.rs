@@ -1,4 +1,4 @@
-//! The server's parts: one store, one key manager, and the join-token attestor.
+//! The server's parts: one store, one key manager, and the attestors of nodes.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use crate::config::keys::Support::{NotYet, Yes};
 use crate::config::keys::check_keys;
 use crate::config::plugins::{NODE_ATTESTORS, Plugin, PluginType, read as read_plugins};
 use crate::config::section::Section;
+use crate::config::server::node_attestors::{self, NodeAttestorChoices};
 
 /// Kinds of store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,17 +138,17 @@ const KEYS_PATH: &[Key] = &[("keys_path", Yes)];
 pub(super) fn read(
     top: &Section<'_>,
     notes: &mut Vec<String>,
-) -> Result<(Option<StoreChoice>, Option<KeyChoice>), ConfigError> {
-    let (mut store, mut keys) = (None, None);
+) -> Result<(Option<StoreChoice>, Option<KeyChoice>, NodeAttestorChoices), ConfigError> {
+    let (mut store, mut keys, mut node_attestors) = (None, None, NodeAttestorChoices::default());
     for plugin in read_plugins(top, TYPES, notes)? {
         match plugin.kind {
             "DataStore" => store = Some(read_store(&plugin, notes)?),
             "KeyManager" => keys = Some(read_keys(&plugin, notes)?),
-            // join_token, the only other one there is: it has no settings.
-            _ => check_keys(&plugin.data, &[], notes)?,
+            // The only other type that has a name that is supported.
+            _ => node_attestors::read(&plugin, &mut node_attestors, notes)?,
         }
     }
-    Ok((store, keys))
+    Ok((store, keys, node_attestors))
 }
 
 fn read_store(plugin: &Plugin<'_>, notes: &mut Vec<String>) -> Result<StoreChoice, ConfigError> {

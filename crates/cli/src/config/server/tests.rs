@@ -124,7 +124,7 @@ fn what_spire_has_and_this_version_lacks_is_refused_and_never_ignored() {
     refused("", "health_checks { listener_enabled = true }", "is not supported yet");
     refused("", "plugins { DataStore \"sql\" { } }", "use DataStore \"sled\"");
     refused("", "plugins { KeyManager \"aws_kms\" { } }", "is not supported yet");
-    refused("", "plugins { NodeAttestor \"x509pop\" { } }", "use NodeAttestor \"join_token\"");
+    refused("", "plugins { NodeAttestor \"sshpop\" { } }", "use NodeAttestor \"join_token\" or \"x509pop\"");
     refused("", "plugins { UpstreamAuthority \"disk\" { } }", "is not supported yet");
     refused("", "plugins { BundlePublisher \"azure_blob\" { } }", "is not supported yet");
     refused("", "plugins { KeyManager \"mine\" { plugin_cmd = \"/bin/x\" } }", "only built-in plugins");
@@ -217,4 +217,68 @@ fn a_long_svid_lifetime_is_taken_with_a_note() {
     // A sixth of a year would be two months.
     guarantee("ca_ttl = \"8760h\" default_x509_svid_ttl = \"192h\"", &[svid], 604_800);
     assert!(notes("ca_ttl = \"8760h\" default_x509_svid_ttl = \"168h\"").is_empty());
+}
+
+/// What stands in `plugin_data` of an x509pop attestor beside a join-token one.
+fn x509pop(data: &str) -> String {
+    format!(
+        "plugins {{ NodeAttestor \"join_token\" {{ plugin_data {{}} }}\n NodeAttestor \"x509pop\" {{ plugin_data {{ {data} }} }} }}"
+    )
+}
+
+#[test]
+fn x509pop_is_read_with_spires_keys_and_defaults() {
+    let choice = |data: &str| ready("", &x509pop(data)).node_attestors.x509pop.expect(data);
+    let files = |key, paths: &[&str]| CaChoice::Files(key, paths.iter().map(PathBuf::from).collect());
+    let plain = X509PopChoice {
+        authorities: files("ca_bundle_path", &["/ca.pem"]),
+        agent_path_template: None,
+        max_intermediates: 4,
+        max_rsa_bits: 8192,
+        verify_client_ip: false,
+    };
+    assert_eq!(choice("ca_bundle_path = \"/ca.pem\""), plain);
+    assert_eq!(choice("mode = \"external_pki\" ca_bundle_path = \"/ca.pem\""), plain);
+    let all = choice(
+        "ca_bundle_paths = [\"/a\", \"/b\"] agent_path_template = \"/cn/{{ .Subject.CommonName }}\"
+         max_intermediates = 2 max_rsa_key_size = 4096 verify_client_ip = true",
+    );
+    assert_eq!(all.authorities, files("ca_bundle_paths", &["/a", "/b"]));
+    assert!(all.agent_path_template.is_some());
+    assert_eq!((all.max_intermediates, all.max_rsa_bits, all.verify_client_ip), (2, 4096, true));
+    let prefix = |data: &str| match choice(&format!("mode = \"spiffe\" {data}")).authorities {
+        CaChoice::OwnTrustDomain(prefix) => prefix,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(prefix(""), "/spire-exchange/");
+    assert_eq!(prefix("spiffe_prefix = \"/nodes\""), "/nodes/");
+    assert_eq!(prefix("svid_prefix = \"/nodes/\""), "/nodes/");
+    assert_eq!(prefix("spiffe_prefix = \"\""), "/");
+    assert_eq!(ready("", "").node_attestors, NodeAttestorChoices::default());
+    assert!(ready("experimental { agent_spiffe_id_as_selector = true }", "").agent_spiffe_id_as_selector);
+}
+
+#[test]
+fn x509pop_settings_that_cannot_be_obeyed_are_refused_by_key() {
+    let refused = |data: &str, expected: &str| refused("", &x509pop(data), expected);
+    let with_ca = |data: &str, expected: &str| refused(&format!("ca_bundle_path = \"/c\" {data}"), expected);
+    refused("", "plugins.NodeAttestor.x509pop.plugin_data.ca_bundle_path is required");
+    refused("ca_bundle_paths = []", "ca_bundle_path is required");
+    refused("mode = \"pki\" ca_bundle_path = \"/c\"", "neither external_pki nor spiffe");
+    refused("mode = \"spiffe\" ca_bundle_path = \"/c\"", "cannot both be set");
+    refused("mode = \"spiffe\" ca_bundle_paths = [\"/c\"]", "ca_bundle_paths");
+    refused("mode = \"spiffe\" spiffe_prefix = \"/a\" svid_prefix = \"/b\"", "cannot both be set");
+    refused("mode = \"spiffe\" svid_prefix = \"nodes\"", "svid_prefix: \"nodes/\" begins no path");
+    with_ca("ca_bundle_paths = [\"/d\"]", "cannot both be set");
+    with_ca("max_intermediates = 0", "max_intermediates: 0 is not greater than 0");
+    with_ca("max_rsa_key_size = -1", "max_rsa_key_size: -1 is not greater than 0");
+    with_ca("max_rsa_key_size = 16384", "at most 8192 bits can be verified");
+    with_ca("verify_client_ip = \"maybe\"", "verify_client_ip");
+    with_ca("agent_path_template = \"x509pop\"", "a path begins with a slash");
+    with_ca("agent_path_template = \"/{{ .Hostname }}\"", "the field .Hostname is not supported");
+    with_ca(
+        "agent_path_template = \"/{{ snakecase .PluginName }}\"",
+        "the function snakecase is not supported",
+    );
+    with_ca("ca_bundle_pth = \"/d\"", "did you mean ca_bundle_path?");
 }

@@ -2,6 +2,7 @@
 
 use spindle_server::{CaSubject, KeySettings, RateLimitSettings, ServerConfig, StoreKind, StoreSettings};
 
+use super::node_attestors::node_attestors;
 use crate::config::ConfigError;
 use crate::config::server as chosen;
 use crate::config::server::ServerSettings;
@@ -9,7 +10,7 @@ use crate::config::server::ServerSettings;
 /// The server's configuration.
 ///
 /// # Errors
-/// When the subject has more values than it can carry.
+/// When the subject has more values than it can carry, or a file it names cannot be read.
 pub(super) fn config(settings: ServerSettings) -> Result<ServerConfig, ConfigError> {
     Ok(ServerConfig {
         store: StoreSettings { kind: store_kind(settings.store.kind), directory: settings.store.directory },
@@ -31,6 +32,8 @@ pub(super) fn config(settings: ServerSettings) -> Result<ServerConfig, ConfigErr
         default_x509_svid_ttl_secs: settings.default_x509_svid_ttl_secs,
         agent_ttl_secs: settings.agent_ttl_secs,
         jwt: Default::default(),
+        node_attestors: node_attestors(settings.node_attestors)?,
+        agent_spiffe_id_as_selector: settings.agent_spiffe_id_as_selector,
         admin_ids: settings.admin_ids,
         rate_limits: RateLimitSettings {
             attestation: settings.rate_limits.attestation,
