@@ -5,6 +5,7 @@
 //! which gives a note. Start at [`server::ServerSettings`] and [`agent::AgentSettings`].
 
 pub mod agent;
+pub mod changes;
 pub mod expand;
 mod health;
 pub mod keys;

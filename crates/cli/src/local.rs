@@ -189,5 +189,6 @@ fn server_config(settings: &LocalSettings, paths: &Paths) -> ServerConfig {
         agent_spiffe_id_as_selector: false,
         admin_ids: Vec::new(),
         rate_limits: Default::default(),
+        operations: Default::default(),
     }
 }

@@ -2,8 +2,10 @@
 
 mod agent;
 mod bundle;
+mod debug;
 mod entry;
 mod healthcheck;
+mod logger;
 mod run;
 mod store;
 mod token;
@@ -46,6 +48,12 @@ enum Command {
     /// Shows the trust bundle.
     #[command(subcommand)]
     Bundle(bundle::Command),
+    /// Shows and changes how much the server logs.
+    #[command(subcommand)]
+    Logger(logger::Command),
+    /// Looks inside the server.
+    #[command(subcommand)]
+    Debug(debug::Command),
     /// Copies, exports, imports and restores a stopped server's store.
     #[command(subcommand)]
     Store(store::Command),
@@ -77,6 +85,8 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Agent(command) => agent::run(command, console),
         Command::Token(token::Command::Generate(args)) => token::run(&args, console),
         Command::Bundle(command) => bundle::run(command, console),
+        Command::Logger(command) => logger::run(command, console),
+        Command::Debug(debug::Command::GetInfo(args)) => debug::run(&args, console),
         Command::Store(command) => store::run(&command, console),
         Command::X509(x509::Command::Mint(args)) => x509::run(&args, console),
     }

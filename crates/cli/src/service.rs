@@ -18,7 +18,7 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
 }
 
 /// Waits for `work`; SIGINT and SIGTERM begin `shutdown`, after which `work` is given the time it takes to end. SIGUSR2
-/// reopens the log file.
+/// reopens the log file, SIGHUP calls `reload`.
 ///
 /// # Errors
 /// When signals cannot be watched.
@@ -26,6 +26,7 @@ pub async fn until_signal<T>(
     work: impl Future<Output = T>,
     shutdown: &Shutdown,
     logs: &Logs,
+    reload: impl AsyncFnMut(),
 ) -> Result<T, Failure> {
     // Before any work, so that no signal finds the kernel's default in place, which is to kill.
     let mut signals = signals()?;
@@ -33,7 +34,7 @@ pub async fn until_signal<T>(
     // Both arms are cancel-safe: `work` is only borrowed, and the other only waits.
     tokio::select! {
         ended = &mut work => Ok(ended),
-        () = signals.obey(shutdown, logs) => Ok(work.await),
+        () = signals.obey(shutdown, logs, reload) => Ok(work.await),
     }
 }
 

@@ -59,6 +59,14 @@ pub mod spire {
                 }
             }
 
+            /// How much is logged.
+            pub mod logger {
+                /// Version 1.
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.logger.v1");
+                }
+            }
+
             /// Signing.
             pub mod svid {
                 /// Version 1.

@@ -76,6 +76,7 @@ impl Facts {
         let set = FileDescriptorSet::decode(descriptor_set).unwrap();
         for file in set.file.iter().filter(|file| !file.package().starts_with("google.")) {
             file.message_type.iter().for_each(|message| facts.message(file.package(), message));
+            file.enum_type.iter().for_each(|one| facts.enumeration(file.package(), one));
             file.service.iter().for_each(|service| facts.service(file.package(), service));
         }
         facts

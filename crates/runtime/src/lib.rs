@@ -12,7 +12,9 @@ mod tasks;
 
 pub use clock::{SystemClock, nap_until, sleep_until};
 pub use entropy::SystemEntropy;
-pub use logs::{LogFormat, LogSettings, LogSetupError, LogTarget, Logs, init_logs};
+pub use logs::{
+    LogFormat, LogLevel, LogLevels, LogSettings, LogSetupError, LogTarget, Logs, MORE_FIELDS, init_logs,
+};
 pub use process::{forbid_core_dumps, harden};
 pub use shutdown::{Shutdown, Signals, Wish};
 pub use tasks::{TaskEnd, TaskSet};

@@ -1,11 +1,21 @@
 //! Log set-up: text or JSON, to standard output or a file, with SPIRE's level names and keys.
+//!
+//! The level can be changed while the process runs; [`Logs`] is its one owner.
 
 mod file;
 mod format;
+mod level;
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+pub use format::MORE_FIELDS;
+pub use level::LogLevel;
 
 use file::LogFile;
 use format::Lines;
@@ -35,8 +45,8 @@ pub enum LogTarget {
 /// What to log, how and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
-    /// One of `error`, `warn`, `info`, `debug`, `trace` in any case; `fatal` and `panic` mean `error`, `warning` `warn`.
-    pub level: String,
+    /// What is let through.
+    pub level: LogLevel,
     /// Text or JSON.
     pub format: LogFormat,
     /// Standard output, standard error or a file.
@@ -48,7 +58,7 @@ pub struct LogSettings {
 impl Default for LogSettings {
     fn default() -> Self {
         Self {
-            level: "info".into(),
+            level: LogLevel::Info,
             format: LogFormat::Text,
             target: LogTarget::Stdout,
             source_location: false,
@@ -60,7 +70,7 @@ impl Default for LogSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum LogSetupError {
     /// Not a level name.
-    #[error("log level {0:?} is not one of error, warn, info, debug, trace")]
+    #[error("{0:?} is not a level (known: panic, fatal, error, warn, info, debug, trace)")]
     Level(String),
     /// The log file cannot be opened.
     #[error("cannot open log file {path}")]
@@ -75,10 +85,22 @@ pub enum LogSetupError {
     Twice,
 }
 
-/// The log of this process, once it is set up.
+/// The log of this process, once it is set up. Cloned handles share it. One that was not set up by [`init_logs`] (the
+/// default one) keeps its level to itself: whoever made the subscriber decides what is shown.
 #[derive(Clone, Debug, Default)]
 pub struct Logs {
     file: Option<LogFile>,
+    levels: Arc<Mutex<LogLevels>>,
+    filter: Option<reload::Handle<EnvFilter, Registry>>,
+}
+
+/// The level that holds now, and the one to go back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct LogLevels {
+    /// What is let through now.
+    pub current: LogLevel,
+    /// What the configuration says.
+    pub launch: LogLevel,
 }
 
 impl Logs {
@@ -93,73 +115,107 @@ impl Logs {
             None => tracing::info!("no log_file is set: nothing to reopen"),
         }
     }
+
+    /// The levels as they are.
+    pub fn levels(&self) -> LogLevels {
+        *self.lock()
+    }
+
+    /// Lets through what `level` does until it is set again or reset. Returns the levels as they are then.
+    pub fn set_level(&self, level: LogLevel) -> LogLevels {
+        self.change(|levels| levels.current = level)
+    }
+
+    /// Goes back to the level of the configuration.
+    pub fn reset_level(&self) -> LogLevels {
+        self.change(|levels| levels.current = levels.launch)
+    }
+
+    /// Takes over the level of a configuration that was read again; if it is another one, it takes the place of one that was
+    /// set meanwhile. `tell` is called while the louder of both levels holds, so that what it logs is seen.
+    pub fn change_launch_level(&self, level: LogLevel, tell: impl FnOnce()) {
+        let LogLevels { current, launch } = self.levels();
+        let take_over = || self.change(|levels| *levels = LogLevels { current: level, launch: level });
+        match level {
+            _ if level == launch => tell(),
+            louder if louder > current => {
+                take_over();
+                tell();
+            }
+            _ => {
+                tell();
+                take_over();
+            }
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut LogLevels)) -> LogLevels {
+        // Held while the filter changes, so that of two changes the last one holds in both places.
+        let mut levels = self.lock();
+        change(&mut levels);
+        if let Some(filter) = &self.filter
+            && let Err(error) = filter.reload(EnvFilter::new(levels.current.directives()))
+        {
+            tracing::error!(%error, "cannot change the log level");
+        }
+        *levels
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LogLevels> {
+        self.levels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Installs the process-wide log subscriber.
 ///
 /// # Errors
-/// When the level is unknown, the file cannot be opened, or logs are set up already.
+/// When the file cannot be opened, or logs are set up already.
 pub fn init_logs(settings: &LogSettings) -> Result<Logs, LogSetupError> {
-    let filter = EnvFilter::new(directives(&settings.level)?);
-    let lines = Lines { format: settings.format, source_location: settings.source_location };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).event_format(lines);
-    let (outcome, file) = match &settings.target {
-        LogTarget::Stdout => (builder.try_init(), None),
-        LogTarget::Stderr => (builder.with_writer(std::io::stderr).try_init(), None),
+    let (writer, file) = match &settings.target {
+        LogTarget::Stdout => (BoxMakeWriter::new(std::io::stdout), None),
+        LogTarget::Stderr => (BoxMakeWriter::new(std::io::stderr), None),
         LogTarget::File(path) => {
             let file =
                 LogFile::open(path).map_err(|source| LogSetupError::File { path: path.clone(), source })?;
-            (builder.with_writer(file.clone()).try_init(), Some(file))
+            (BoxMakeWriter::new(file.clone()), Some(file))
         }
     };
-    outcome.map(|()| Logs { file }).map_err(|_| LogSetupError::Twice)
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(settings.level.directives()));
+    let lines = Lines { format: settings.format, source_location: settings.source_location };
+    let layer = fmt::layer().with_ansi(false).event_format(lines).with_writer(writer);
+    let subscriber = tracing_subscriber::registry().with(filter).with(layer);
+    subscriber.try_init().map_err(|_| LogSetupError::Twice)?;
+    let levels = LogLevels { current: settings.level, launch: settings.level };
+    Ok(Logs { file, levels: Arc::new(Mutex::new(levels)), filter: Some(handle) })
 }
-
-/// Our level, with chatty libraries one step quieter.
-fn directives(level: &str) -> Result<String, LogSetupError> {
-    let level = match level.to_ascii_lowercase().as_str() {
-        "panic" | "fatal" | "error" => "error",
-        "warn" | "warning" => "warn",
-        "info" => "info",
-        "debug" => "debug",
-        "trace" => "trace",
-        _ => return Err(LogSetupError::Level(level.into())),
-    };
-    let libraries = if level == "trace" { "debug" } else { "warn" };
-    Ok(format!(
-        "{libraries},spindle={level},{}",
-        OURS.map(|name| format!("spindle_{name}={level}")).join(",")
-    ))
-}
-
-const OURS: [&str; 11] = [
-    "spiffe_core",
-    "renewal",
-    "keys",
-    "ca",
-    "store",
-    "attest",
-    "proto",
-    "transport",
-    "runtime",
-    "server",
-    "agent",
-];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn spire_level_names_are_understood_in_any_case() {
-        for level in ["DEBUG", "info", "Warning", "fatal"] {
-            directives(level).expect(level);
-        }
+    fn a_level_that_was_set_goes_back_to_the_one_of_the_configuration() {
+        let logs = Logs::default();
+        let other = logs.clone();
+        let levels = |current, launch| LogLevels { current, launch };
+        assert_eq!(logs.set_level(LogLevel::Trace), levels(LogLevel::Trace, LogLevel::Info));
+        assert_eq!(other.levels(), levels(LogLevel::Trace, LogLevel::Info), "handles share the level");
+        assert_eq!(other.reset_level(), levels(LogLevel::Info, LogLevel::Info));
     }
 
     #[test]
-    fn an_unknown_level_is_refused_by_name() {
-        let error = directives("loud").expect_err("not a level");
-        assert!(error.to_string().contains("loud"));
+    fn another_level_of_the_configuration_holds_at_once_and_the_same_one_changes_nothing() {
+        let logs = Logs::default();
+        let level_when_told = |level| {
+            let mut told = None;
+            logs.change_launch_level(level, || told = Some(logs.levels().current));
+            told.unwrap()
+        };
+        assert_eq!(level_when_told(LogLevel::Warn), LogLevel::Info, "told before it becomes quieter");
+        assert_eq!(logs.levels(), LogLevels { current: LogLevel::Warn, launch: LogLevel::Warn });
+        assert_eq!(level_when_told(LogLevel::Debug), LogLevel::Debug, "told after it became louder");
+        logs.set_level(LogLevel::Error);
+        assert_eq!(level_when_told(LogLevel::Debug), LogLevel::Error);
+        assert_eq!(logs.levels().current, LogLevel::Error, "what was set stays");
     }
 }

@@ -43,6 +43,8 @@ pub enum Wish {
     Stop(&'static str),
     /// SIGUSR2: the log file was renamed, go on in a new one.
     ReopenLog,
+    /// SIGHUP: read the configuration again, and take over what can change while the service runs.
+    Reload,
     /// SIGUSR1: SPIRE configures plugins anew whose `plugin_data_file` changed. There are none here yet.
     ReloadPlugins,
 }
@@ -52,6 +54,7 @@ pub enum Wish {
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
     user1: Signal,
     user2: Signal,
 }
@@ -65,6 +68,7 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
         })
@@ -76,14 +80,16 @@ impl Signals {
         tokio::select! {
             biased;
             _ = self.user2.recv() => Wish::ReopenLog,
+            _ = self.hangup.recv() => Wish::Reload,
             _ = self.user1.recv() => Wish::ReloadPlugins,
             _ = self.interrupt.recv() => Wish::Stop("SIGINT"),
             _ = self.terminate.recv() => Wish::Stop("SIGTERM"),
         }
     }
 
-    /// Does what signals ask until one asks to stop, which begins `shutdown`, or `shutdown` begins otherwise. Cancel-safe.
-    pub async fn obey(&mut self, shutdown: &Shutdown, logs: &Logs) {
+    /// Does what signals ask until one asks to stop, which begins `shutdown`, or `shutdown` begins otherwise; SIGHUP calls
+    /// `reload`. Cancel-safe if `reload` is.
+    pub async fn obey(&mut self, shutdown: &Shutdown, logs: &Logs, mut reload: impl AsyncFnMut()) {
         loop {
             // Both arms are cancel-safe: they only wait.
             let wish = tokio::select! {
@@ -92,6 +98,7 @@ impl Signals {
             };
             match wish {
                 Wish::ReopenLog => logs.reopen(),
+                Wish::Reload => reload().await,
                 Wish::ReloadPlugins => {
                     tracing::info!(signal = "SIGUSR1", "nothing to reload: no plugin has a plugin_data_file");
                 }
@@ -115,6 +122,7 @@ mod tests {
     async fn user_signals_end_nothing_and_each_signal_says_what_it_wants() {
         let mut signals = Signals::watch().unwrap();
         for (signal, wish) in [
+            (Signal::SIGHUP, Wish::Reload),
             (Signal::SIGUSR1, Wish::ReloadPlugins),
             (Signal::SIGUSR2, Wish::ReopenLog),
             (Signal::SIGINT, Wish::Stop("SIGINT")),
@@ -125,8 +133,10 @@ mod tests {
         }
         let shutdown = Shutdown::new();
         raise(Signal::SIGUSR2).unwrap();
+        raise(Signal::SIGHUP).unwrap();
         raise(Signal::SIGTERM).unwrap();
-        signals.obey(&shutdown, &Logs::default()).await;
-        assert!(shutdown.has_begun());
+        let mut reloads = 0;
+        signals.obey(&shutdown, &Logs::default(), async || reloads += 1).await;
+        assert!(shutdown.has_begun() && reloads == 1);
     }
 }

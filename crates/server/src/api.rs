@@ -9,6 +9,7 @@ mod entry;
 mod filter;
 mod gate;
 mod health;
+mod logger;
 mod refused;
 mod svid;
 mod sync;
@@ -21,7 +22,6 @@ use std::sync::Arc;
 
 use spindle_proto::spire::api::server;
 use spindle_proto::sync::v1::sync_server::SyncServer;
-use spindle_spiffe_core::SpiffeId;
 use tonic::service::Routes;
 
 use caller::Admission;
@@ -55,6 +55,8 @@ pub(crate) fn routes(context: &Arc<Context>) -> Routes {
     let trust_domains = server::trustdomain::v1::trust_domain_server::TrustDomainServer::new(
         trust_domain::TrustDomainService { context: context() },
     );
+    let loggers =
+        server::logger::v1::logger_server::LoggerServer::new(logger::LoggerService { context: context() });
     let sync = SyncServer::new(sync::SyncService { context: context() });
     Routes::new(sized!(agents))
         .add_service(sized!(entries))
@@ -62,13 +64,14 @@ pub(crate) fn routes(context: &Arc<Context>) -> Routes {
         .add_service(sized!(bundles))
         .add_service(sized!(trust_domains))
         .add_service(sized!(debug))
+        .add_service(sized!(loggers))
         .add_service(sized!(sync))
         .add_service(health::server(context()))
 }
 
 /// The gate in front of every service.
-pub(crate) fn gate(context: &Context, admin_ids: Vec<SpiffeId>) -> GateLayer {
+pub(crate) fn gate(context: &Context) -> GateLayer {
     let (directory, clock) = (context.directory.clone(), context.clock.clone());
-    let admission = Admission { directory, clock, admin_ids };
+    let admission = Admission { directory, clock, live: context.live.clone() };
     GateLayer(Arc::new(Gate { admission, log: RefusalLog::new() }))
 }

@@ -18,7 +18,7 @@ use tracing::info;
 
 use crate::context::Context;
 use crate::directory::{
-    AgentRow, CommitError, Directory, JoinToken, agent_key, encode_entry, entry_key, join_token_key,
+    AgentRow, CommitError, Directory, JoinToken, View, agent_key, encode_entry, entry_key, join_token_key,
     similarity_key,
 };
 use crate::entries;
@@ -137,7 +137,8 @@ async fn admit(
         let own = Selector::new("spiffe_id", spiffe_id.as_str()).map_err(NodeFault::from)?;
         selectors = Selectors::new(selectors.iter().cloned().chain([own])).map_err(NodeFault::from)?;
     }
-    let issued = context.issuer.issue_agent(spiffe_id.clone(), csr_der, context.agent_ttl_secs).await?;
+    let ttl_secs = context.live.load().agent_ttl_secs;
+    let issued = context.issuer.issue_agent(spiffe_id.clone(), csr_der, ttl_secs).await?;
     let agent = AgentRow {
         spiffe_id,
         attestation_type: attestor.to_owned(),
@@ -288,7 +289,8 @@ pub(crate) async fn renew(
     if agent.can_reattest {
         return Err(AttestFault::MustReattest);
     }
-    let issued = context.issuer.issue_agent(agent_id.clone(), csr_der, context.agent_ttl_secs).await?;
+    let issued =
+        context.issuer.issue_agent(agent_id.clone(), csr_der, context.live.load().agent_ttl_secs).await?;
     // The row may have changed while the SVID was signed: an agent that was evicted and joined again is another one.
     change_agent(&context.directory, agent_id, |agent| {
         if agent.serial != serial {
@@ -348,17 +350,8 @@ pub(crate) async fn evict(context: &Context, agent_id: &SpiffeId) -> Result<(), 
     for _ in 0..TRIES_MAX {
         let view = context.directory.view();
         let agent = view.agent(agent_id).ok_or(AttestFault::NotFound)?;
-        let mut transaction = Transaction::new().exists(agent_key(agent_id)).delete(agent_key(agent_id));
-        if agent.attestation_type == "join_token" {
-            let own = format!("spiffe_id:{agent_id}");
-            let alias = view.children(agent_id).find(|row| {
-                row.entry.selectors.len() == 1 && row.entry.selectors.iter().all(|s| s.as_str() == own)
-            });
-            if let Some(row) = alias {
-                transaction = entries::deletion(&view, row, transaction);
-            }
-        }
-        match context.directory.commit(transaction).await {
+        let transaction = Transaction::new().exists(agent_key(agent_id));
+        match context.directory.commit(eviction(&view, agent, transaction)).await {
             Ok(_) => {
                 info!(agent_id = %agent_id, "agent evicted");
                 return Ok(());
@@ -369,6 +362,23 @@ pub(crate) async fn evict(context: &Context, agent_id: &SpiffeId) -> Result<(), 
         }
     }
     Err(AttestFault::Store(format!("agent {agent_id} is being changed by others")))
+}
+
+/// Adds to `transaction` what evicts an agent.
+pub(crate) fn eviction(view: &View, agent: &AgentRow, transaction: Transaction) -> Transaction {
+    let agent_id = &agent.spiffe_id;
+    let transaction = transaction.delete(agent_key(agent_id));
+    if agent.attestation_type != "join_token" {
+        return transaction;
+    }
+    let own = format!("spiffe_id:{agent_id}");
+    let alias = view
+        .children(agent_id)
+        .find(|row| row.entry.selectors.len() == 1 && row.entry.selectors.iter().all(|s| s.as_str() == own));
+    match alias {
+        Some(row) => entries::deletion(view, row, transaction),
+        None => transaction,
+    }
 }
 
 /// How often a change of an agent's row is tried again when another call changed the row in between.

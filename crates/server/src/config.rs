@@ -1,5 +1,7 @@
 //! What a server needs to know before it starts, as ready values. The command line builds one from file and flags.
 
+mod operations;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -8,6 +10,8 @@ use spindle_ca::CaSubject;
 use spindle_keys::KeyType;
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 use spindle_store::StoreKind;
+
+pub use operations::{HealthListener, Operations, PruneAgents};
 
 /// A server's settings. Lifetimes are in seconds.
 #[derive(Clone, Debug)]
@@ -44,6 +48,8 @@ pub struct ServerConfig {
     pub admin_ids: Vec<SpiffeId>,
     /// Which limits hold.
     pub rate_limits: RateLimitSettings,
+    /// How it is looked after.
+    pub operations: Operations,
 }
 
 /// How JWT-SVIDs are made. The default is SPIRE's.

@@ -7,9 +7,11 @@ use spindle_spiffe_core::{Clock, Entropy, Timestamp, TrustDomain};
 
 use crate::attestation::node::NodeAttestors;
 use crate::authorities::Authorities;
+use crate::config::Operations;
 use crate::directory::Directory;
 use crate::issuer::Issuer;
 use crate::jwt_issuer::JwtIssuer;
+use crate::live::LiveSettings;
 use crate::rate_limit::RateLimits;
 use crate::subscriptions::Subscriptions;
 
@@ -22,9 +24,10 @@ pub(crate) struct Context {
     pub(crate) jwt_issuer: JwtIssuer,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) agent_ttl_secs: i64,
     pub(crate) node_attestors: NodeAttestors,
     pub(crate) agent_spiffe_id_as_selector: bool,
+    pub(crate) live: LiveSettings,
+    pub(crate) operations: Operations,
     pub(crate) rate_limits: RateLimits,
     pub(crate) started_at: Timestamp,
     pub(crate) shutdown: Shutdown,

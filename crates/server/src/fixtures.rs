@@ -13,11 +13,12 @@ use spindle_testkit::{ManualClock, NOW, TestAuthority};
 
 use crate::attestation::node::NodeAttestors;
 use crate::authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};
-use crate::config::{JwtSettings, NodeAttestorSettings, RateLimitSettings};
+use crate::config::{JwtSettings, NodeAttestorSettings, Operations};
 use crate::context::Context;
 use crate::directory::{AgentRow, Directory, EntryRow, agent_key, bundle_key, encode_bundle};
 use crate::issuer::Issuer;
 use crate::jwt_issuer::JwtIssuer;
+use crate::live::{LiveSettings, Reloadable};
 use crate::rate_limit::RateLimits;
 use crate::subscriptions::Subscriptions;
 
@@ -112,8 +113,9 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
     let jwt_authorities = jwt_authorities(&directory, &subscriptions, keys, clock, 24 * 3600);
     jwt_authorities.start().await.unwrap();
     let entropy = Arc::new(SystemEntropy);
+    let live = LiveSettings::new(Reloadable::default());
     let issuer =
-        Issuer::new(trust_domain(), authorities.clone(), clock.shared(), entropy.clone(), SVID_TTL_SECS);
+        Issuer::new(trust_domain(), authorities.clone(), clock.shared(), entropy.clone(), live.clone());
     Arc::new(Context {
         trust_domain: trust_domain(),
         directory,
@@ -129,10 +131,11 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
         issuer,
         clock: clock.shared(),
         entropy,
-        agent_ttl_secs: SVID_TTL_SECS,
         node_attestors: NodeAttestors::new(&NodeAttestorSettings::default()),
         agent_spiffe_id_as_selector: false,
-        rate_limits: RateLimits::new(RateLimitSettings::default()),
+        rate_limits: RateLimits::new(live.clone()),
+        live,
+        operations: Operations::default(),
         started_at: clock.now(),
         shutdown: Shutdown::new(),
     })

@@ -16,6 +16,7 @@ use tonic::Code;
 
 use crate::authorities::Authorities;
 use crate::entries::reason_of;
+use crate::live::LiveSettings;
 
 /// How far NotBefore lies in the past, for peers whose clocks are late. SPIRE's value.
 pub(crate) const BACKDATE_SECS: i64 = 10;
@@ -105,7 +106,7 @@ struct Inner {
     authorities: Arc<Authorities>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    default_ttl_secs: i64,
+    live: LiveSettings,
     workers: Semaphore,
 }
 
@@ -115,11 +116,11 @@ impl Issuer {
         authorities: Arc<Authorities>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
-        default_ttl_secs: i64,
+        live: LiveSettings,
     ) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let workers = Semaphore::new(processors);
-        Self(Arc::new(Inner { trust_domain, authorities, clock, entropy, default_ttl_secs, workers }))
+        Self(Arc::new(Inner { trust_domain, authorities, clock, entropy, live, workers }))
     }
 
     /// Signs an agent's SVID.
@@ -219,7 +220,7 @@ impl Inner {
     ) -> Result<Issued, IssueError> {
         let authority = self.authorities.active().ok_or(IssueError::NoAuthority)?;
         let now = self.clock.now();
-        let ttl_secs = if ttl_secs > 0 { ttl_secs } else { self.default_ttl_secs };
+        let ttl_secs = if ttl_secs > 0 { ttl_secs } else { self.live.load().default_x509_svid_ttl_secs };
         let signed = authority.sign_x509_svid(&SvidRequest {
             spiffe_id,
             spki_der: csr.spki_der(),

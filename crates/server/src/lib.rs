@@ -19,6 +19,7 @@ mod federation;
 mod fixtures;
 mod issuer;
 mod jwt_issuer;
+mod live;
 mod maintenance;
 mod rate_limit;
 mod subscriptions;
@@ -38,10 +39,12 @@ use tracing::{info, warn};
 pub use authorities::AuthoritiesError;
 pub use backup::{BackupError, accept_restored_store, export_store, import_store};
 pub use config::{
-    JwtSettings, KeySettings, NodeAttestorSettings, RateLimitSettings, ServerConfig, StoreSettings,
+    HealthListener, JwtSettings, KeySettings, NodeAttestorSettings, Operations, PruneAgents,
+    RateLimitSettings, ServerConfig, StoreSettings,
 };
 pub use copy::{CopyStoreError, copy_store};
 pub use directory::DirectoryError;
+pub use live::{LiveSettings, Reloadable};
 pub use spindle_attest::x509pop;
 pub use spindle_ca::{CaSubject, guaranteed_svid_ttl_secs};
 pub use spindle_keys::KeyType;
@@ -106,6 +109,7 @@ pub struct RunningServer {
     tasks: TaskSet,
     shutdown: Shutdown,
     directory: Directory,
+    live: LiveSettings,
 }
 
 impl Server {
@@ -159,12 +163,13 @@ impl Server {
         if let Err(error) = federation::removal::finish_all(&directory).await {
             warn!(%error, "entries of a deleted bundle are not unlinked yet; tried again later");
         }
+        let live = LiveSettings::new(Reloadable::from(&config));
         let issuer = Issuer::new(
             config.trust_domain.clone(),
             authorities.clone(),
             clock.clone(),
             entropy.clone(),
-            config.default_x509_svid_ttl_secs,
+            live.clone(),
         );
         let context = Arc::new(Context {
             trust_domain: config.trust_domain.clone(),
@@ -182,16 +187,17 @@ impl Server {
             started_at: clock.now(),
             clock: clock.clone(),
             entropy,
-            agent_ttl_secs: config.agent_ttl_secs,
             node_attestors: NodeAttestors::new(&config.node_attestors),
             agent_spiffe_id_as_selector: config.agent_spiffe_id_as_selector,
-            rate_limits: RateLimits::new(config.rate_limits),
+            rate_limits: RateLimits::new(live.clone()),
+            live: live.clone(),
+            operations: config.operations.clone(),
             shutdown: shutdown.clone(),
         });
         let mut tasks = TaskSet::new();
         let addr = tls_listener.local_addr();
         let socket_path = admin_listener.path().to_owned();
-        serve_tls(tls_listener, &config, &context, &shutdown, &mut tasks);
+        serve_tls(tls_listener, &context, &shutdown, &mut tasks);
         serve_admin(admin_listener, &context, &shutdown, &mut tasks);
         tasks.spawn_infallible("X.509 authorities", authorities.run(shutdown.clone()));
         if let Some(authorities) = jwt_authorities {
@@ -200,7 +206,7 @@ impl Server {
         tasks.spawn_infallible("maintenance", maintenance::run(context, shutdown.clone()));
         info!(address = %addr, network = "tcp", "Starting Server APIs");
         info!(address = %socket_path.display(), network = "unix", "Starting Server APIs");
-        Ok(RunningServer { addr, socket_path, tasks, shutdown, directory })
+        Ok(RunningServer { addr, socket_path, tasks, shutdown, directory, live })
     }
 }
 
@@ -213,6 +219,11 @@ impl RunningServer {
     /// Path of the admin socket.
     pub fn socket_path(&self) -> &Path {
         &self.socket_path
+    }
+
+    /// What can be changed while it serves.
+    pub fn live(&self) -> LiveSettings {
+        self.live.clone()
     }
 
     /// Serves until the shutdown begins or a task fails, then ends everything in order and closes the store.
@@ -269,15 +280,8 @@ fn bind_admin(config: &ServerConfig) -> Result<UnixListener, ServerError> {
     })?)
 }
 
-fn serve_tls(
-    listener: TlsListener,
-    config: &ServerConfig,
-    context: &Arc<Context>,
-    shutdown: &Shutdown,
-    tasks: &mut TaskSet,
-) {
-    let server =
-        grpc_server().layer(api::gate(context, config.admin_ids.clone())).add_routes(api::routes(context));
+fn serve_tls(listener: TlsListener, context: &Arc<Context>, shutdown: &Shutdown, tasks: &mut TaskSet) {
+    let server = grpc_server().layer(api::gate(context)).add_routes(api::routes(context));
     let stop = shutdown.clone();
     tasks.spawn("TLS listener", async move {
         server.serve_with_incoming_shutdown(listener.incoming(), async move { stop.begun().await }).await
@@ -285,7 +289,7 @@ fn serve_tls(
 }
 
 fn serve_admin(listener: UnixListener, context: &Arc<Context>, shutdown: &Shutdown, tasks: &mut TaskSet) {
-    let server = grpc_server().layer(api::gate(context, Vec::new())).add_routes(api::routes(context));
+    let server = grpc_server().layer(api::gate(context)).add_routes(api::routes(context));
     let stop = shutdown.clone();
     tasks.spawn("admin socket", async move {
         server.serve_with_incoming_shutdown(listener.incoming(), async move { stop.begun().await }).await

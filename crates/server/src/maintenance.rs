@@ -1,4 +1,6 @@
-//! Housekeeping on a timer: ended entries and stale join tokens go. Nothing that users wait for happens here.
+//! Housekeeping on a timer: ended entries, stale join tokens and, if wished, expired agents go. Nothing that users wait for happens here.
+
+mod agents;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,12 @@ const INTERVAL: Duration = Duration::from_secs(300);
 pub(crate) async fn run(context: Arc<Context>, shutdown: Shutdown) {
     loop {
         tokio::select! {
-            () = tokio::time::sleep(INTERVAL) => prune(&context, context.clock.now()).await,
+            () = tokio::time::sleep(INTERVAL) => {
+                prune(&context, context.clock.now()).await;
+                if let Some(settings) = &context.operations.prune_agents {
+                    agents::prune(&context, settings, context.clock.now()).await;
+                }
+            }
             () = shutdown.begun() => return,
         }
     }

@@ -14,7 +14,7 @@ use spindle_transport::Peer;
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
-use crate::config::RateLimitSettings;
+use crate::live::LiveSettings;
 
 /// Attestations from one address per second; SPIRE's number.
 const ATTESTATIONS_PER_SEC: u32 = 1;
@@ -37,35 +37,40 @@ const FULL: Duration = Duration::from_secs(1);
 /// All limits of a server.
 #[derive(Debug)]
 pub(crate) struct RateLimits {
-    attestation: Option<Limit>,
-    signing: Option<Limit>,
-    jwt_signing: Option<Limit>,
+    /// Which of the first two hold at the moment.
+    live: LiveSettings,
+    attestation: Limit,
+    signing: Limit,
+    jwt_signing: Limit,
     status: Limit,
 }
 
 impl RateLimits {
-    pub(crate) fn new(settings: RateLimitSettings) -> Self {
+    pub(crate) fn new(live: LiveSettings) -> Self {
         Self {
-            attestation: settings.attestation.then(|| Limit::per_sec(ATTESTATIONS_PER_SEC)),
-            signing: settings.signing.then(|| Limit::per_sec(SIGNATURES_PER_SEC)),
-            jwt_signing: settings.signing.then(|| Limit::per_sec(SIGNATURES_PER_SEC)),
+            live,
+            attestation: Limit::per_sec(ATTESTATIONS_PER_SEC),
+            signing: Limit::per_sec(SIGNATURES_PER_SEC),
+            jwt_signing: Limit::per_sec(SIGNATURES_PER_SEC),
             status: Limit::per_sec(STATUSES_PER_SEC),
         }
     }
 
     /// Waits for the caller's turn to attest.
     pub(crate) async fn attestation(&self, caller: Option<IpAddr>) -> Result<(), Status> {
-        wait(self.attestation.as_ref(), caller, 1).await
+        let holds = self.live.load().rate_limits.attestation;
+        wait(holds.then_some(&self.attestation), caller, 1).await
     }
 
     /// Waits for the caller's turn to have `count` SVIDs signed.
     pub(crate) async fn signing(&self, caller: Option<IpAddr>, count: usize) -> Result<(), Status> {
-        wait(self.signing.as_ref(), caller, u32::try_from(count).unwrap_or(u32::MAX)).await
+        let holds = self.live.load().rate_limits.signing;
+        wait(holds.then_some(&self.signing), caller, u32::try_from(count).unwrap_or(u32::MAX)).await
     }
 
     /// Waits for the caller's turn to have one JWT-SVID signed; X509-SVIDs do not count.
     pub(crate) async fn jwt_signing(&self, caller: Option<IpAddr>) -> Result<(), Status> {
-        wait(self.jwt_signing.as_ref(), caller, 1).await
+        wait(self.live.load().rate_limits.signing.then_some(&self.jwt_signing), caller, 1).await
     }
 
     /// Waits for the caller's turn to report its status.
@@ -171,6 +176,8 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::config::RateLimitSettings;
+    use crate::live::Reloadable;
 
     fn address(n: u32) -> IpAddr {
         Ipv4Addr::from(n).into()
@@ -230,7 +237,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_waits_for_its_turn_and_one_without_address_does_not() {
-        let limits = RateLimits::new(RateLimitSettings::default());
+        let live = LiveSettings::new(Reloadable::default());
+        let limits = RateLimits::new(live.clone());
         let start = Instant::now();
         for _ in 0..3 {
             limits.attestation(Some(address(1))).await.unwrap();
@@ -240,18 +248,19 @@ mod tests {
             limits.attestation(None).await.unwrap();
         }
         assert_eq!(start.elapsed().as_secs(), 2);
-        let off = RateLimits::new(RateLimitSettings { attestation: false, signing: false });
+        let off = RateLimitSettings { attestation: false, signing: false };
+        live.replace(Reloadable { rate_limits: off, ..Reloadable::default() });
         for _ in 0..100 {
-            off.attestation(Some(address(1))).await.unwrap();
-            off.signing(Some(address(1)), 1000).await.unwrap();
-            off.jwt_signing(Some(address(1))).await.unwrap();
+            limits.attestation(Some(address(1))).await.unwrap();
+            limits.signing(Some(address(1)), 1000).await.unwrap();
+            limits.jwt_signing(Some(address(1))).await.unwrap();
         }
         assert_eq!(start.elapsed().as_secs(), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn tokens_and_certificates_are_counted_apart() {
-        let limits = RateLimits::new(RateLimitSettings::default());
+        let limits = RateLimits::new(LiveSettings::new(Reloadable::default()));
         let start = Instant::now();
         limits.signing(Some(address(1)), 500).await.unwrap();
         for _ in 0..500 {

@@ -1,6 +1,7 @@
 //! `run`: the agent itself, until a signal or a fault ends it.
 
 mod flags;
+mod reload;
 mod settings;
 
 use std::sync::Arc;
@@ -15,12 +16,14 @@ use crate::config::agent::print_defaults;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::service;
+use reload::Reload;
 
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
     if args.print_defaults {
         return Ok(write!(console.out, "{}", print_defaults())?);
     }
-    let settings = flags::settings(args, console.vars)?;
+    let file = flags::items(args, console.vars)?;
+    let settings = flags::ready(args, &file)?;
     if args.check_config {
         return service::print_checked(console, "agent", &settings.notes);
     }
@@ -29,16 +32,18 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     let logs = init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
     harden();
     service::log_notes(&notes);
-    service::block_on(serve(config, &logs))
+    let reload = Reload::new(args, console.vars, &logs, file);
+    service::block_on(serve(config, &logs, &reload))
 }
 
-async fn serve(config: AgentConfig, logs: &Logs) -> Result<(), Failure> {
+async fn serve(config: AgentConfig, logs: &Logs, reload: &Reload<'_>) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     let work = async {
         let agent = Agent::start(config, SystemClock::shared(), Arc::new(SystemEntropy), shutdown.clone())?;
         agent.wait().await
     };
-    service::until_signal(work, &shutdown, logs).await?.map_err(|error| failure(&error))
+    let ended = service::until_signal(work, &shutdown, logs, async || reload.run()).await?;
+    ended.map_err(|error| failure(&error))
 }
 
 /// Why an agent did not start or go on, and what to try.

@@ -31,7 +31,7 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
         let mut signals = service::signals()?;
         // Both arms are cancel-safe: one only waits, the other's loss ends the program.
         tokio::select! {
-            () = signals.obey(&shutdown, &logs) => Ok(()),
+            () = signals.obey(&shutdown, &logs, async || shutdown.begin()) => Ok(()),
             failure = watch(&path, console) => Err(failure),
         }
     })

@@ -1,12 +1,17 @@
-//! `health_checks { … }`: the HTTP listener does not exist yet, so only its being off is taken.
+//! `health_checks { … }`: where health probes are answered over HTTP. The agent has no such listener yet.
+
+use std::net::SocketAddr;
+
+use spindle_server::HealthListener;
 
 use super::ConfigError;
 use super::keys::{Key, Support, check_keys};
 use super::section::Section;
+use super::values::{address, port};
 
 const WHY: &str = "the health listener is off; use the healthcheck command";
 
-const HEALTH_CHECKS: &[Key] = &[
+const AGENT: &[Key] = &[
     ("listener_enabled", Support::Only("false")),
     ("bind_address", Support::NoEffect(WHY)),
     ("bind_port", Support::NoEffect(WHY)),
@@ -14,9 +19,51 @@ const HEALTH_CHECKS: &[Key] = &[
     ("ready_path", Support::NoEffect(WHY)),
 ];
 
-pub(super) fn health_checks(top: &Section<'_>, notes: &mut Vec<String>) -> Result<(), ConfigError> {
+const SERVER: &[Key] = &[
+    ("listener_enabled", Support::Yes),
+    ("bind_address", Support::Yes),
+    ("bind_port", Support::Yes),
+    ("live_path", Support::Yes),
+    ("ready_path", Support::Yes),
+];
+
+/// SPIRE's default port.
+const PORT: i64 = 80;
+
+/// Takes the agent's block as long as it is off.
+pub(super) fn off_only(top: &Section<'_>, notes: &mut Vec<String>) -> Result<(), ConfigError> {
     match top.block("health_checks")? {
-        Some(block) => check_keys(&block, HEALTH_CHECKS, notes),
+        Some(block) => check_keys(&block, AGENT, notes),
         None => Ok(()),
     }
+}
+
+/// The server's listener; none when it is off. What is written is checked all the same.
+pub(super) fn listener(
+    top: &Section<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Option<HealthListener>, ConfigError> {
+    let Some(block) = top.block("health_checks")? else { return Ok(None) };
+    check_keys(&block, SERVER, notes)?;
+    let host = block.text("bind_address")?.unwrap_or_else(|| "localhost".into());
+    let address = address(&block.key("bind_address"), &host)?;
+    let port = port(&block.key("bind_port"), block.number("bind_port")?.unwrap_or(PORT))?;
+    let live_path = path(&block, "live_path", "/live")?;
+    let ready_path = path(&block, "ready_path", "/ready")?;
+    if live_path == ready_path {
+        let what = format!("{ready_path:?} is the path of live_path; each needs its own");
+        return Err(ConfigError::value(&block.key("ready_path"), what));
+    }
+    let listener = HealthListener { address: SocketAddr::new(address, port), live_path, ready_path };
+    Ok((block.switch("listener_enabled")? == Some(true)).then_some(listener))
+}
+
+fn path(block: &Section<'_>, key: &str, default: &str) -> Result<String, ConfigError> {
+    let path = block.text(key)?.unwrap_or_else(|| default.into());
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+    if !path.starts_with('/') || !path.bytes().all(plain) {
+        let what = format!("{path:?} is not a path: it starts with / and has no blanks, ? or #");
+        return Err(ConfigError::value(&block.key(key), what));
+    }
+    Ok(path)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use spindle_runtime::{LogFormat, LogSettings, LogTarget};
+use spindle_runtime::{LogFormat, LogLevel, LogSettings, LogTarget};
 
 use super::ConfigError;
 use super::section::Section;
@@ -19,9 +19,6 @@ pub struct RawLogs {
     /// `log_source_location`.
     pub source_location: Option<bool>,
 }
-
-/// SPIRE's level names, which are ours too.
-const LEVELS: [&str; 8] = ["panic", "fatal", "error", "warn", "warning", "info", "debug", "trace"];
 
 impl RawLogs {
     /// Reads the keys from a section.
@@ -53,11 +50,11 @@ impl RawLogs {
     /// # Errors
     /// When the level or the format is unknown.
     pub fn ready(self, section: &str) -> Result<LogSettings, ConfigError> {
-        let level = self.level.unwrap_or_else(|| "info".into()).to_ascii_lowercase();
-        if !LEVELS.contains(&level.as_str()) {
-            let what = format!("{level:?} is not a level (known: {})", LEVELS.join(", "));
-            return Err(ConfigError::value(&format!("{section}.log_level"), what));
-        }
+        let level = match self.level.as_deref().map(str::parse) {
+            None => LogLevel::default(),
+            Some(Ok(level)) => level,
+            Some(Err(fault)) => return Err(ConfigError::value(&format!("{section}.log_level"), fault)),
+        };
         let format = match self.format.unwrap_or_default().to_ascii_lowercase().as_str() {
             "" | "text" => LogFormat::Text,
             "json" => LogFormat::Json,

@@ -5,6 +5,7 @@
 mod defaults;
 mod known;
 mod node_attestors;
+mod operations;
 mod plugins;
 
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use spindle_spiffe_core::{SpiffeId, TrustDomain};
 
 pub use defaults::print_defaults;
 pub use node_attestors::{CaChoice, NodeAttestorChoices, X509PopChoice};
+pub use operations::{OperationsChoice, RawOperations};
 pub use plugins::{KeyChoice, StoreChoice, StoreKind};
 
 use super::ConfigError;
@@ -81,6 +83,8 @@ pub struct RawServer {
     pub admin_ids: Option<Vec<String>>,
     /// `ratelimit`.
     pub rate_limits: Option<RateLimits>,
+    /// How it is looked after.
+    pub operations: RawOperations,
     /// The log keys.
     pub logs: RawLogs,
     /// `plugins { DataStore … }`.
@@ -145,6 +149,8 @@ pub struct ServerSettings {
     pub admin_ids: Vec<SpiffeId>,
     /// Which limits hold.
     pub rate_limits: RateLimits,
+    /// How it is looked after.
+    pub operations: OperationsChoice,
     /// Where and how to log.
     pub logs: LogSettings,
     /// What the operator should know.
@@ -160,10 +166,11 @@ impl RawServer {
         let top = Section::new("", items);
         let mut notes = Vec::new();
         check_keys(&top, known::TOP, &mut notes)?;
-        super::health::health_checks(&top, &mut notes)?;
+        let health_checks = super::health::listener(&top, &mut notes)?;
         let (store, keys, node_attestors) = plugins::read(&top, &mut notes)?;
         let Some(server) = top.block("server")? else {
-            return Ok(Self { store, keys, node_attestors, notes, ..Self::default() });
+            let operations = RawOperations { health_checks, ..RawOperations::default() };
+            return Ok(Self { store, keys, node_attestors, notes, operations, ..Self::default() });
         };
         check_keys(&server, known::SERVER, &mut notes)?;
         let experimental = server.block("experimental")?;
@@ -190,6 +197,7 @@ impl RawServer {
                 .block("ratelimit")?
                 .map(|block| rate_limits(&block, &mut notes))
                 .transpose()?,
+            operations: RawOperations { health_checks, ..RawOperations::read(&server)? },
             logs: RawLogs::read(&server)?,
             agent_spiffe_id_as_selector: switched("agent_spiffe_id_as_selector")?,
             store,
@@ -269,6 +277,7 @@ impl TryFrom<RawServer> for ServerSettings {
             agent_ttl_secs,
             admin_ids: spiffe_ids("server.admin_ids", &raw.admin_ids.unwrap_or_default())?,
             rate_limits: raw.rate_limits.unwrap_or_default(),
+            operations: raw.operations.ready(&mut notes)?,
             logs: raw.logs.ready("server")?,
             trust_domain,
             data_dir,

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use spindle_proto::spire::api::server::agent::v1 as agent;
 use spindle_proto::spire::api::server::bundle::v1 as bundle;
+use spindle_proto::spire::api::server::debug::v1 as debug;
 use spindle_proto::spire::api::server::entry::v1 as entry;
 use spindle_proto::spire::api::types;
 use spindle_proto::workload;
@@ -164,6 +165,37 @@ impl ToJson for types::Bundle {
 impl ToJson for types::JoinToken {
     fn to_json(&self) -> Value {
         object([("expires_at", long(self.expires_at)), ("value", some(self.value.clone()))])
+    }
+}
+
+impl ToJson for types::Logger {
+    fn to_json(&self) -> Value {
+        object([
+            ("current_level", some(self.current_level().as_str_name())),
+            ("launch_level", some(self.launch_level().as_str_name())),
+        ])
+    }
+}
+
+impl ToJson for debug::get_info_response::Cert {
+    fn to_json(&self) -> Value {
+        object([
+            ("expires_at", long(self.expires_at)),
+            ("id", message(&self.id)),
+            ("subject", some(self.subject.clone())),
+        ])
+    }
+}
+
+impl ToJson for debug::GetInfoResponse {
+    fn to_json(&self) -> Value {
+        object([
+            ("agents_count", some(self.agents_count)),
+            ("entries_count", some(self.entries_count)),
+            ("federated_bundles_count", some(self.federated_bundles_count)),
+            ("svid_chain", list(&self.svid_chain)),
+            ("uptime", some(self.uptime)),
+        ])
     }
 }
 

@@ -1,6 +1,7 @@
-//! `agent list|show|count|ban|evict`.
+//! `agent list|show|count|ban|evict|purge`.
 
 mod filter;
+mod purge;
 
 use clap::Subcommand;
 use spindle_proto::spire::api::server::agent::v1::agent_client::AgentClient;
@@ -38,6 +39,8 @@ pub(super) enum Command {
     Ban(OneArgs),
     /// Evicts an agent: it is forgotten and may attest again.
     Evict(OneArgs),
+    /// Evicts agents whose SVID ended long ago and that can attest again by themselves.
+    Purge(purge::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -68,6 +71,7 @@ pub(super) fn run(command: Command, console: &mut Console<'_>) -> Result<(), Fai
         Command::Show(args) => show(&args, console),
         Command::Ban(args) => ban(&args, console),
         Command::Evict(args) => evict(&args, console),
+        Command::Purge(args) => purge::run(&args, console),
     }
 }
 

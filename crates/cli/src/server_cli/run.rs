@@ -2,6 +2,7 @@
 
 mod flags;
 mod node_attestors;
+mod reload;
 mod settings;
 
 use std::sync::Arc;
@@ -15,31 +16,38 @@ use crate::config::server::print_defaults;
 use crate::console::Console;
 use crate::error::Failure;
 use crate::service;
+use reload::Reload;
 
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
     if args.print_defaults {
         return Ok(write!(console.out, "{}", print_defaults())?);
     }
-    let settings = flags::settings(args, console.vars)?;
+    let file = flags::items(args, console.vars)?;
+    let settings = flags::ready(args, &file)?;
     let (logs, notes) = (settings.logs.clone(), settings.notes.clone());
-    let config = settings::config(settings)?;
+    let mut config = settings::config(settings)?;
     if args.check_config {
         return service::print_checked(console, "server", &notes);
     }
     let logs = init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
+    config.operations.logs = logs.clone();
     harden();
     service::log_notes(&notes);
-    service::block_on(serve(config, &logs))
+    let reload = Reload::new(args, console.vars, &logs, file);
+    service::block_on(serve(config, &logs, &reload))
 }
 
-async fn serve(config: ServerConfig, logs: &Logs) -> Result<(), Failure> {
+async fn serve(config: ServerConfig, logs: &Logs, reload: &Reload<'_>) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     let work = async {
         let server =
             Server::start(config, SystemClock::shared(), Arc::new(SystemEntropy), shutdown.clone()).await?;
+        // It is empty: this is the only place that fills it.
+        let _ = reload.live.set(server.live());
         server.wait().await
     };
-    service::until_signal(work, &shutdown, logs).await?.map_err(|error| failure(&error))
+    let ended = service::until_signal(work, &shutdown, logs, async || reload.run()).await?;
+    ended.map_err(|error| failure(&error))
 }
 
 /// Why a server did not start or go on, and what to try.

@@ -49,7 +49,8 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     let shutdown = Shutdown::new();
     service::block_on(async {
         let work = tell(args, &paths, &programs, console, &shutdown);
-        service::until_signal(work, &shutdown, &logs).await?
+        // The terminal has gone, and with it the reader: there is nothing to reload here.
+        service::until_signal(work, &shutdown, &logs, async || shutdown.begin()).await?
     })
 }
 

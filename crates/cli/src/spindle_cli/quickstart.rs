@@ -39,7 +39,8 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     service::block_on(async {
         let shutdown = Shutdown::new();
         let work = tell(args, &paths, console, &shutdown);
-        service::until_signal(work, &shutdown, &logs).await?
+        // The terminal has gone, and with it the reader: there is nothing to reload here.
+        service::until_signal(work, &shutdown, &logs, async || shutdown.begin()).await?
     })?;
     Ok(writeln!(console.out, "Stopped.")?)
 }

@@ -23,6 +23,10 @@ pub(super) struct Lines {
     pub(super) source_location: bool,
 }
 
+/// A field of this name holds a JSON object, whose members become fields of the line: for records whose fields are known only
+/// when they are written, such as those of the audit log.
+pub const MORE_FIELDS: &str = "more_fields";
+
 /// Names that every line has; a field of such a name is moved aside, as SPIRE's logger does.
 const TAKEN: [&str; 4] = ["time", "level", "msg", "file"];
 
@@ -118,6 +122,12 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == MORE_FIELDS
+            && let Ok(Value::Object(more)) = serde_json::from_str(value)
+        {
+            let more = more.into_iter().filter(|(name, _)| !TAKEN.contains(&name.as_str()));
+            return self.values.extend(more.map(|(name, value)| (name.into(), value)));
+        }
         self.put(field, value.into());
     }
 
@@ -204,6 +214,25 @@ mod tests {
         assert_eq!(
             (&line["level"], &line["msg"], &line["fields.msg"]),
             (&"info".into(), &"stopping".into(), &"other".into())
+        );
+    }
+
+    #[test]
+    fn the_members_of_more_fields_are_fields_of_the_line() {
+        let work = || {
+            let more = r#"{"csr":"ab","ttl":60,"level":"none","admin":true}"#;
+            tracing::info!(kind = "audit", more_fields = more, "API accessed");
+            tracing::info!(more_fields = "no object", other = r#"{"a":1}"#, "odd");
+        };
+        let text = lines(LogFormat::Text, false, work);
+        assert_eq!(
+            text,
+            concat!(
+                r#"time="2026-01-02T03:04:05Z" level=info msg="API accessed" admin=true csr=ab kind=audit ttl=60"#,
+                "\n",
+                r#"time="2026-01-02T03:04:05Z" level=info msg=odd more_fields="no object" other="{\"a\":1}""#,
+                "\n"
+            )
         );
     }
 

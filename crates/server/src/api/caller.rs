@@ -14,6 +14,7 @@ use tracing::warn;
 use super::authorization::{Class, Row};
 use crate::attestation::promote;
 use crate::directory::{AgentRow, CommitError, Directory, View};
+use crate::live::LiveSettings;
 
 /// Who calls, as far as the method's row had to find out.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ impl AgentCaller {
 pub(crate) struct Admission {
     pub(crate) directory: Directory,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) admin_ids: Vec<SpiffeId>,
+    pub(crate) live: LiveSettings,
 }
 
 /// Why an agent is refused; each value maps to one SPIRE detail that agents act on.
@@ -134,7 +135,7 @@ impl Admission {
     fn is_admin(&self, view: &View, identity: &VerifiedPeer) -> bool {
         let now = self.clock.now();
         now <= identity.not_after()
-            && (self.admin_ids.contains(identity.spiffe_id())
+            && (self.live.load().admin_ids.contains(identity.spiffe_id())
                 || view
                     .entries_of(identity.spiffe_id())
                     .any(|row| row.entry.admin && !row.entry.is_expired(now)))

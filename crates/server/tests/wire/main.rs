@@ -18,6 +18,7 @@ mod federated_entries;
 mod follow;
 mod following;
 mod jwt;
+mod live;
 mod malformed;
 mod relationships;
 mod support;

@@ -19,8 +19,8 @@ use spindle_proto::spire::api::server::{
 use spindle_proto::spire::api::types;
 use spindle_runtime::{Shutdown, SystemEntropy};
 use spindle_server::{
-    CaSubject, JwtSettings, KeySettings, RateLimitSettings, RunningServer, Server, ServerConfig, StoreKind,
-    StoreSettings,
+    CaSubject, JwtSettings, KeySettings, LiveSettings, RateLimitSettings, RunningServer, Server,
+    ServerConfig, StoreKind, StoreSettings,
 };
 use spindle_spiffe_core::{Bundle, Reason, SpiffeId, TrustDomain, X509Bundles, X509Svid, verify_x509_svid};
 use spindle_store::{Store, StoreConfig, Transaction};
@@ -159,6 +159,7 @@ impl TestServer {
             admin_ids: Vec::new(),
             // All callers come from one address here, and tests wait for nothing.
             rate_limits: RateLimitSettings { attestation: false, signing: false },
+            operations: Default::default(),
         };
         change(&mut config);
         let clock = ManualClock::default();
@@ -178,6 +179,11 @@ impl TestServer {
     pub(crate) async fn stop(&mut self) {
         self.shutdown.begin();
         in_time(self.running.take().unwrap().wait()).await.unwrap();
+    }
+
+    /// What can be changed while it serves.
+    pub(crate) fn live(&self) -> LiveSettings {
+        self.running.as_ref().unwrap().live()
     }
 
     /// Begins the shutdown; nobody waits for its end yet.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use crate::args::set;
 use crate::config::agent::{AgentSettings, JoinToken, RawAgent};
-use crate::config::read_file;
+use crate::config::{ConfigError, read_file};
 use crate::console::Vars;
 use crate::error::Failure;
+use crate::hcl::Item;
 use crate::run_flags::{LogFlags, config_file, set_path};
 
 /// Where SPIRE's agent looks for its file.
@@ -78,14 +79,18 @@ pub(in crate::agent_cli) struct Args {
     logs: LogFlags,
 }
 
-/// File and flags as ready settings.
-pub(in crate::agent_cli) fn settings(args: &Args, vars: Vars<'_>) -> Result<AgentSettings, Failure> {
+/// The file as it was parsed; empty when there is none.
+pub(in crate::agent_cli) fn items(args: &Args, vars: Vars<'_>) -> Result<Vec<Item>, ConfigError> {
+    match config_file(&args.config, CONFIG_PATH) {
+        Some(path) => read_file(&path, args.expand_env, vars),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// A parsed file with the flags laid over it.
+pub(in crate::agent_cli) fn ready(args: &Args, file: &[Item]) -> Result<AgentSettings, Failure> {
     check_unsupported(args)?;
-    let file = match config_file(&args.config, CONFIG_PATH) {
-        Some(path) => RawAgent::read(&read_file(&path, args.expand_env, vars)?)?,
-        None => RawAgent::default(),
-    };
-    Ok(AgentSettings::try_from(raw(args).over(file))?)
+    Ok(AgentSettings::try_from(raw(args).over(RawAgent::read(file)?))?)
 }
 
 fn raw(args: &Args) -> RawAgent {

@@ -27,6 +27,18 @@ pub fn print_defaults() -> String {
     log_format = "text"
     # log_file = "server.log"        # standard output
     log_source_location = false
+    audit_log_enabled = false
+    # prune_attested_nodes_expired_for = "720h"   # agents are kept
+    # prune_tofu_nodes = false
+    # prune_attested_nodes_batch_size = 1000
+}}
+
+health_checks {{
+    listener_enabled = false
+    bind_address = "localhost"
+    bind_port = "80"
+    live_path = "/live"
+    ready_path = "/ready"
 }}
 
 plugins {{

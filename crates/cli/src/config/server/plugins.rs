@@ -9,6 +9,7 @@ use crate::config::keys::check_keys;
 use crate::config::plugins::{NODE_ATTESTORS, Plugin, PluginType, read as read_plugins};
 use crate::config::section::Section;
 use crate::config::server::node_attestors::{self, NodeAttestorChoices};
+use crate::hcl::Value;
 
 /// Kinds of store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,12 +77,7 @@ impl KeyChoice {
 const TYPES: &[PluginType] = &[
     PluginType {
         kind: "DataStore",
-        names: &[
-            ("sled", Yes),
-            ("redb", Yes),
-            ("memory", Yes),
-            ("sql", NotYet("use DataStore \"sled\" or \"redb\"")),
-        ],
+        names: &[("sled", Yes), ("redb", Yes), ("memory", Yes), ("sql", Yes)],
         many: false,
     },
     PluginType {
@@ -132,6 +128,21 @@ const TYPES: &[PluginType] = &[
 
 const SELF_SIGNED: &str = "the server signs its own authority";
 
+/// All that SPIRE takes. They describe a database that is not used, so none of them has an effect of its own.
+const SQL: &[Key] = &[
+    ("database_type", Yes),
+    ("connection_string", Yes),
+    ("ro_connection_string", Yes),
+    ("root_ca_path", Yes),
+    ("client_cert_path", Yes),
+    ("client_key_path", Yes),
+    ("max_open_conns", Yes),
+    ("max_idle_conns", Yes),
+    ("conn_max_lifetime", Yes),
+    ("disable_migration", Yes),
+    ("log_sql", Yes),
+];
+
 const DIRECTORY: &[Key] = &[("directory", Yes)];
 const KEYS_PATH: &[Key] = &[("keys_path", Yes)];
 
@@ -153,6 +164,7 @@ pub(super) fn read(
 
 fn read_store(plugin: &Plugin<'_>, notes: &mut Vec<String>) -> Result<StoreChoice, ConfigError> {
     let kind = match plugin.name {
+        "sql" => return read_sql(plugin, notes),
         "redb" => StoreKind::Redb,
         "memory" => StoreKind::Memory,
         _ => StoreKind::Sled,
@@ -160,6 +172,39 @@ fn read_store(plugin: &Plugin<'_>, notes: &mut Vec<String>) -> Result<StoreChoic
     let known = if kind == StoreKind::Memory { &[] } else { DIRECTORY };
     check_keys(&plugin.data, known, notes)?;
     Ok(StoreChoice { kind, directory: plugin.data.text("directory")?.map(PathBuf::from).unwrap_or_default() })
+}
+
+/// SPIRE's SQLite database, which most single servers have: the embedded store takes its place. A database on another machine
+/// is shared or backed up there, which an embedded store cannot replace, so it is refused.
+fn read_sql(plugin: &Plugin<'_>, notes: &mut Vec<String>) -> Result<StoreChoice, ConfigError> {
+    let (data, block) = (&plugin.data, "plugins.DataStore.sql");
+    check_keys(data, SQL, notes)?;
+    let key = data.key("database_type");
+    let remote = |name: &str| {
+        let what = format!(
+            "{name} cannot be used: this version keeps its state in an embedded store on this machine; \
+             write sqlite3, or DataStore \"sled\" or \"redb\" in place of \"sql\""
+        );
+        ConfigError::value(&key, what)
+    };
+    let database = data.items().iter().find(|item| item.key == "database_type");
+    if let Some(Value::Object(types)) = database.map(|item| &item.value) {
+        return Err(remote(types.first().map_or("this database", |item| &item.key)));
+    }
+    match data.text("database_type")?.ok_or(ConfigError::Missing { key: key.clone() })?.as_str() {
+        "sqlite3" => {}
+        name @ ("postgres" | "mysql" | "aws_postgres" | "aws_mysql") => return Err(remote(name)),
+        other => {
+            return Err(ConfigError::value(&key, format!("{other:?} is not a database type; write sqlite3")));
+        }
+    }
+    let missing = || ConfigError::Missing { key: data.key("connection_string") };
+    let file = data.text("connection_string")?.ok_or_else(missing)?;
+    notes.push(format!(
+        "{block}: the embedded store \"sled\", in the folder store below data_dir, takes the place of the SQLite database \
+         {file}, which is neither read nor changed"
+    ));
+    Ok(StoreChoice { kind: StoreKind::Sled, directory: PathBuf::new() })
 }
 
 fn read_keys(plugin: &Plugin<'_>, notes: &mut Vec<String>) -> Result<KeyChoice, ConfigError> {

@@ -1,3 +1,8 @@
+use std::net::SocketAddr;
+
+use spindle_runtime::LogLevel;
+use spindle_server::{HealthListener, PruneAgents};
+
 use super::*;
 use crate::hcl;
 
@@ -58,7 +63,7 @@ fn every_supported_key_is_obeyed() {
     assert_eq!((settings.default_x509_svid_ttl_secs, settings.agent_ttl_secs), (1200, 7200));
     assert_eq!(settings.store, StoreChoice { kind: StoreKind::Redb, directory: "/r".into() });
     assert_eq!((settings.keys, settings.admin_ids.len()), (KeyChoice::Memory, 1));
-    assert_eq!(settings.logs.level, "debug");
+    assert_eq!(settings.logs.level, LogLevel::Debug);
 }
 
 #[test]
@@ -69,7 +74,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         RawServer { bind_port: Some(2), trust_domain: Some("flag.org".into()), ..RawServer::default() };
     let settings = ServerSettings::try_from(flags.over(file)).unwrap();
     assert_eq!((settings.bind_port, settings.trust_domain.to_string().as_str()), (2, "flag.org"));
-    assert_eq!(settings.logs.level, "warn");
+    assert_eq!(settings.logs.level, LogLevel::Warn);
 }
 
 #[test]
@@ -114,15 +119,11 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 #[test]
 fn what_spire_has_and_this_version_lacks_is_refused_and_never_ignored() {
     refused("federation { }", "", "server.federation (line 4) is not supported yet");
-    refused("audit_log_enabled = true", "", "is not supported yet: only false is");
     refused("ratelimit { publish = false }", "", "ratelimit.publish");
-    refused("prune_attested_nodes_expired_for = \"720h\"", "", "is not supported yet");
     refused("proxy_protocol_trusted_cidrs = [\"10.0.0.0/8\"]", "", "is not supported yet");
     refused("experimental { require_pq_kem = true }", "", "is not supported yet");
     refused("experimental { feature_flags = [\"wit-svid\"] }", "", "is not supported yet");
     refused("", "telemetry { }", "telemetry (line 6) is not supported yet");
-    refused("", "health_checks { listener_enabled = true }", "is not supported yet");
-    refused("", "plugins { DataStore \"sql\" { } }", "use DataStore \"sled\"");
     refused("", "plugins { KeyManager \"aws_kms\" { } }", "is not supported yet");
     refused("", "plugins { NodeAttestor \"sshpop\" { } }", "use NodeAttestor \"join_token\" or \"x509pop\"");
     refused("", "plugins { UpstreamAuthority \"disk\" { } }", "is not supported yet");
@@ -140,7 +141,7 @@ fn harmless_keys_are_taken_with_a_note() {
         "{:?}",
         settings.notes
     );
-    assert!(ready("audit_log_enabled = false profiling_enabled = false", "").notes.is_empty());
+    assert!(ready("profiling_enabled = false", "").notes.is_empty());
 }
 
 #[test]
@@ -281,4 +282,120 @@ fn x509pop_settings_that_cannot_be_obeyed_are_refused_by_key() {
         "the function snakecase is not supported",
     );
     with_ca("ca_bundle_pth = \"/d\"", "did you mean ca_bundle_path?");
+}
+
+/// A whole file as SPIRE ships it, but for the blocks that others of its parts need.
+const SPIRE_SAMPLE: &str = r#"
+server {
+    bind_address = "127.0.0.1"
+    bind_port = "8081"
+    socket_path = "/tmp/spire-server/private/api.sock"
+    trust_domain = "example.org"
+    data_dir = "./.data"
+    log_level = "DEBUG"
+}
+plugins {
+    DataStore "sql" {
+        plugin_data {
+            database_type = "sqlite3"
+            connection_string = "./.data/datastore.sqlite3"
+        }
+    }
+    NodeAttestor "join_token" {
+        plugin_data {
+        }
+    }
+    KeyManager "memory" {
+        plugin_data = {}
+    }
+}
+"#;
+
+#[test]
+fn an_sqlite_database_gives_way_to_the_embedded_store_with_one_note() {
+    let settings = load(SPIRE_SAMPLE).expect("SPIRE's sample");
+    assert_eq!(settings.store, StoreChoice { kind: StoreKind::Sled, directory: "./.data/store".into() });
+    assert_eq!(settings.notes.len(), 1, "{:?}", settings.notes);
+    for part in ["plugins.DataStore.sql", "sled", "./.data/datastore.sqlite3", "neither read nor changed"] {
+        assert!(settings.notes[0].contains(part), "{part}: {:?}", settings.notes);
+    }
+    let every_key = r#"plugins { DataStore "sql" { plugin_data { database_type = "sqlite3" connection_string = "f"
+        ro_connection_string = "r" root_ca_path = "a" client_cert_path = "b" client_key_path = "c" max_open_conns = 1
+        max_idle_conns = "2" conn_max_lifetime = "1h" disable_migration = true log_sql = false } } }"#;
+    assert_eq!(ready("", every_key).notes.len(), 1);
+}
+
+#[test]
+fn a_database_on_another_machine_is_refused_in_plain_words() {
+    let sql = |data: &str| format!("plugins {{ DataStore \"sql\" {{ plugin_data {{ {data} }} }} }}");
+    for name in ["postgres", "mysql"] {
+        let data = format!("database_type = \"{name}\" connection_string = \"host=db\"");
+        refused(
+            "",
+            &sql(&data),
+            &format!("database_type: {name} cannot be used: this version keeps its state"),
+        );
+    }
+    let managed = "database_type \"aws_postgres\" { region = \"r\" } connection_string = \"host=db\"";
+    refused("", &sql(managed), "database_type: aws_postgres cannot be used");
+    refused(
+        "",
+        &sql("database_type = \"oracle\" connection_string = \"x\""),
+        "\"oracle\" is not a database type",
+    );
+    refused("", &sql("connection_string = \"x\""), "plugin_data.database_type is required");
+    refused("", &sql("database_type = \"sqlite3\""), "plugin_data.connection_string is required");
+    refused("", &sql("database_typ = \"sqlite3\""), "did you mean database_type?");
+    refused("", "plugins { DataStore \"sql\" { } }", "plugin_data.database_type is required");
+    refused("", "plugins { DataStore \"sql\" { plugin_cmd = \"/bin/x\" } }", "only built-in plugins");
+}
+
+#[test]
+fn json_says_the_same_as_hcl() {
+    let json = r#"{"server": {"bind_address": "127.0.0.1", "bind_port": 8081,
+        "socket_path": "/tmp/spire-server/private/api.sock", "trust_domain": "example.org", "data_dir": "./.data",
+        "log_level": "DEBUG"},
+        "plugins": {"DataStore": {"sql": {"plugin_data":
+            {"database_type": "sqlite3", "connection_string": "./.data/datastore.sqlite3"}}},
+          "NodeAttestor": [{"join_token": {"plugin_data": {}}}], "KeyManager": {"memory": {"plugin_data": {}}}}}"#;
+    assert_eq!(load(json).expect("well formed"), load(SPIRE_SAMPLE).expect("SPIRE's sample"));
+}
+
+#[test]
+fn agents_are_pruned_only_when_it_is_said_after_how_long() {
+    let prune = |more: &str| ready(more, "").operations.prune_agents;
+    assert_eq!(prune(""), None);
+    let usual = PruneAgents { expired_for_secs: 720 * 3600, tofu: false, batch_size: 1000 };
+    assert_eq!(prune("prune_attested_nodes_expired_for = \"720h\""), Some(usual));
+    let all = "prune_attested_nodes_expired_for = \"1m\" prune_tofu_nodes = true prune_attested_nodes_batch_size = 7";
+    assert_eq!(prune(all), Some(PruneAgents { expired_for_secs: 60, tofu: true, batch_size: 7 }));
+    let without = ready("prune_tofu_nodes = true", "");
+    assert_eq!(without.operations.prune_agents, None);
+    assert!(without.notes[0].contains("prune_attested_nodes_expired_for is not set"), "{:?}", without.notes);
+    refused("prune_attested_nodes_expired_for = \"0s\"", "", "server.prune_attested_nodes_expired_for");
+    refused("prune_attested_nodes_expired_for = \"-1h\"", "", "negative");
+    refused("prune_attested_nodes_expired_for = \"month\"", "", "server.prune_attested_nodes_expired_for");
+    refused("prune_attested_nodes_batch_size = -1", "", "less than nothing");
+    refused("prune_tofu_nodes = 2", "", "server.prune_tofu_nodes");
+    refused("audit_log_enabled = []", "", "must be true or false");
+}
+
+#[test]
+fn the_health_listener_has_spires_defaults_and_is_off_unless_switched_on() {
+    let listener = |below: &str| ready("", below).operations.health_checks;
+    assert_eq!(listener("health_checks { listener_enabled = false bind_port = \"1\" }"), None);
+    assert_eq!(listener("health_checks { }"), None);
+    let usual = HealthListener {
+        address: SocketAddr::from(([127, 0, 0, 1], 80)),
+        live_path: "/live".into(),
+        ready_path: "/ready".into(),
+    };
+    assert_eq!(listener("health_checks { listener_enabled = true }"), Some(usual));
+    let own = r#"health_checks { listener_enabled = true bind_address = "[::]" bind_port = 8080 live_path = "/l" ready_path = "/r" }"#;
+    let address = listener(own).expect("on").address;
+    assert_eq!(address.to_string(), "[::]:8080");
+    refused("", "health_checks { bind_port = \"http\" }", "health_checks.bind_port");
+    refused("", "health_checks { live_path = \"live\" }", "health_checks.live_path: \"live\" is not a path");
+    refused("", "health_checks { ready_path = \"/live\" }", "each needs its own");
+    refused("", "health_checks { ready_path = \"/a b\" }", "is not a path");
 }

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use crate::args::set;
-use crate::config::read_file;
 use crate::config::server::{RawServer, ServerSettings};
+use crate::config::{ConfigError, read_file};
 use crate::console::Vars;
-use crate::error::Failure;
+use crate::hcl::Item;
 use crate::run_flags::{LogFlags, config_file, set_path};
 
 /// Where SPIRE's server looks for its file.
@@ -45,12 +45,17 @@ pub(in crate::server_cli) struct Args {
     logs: LogFlags,
 }
 
-/// File and flags as ready settings.
-pub(in crate::server_cli) fn settings(args: &Args, vars: Vars<'_>) -> Result<ServerSettings, Failure> {
-    let file = match config_file(&args.config, CONFIG_PATH) {
-        Some(path) => RawServer::read(&read_file(&path, args.expand_env, vars)?)?,
-        None => RawServer::default(),
-    };
+/// The file as it was parsed; empty when there is none.
+pub(super) fn items(args: &Args, vars: Vars<'_>) -> Result<Vec<Item>, ConfigError> {
+    match config_file(&args.config, CONFIG_PATH) {
+        Some(path) => read_file(&path, args.expand_env, vars),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// A parsed file with the flags laid over it.
+pub(super) fn ready(args: &Args, file: &[Item]) -> Result<ServerSettings, ConfigError> {
+    let file = RawServer::read(file)?;
     let flags = RawServer {
         trust_domain: set(&args.trust_domain).map(str::to_owned),
         data_dir: set_path(&args.data_dir),
@@ -61,5 +66,5 @@ pub(in crate::server_cli) fn settings(args: &Args, vars: Vars<'_>) -> Result<Ser
         logs: args.logs.raw(),
         ..RawServer::default()
     };
-    Ok(ServerSettings::try_from(flags.over(file))?)
+    flags.over(file).try_into()
 }

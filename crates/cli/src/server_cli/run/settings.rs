@@ -1,6 +1,9 @@
 //! Checked settings as the server takes them.
 
-use spindle_server::{CaSubject, KeySettings, RateLimitSettings, ServerConfig, StoreKind, StoreSettings};
+use spindle_runtime::Logs;
+use spindle_server::{
+    CaSubject, KeySettings, Operations, RateLimitSettings, ServerConfig, StoreKind, StoreSettings,
+};
 
 use super::node_attestors::node_attestors;
 use crate::config::ConfigError;
@@ -11,7 +14,7 @@ use crate::config::server::ServerSettings;
 ///
 /// # Errors
 /// When the subject has more values than it can carry, or a file it names cannot be read.
-pub(super) fn config(settings: ServerSettings) -> Result<ServerConfig, ConfigError> {
+pub(in crate::server_cli) fn config(settings: ServerSettings) -> Result<ServerConfig, ConfigError> {
     Ok(ServerConfig {
         store: StoreSettings { kind: store_kind(settings.store.kind), directory: settings.store.directory },
         keys: match settings.keys {
@@ -38,6 +41,13 @@ pub(super) fn config(settings: ServerSettings) -> Result<ServerConfig, ConfigErr
         rate_limits: RateLimitSettings {
             attestation: settings.rate_limits.attestation,
             signing: settings.rate_limits.signing,
+        },
+        operations: Operations {
+            // Set once they are.
+            logs: Logs::default(),
+            audit_log: settings.operations.audit_log,
+            prune_agents: settings.operations.prune_agents,
+            health_checks: settings.operations.health_checks,
         },
     })
 }

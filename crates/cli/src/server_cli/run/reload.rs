@@ -1,0 +1,145 @@
+//! SIGHUP: the configuration is read again, and what can change while the server runs changes, all of it or nothing.
+//!
+//! What cannot change is named in a warning, each time, until a restart takes it over. Start at [`Reload::run`].
+
+use std::cell::OnceCell;
+use std::fmt::Display;
+
+use spindle_runtime::{LogLevel, Logs};
+use spindle_server::{LiveSettings, Reloadable};
+use tracing::{error, info, warn};
+
+use super::flags::{self, Args};
+use super::settings;
+use crate::config::changes::changed_keys;
+use crate::console::Vars;
+use crate::duration::print_secs;
+use crate::error::Failure;
+use crate::hcl::Item;
+
+/// Keys of the file that can change while the server runs; those of a block with the dot that follows its name.
+const LIVE: &[&str] = &[
+    "server.log_level",
+    "server.default_x509_svid_ttl",
+    "server.agent_ttl",
+    "server.admin_ids",
+    "server.ratelimit",
+    "server.ratelimit.",
+];
+
+/// What a running server reads again.
+pub(super) struct Reload<'a> {
+    args: &'a Args,
+    vars: Vars<'a>,
+    logs: &'a Logs,
+    /// The file as the server started with it.
+    started_with: Vec<Item>,
+    /// Set once the server runs.
+    pub(super) live: OnceCell<LiveSettings>,
+}
+
+/// One change of a setting, for the log.
+fn change(changes: &mut Vec<String>, key: &str, old: impl Display, new: impl Display) {
+    let (old, new) = (old.to_string(), new.to_string());
+    if old != new {
+        changes.push(format!("{key}: {old} -> {new}"));
+    }
+}
+
+impl<'a> Reload<'a> {
+    pub(super) fn new(args: &'a Args, vars: Vars<'a>, logs: &'a Logs, started_with: Vec<Item>) -> Self {
+        Self { args, vars, logs, started_with, live: OnceCell::new() }
+    }
+
+    /// Reads the file and takes over what can change. One line in the log says what came of it.
+    pub(super) fn run(&self) {
+        let Some(live) = self.live.get() else {
+            return warn!("configuration not reloaded: the server is still starting");
+        };
+        let (file, next, level) = match self.read() {
+            Ok(read) => read,
+            Err(failure) => {
+                let error = failure.what();
+                return error!(error, "configuration not reloaded: everything stays as it was");
+            }
+        };
+        // Nothing is refused from here on.
+        let mut changes = changes(&live.load(), &next);
+        change(&mut changes, "server.log_level", self.logs.levels().launch, level);
+        live.replace(next);
+        self.logs.change_launch_level(level, || match changes.as_slice() {
+            [] => info!("configuration reloaded: no setting has changed"),
+            changes => info!(changes = changes.join(", "), "configuration reloaded"),
+        });
+        self.warn_of_others(&file);
+    }
+
+    fn read(&self) -> Result<(Vec<Item>, Reloadable, LogLevel), Failure> {
+        let file = flags::items(self.args, self.vars)?;
+        let ready = flags::ready(self.args, &file)?;
+        let level = ready.logs.level;
+        Ok((file, Reloadable::from(&settings::config(ready)?), level))
+    }
+
+    fn warn_of_others(&self, file: &[Item]) {
+        let is_live = |key: &String| {
+            LIVE.iter().any(|live| key == live || (live.ends_with('.') && key.starts_with(live)))
+        };
+        let mut others = changed_keys(&self.started_with, file);
+        others.retain(|key| !is_live(key));
+        if !others.is_empty() {
+            warn!(
+                keys = others.join(", "),
+                "these keys have changed and cannot be reloaded: restart the server"
+            );
+        }
+    }
+}
+
+fn changes(old: &Reloadable, new: &Reloadable) -> Vec<String> {
+    let mut changes = Vec::new();
+    let ttl = |secs: i64| print_secs(secs);
+    let ids = |settings: &Reloadable| {
+        format!("[{}]", settings.admin_ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    };
+    change(
+        &mut changes,
+        "server.default_x509_svid_ttl",
+        ttl(old.default_x509_svid_ttl_secs),
+        ttl(new.default_x509_svid_ttl_secs),
+    );
+    change(&mut changes, "server.agent_ttl", ttl(old.agent_ttl_secs), ttl(new.agent_ttl_secs));
+    change(&mut changes, "server.admin_ids", ids(old), ids(new));
+    let (old, new) = (old.rate_limits, new.rate_limits);
+    change(&mut changes, "server.ratelimit.attestation", old.attestation, new.attestation);
+    change(&mut changes, "server.ratelimit.signing", old.signing, new.signing);
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use spindle_server::RateLimitSettings;
+
+    use super::*;
+
+    #[test]
+    fn each_changed_setting_is_listed_with_its_old_and_its_new_value() {
+        let old = Reloadable::default();
+        assert!(changes(&old, &old).is_empty());
+        let new = Reloadable {
+            default_x509_svid_ttl_secs: 60,
+            agent_ttl_secs: 7200,
+            admin_ids: vec!["spiffe://a/b".parse().unwrap(), "spiffe://a/c".parse().unwrap()],
+            rate_limits: RateLimitSettings { attestation: true, signing: false },
+        };
+        assert_eq!(
+            changes(&old, &new),
+            [
+                "server.default_x509_svid_ttl: 1h0m0s -> 1m0s",
+                "server.agent_ttl: 1h0m0s -> 2h0m0s",
+                "server.admin_ids: [] -> [spiffe://a/b, spiffe://a/c]",
+                "server.ratelimit.signing: true -> false",
+            ]
+        );
+    }
+}
