@@ -1,6 +1,7 @@
 //! The gRPC services. Each call is: authenticate and authorise (the gate), validate, one call inward, encode.
 
 mod agent;
+mod audit;
 mod authorization;
 mod bundle;
 mod caller;
@@ -20,10 +21,12 @@ mod trust_domain;
 
 use std::sync::Arc;
 
+use spindle_attest::ProcRoot;
 use spindle_proto::spire::api::server;
 use spindle_proto::sync::v1::sync_server::SyncServer;
 use tonic::service::Routes;
 
+use audit::Audit;
 use caller::Admission;
 use gate::{Gate, GateLayer};
 use refused::RefusalLog;
@@ -73,5 +76,10 @@ pub(crate) fn routes(context: &Arc<Context>) -> Routes {
 pub(crate) fn gate(context: &Context) -> GateLayer {
     let (directory, clock) = (context.directory.clone(), context.clock.clone());
     let admission = Admission { directory, clock, live: context.live.clone() };
-    GateLayer(Arc::new(Gate { admission, log: RefusalLog::new() }))
+    let audit = context.operations.audit_log.then(|| Audit {
+        live: context.live.clone(),
+        entropy: context.entropy.clone(),
+        proc_root: ProcRoot::default(),
+    });
+    GateLayer(Arc::new(Gate { admission, log: RefusalLog::new(), audit }))
 }

@@ -19,6 +19,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::MESSAGE_BYTES_MAX;
+use super::audit::{Audit, Call};
 use super::authorization::{Takes, row_of};
 use super::caller::Admission;
 use super::refused::{RefusalLog, reasoned};
@@ -33,29 +34,35 @@ const PREFIX_BYTES: usize = 5;
 pub(crate) struct Gate {
     pub(crate) admission: Admission,
     pub(crate) log: RefusalLog,
+    /// None when calls are not recorded.
+    pub(crate) audit: Option<Audit>,
 }
 
 impl Gate {
-    /// The request as the service is to see it: whole, and with its caller.
+    /// The request as the service is to see it: whole, and with its caller; and what the audit log is to know of it.
     async fn pass(
         &self,
         mut request: http::Request<Body>,
         peer: Option<&Peer>,
-    ) -> Result<http::Request<Body>, Status> {
+    ) -> Result<(http::Request<Body>, Option<Call>), Status> {
         let method = request.uri().path();
         let Some(row) = row_of(method) else {
             let message = format!("method {method} is not served here");
             return Err(refusal(Code::Unimplemented, Reason::MethodUnknown, &message));
         };
         let mut caller = self.admission.admit(row, peer).await?;
+        let mut whole = None;
         if row.takes == Takes::Message {
             let (parts, body) = request.into_parts();
             let message = in_time(whole_message(body)).await?;
+            whole = Some(message.clone());
             request = http::Request::from_parts(parts, Body::new(Full::new(message)));
             caller = self.admission.admit(row, peer).await?;
         }
+        let call =
+            self.audit.as_ref().map(|audit| audit.admitted(row.method, peer, &caller, whole, &mut request));
         request.extensions_mut().insert(caller);
-        Ok(request)
+        Ok((request, call))
     }
 }
 
@@ -126,7 +133,8 @@ where
             let peer = request.extensions().get::<Peer>().cloned();
             let method = request.uri().path().to_owned();
             let answer = match gate.pass(request, peer.as_ref()).await {
-                Ok(request) => inner.call(request).await?,
+                Ok((request, None)) => inner.call(request).await?,
+                Ok((request, Some(call))) => call.watch(inner.call(request).await?),
                 Err(status) => status.into_http(),
             };
             // A refusal stands in the headers; only the end of a stream does not, and streams see to their own.

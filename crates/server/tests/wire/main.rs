@@ -7,6 +7,7 @@
 mod agent_admin;
 mod agent_attest;
 mod agent_x509pop;
+mod audit;
 mod authority;
 mod authorization;
 mod entry_change;

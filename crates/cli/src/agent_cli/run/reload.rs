@@ -35,10 +35,11 @@ impl<'a> Reload<'a> {
         let file = flags::items(self.args, self.vars)?;
         let level = flags::ready(self.args, &file)?.logs.level;
         let before = self.logs.levels().launch;
-        self.logs.change_launch_level(level, || match before == level {
-            true => info!("configuration reloaded: no setting has changed"),
-            false => {
-                info!(changes = format!("agent.log_level: {before} -> {level}"), "configuration reloaded")
+        self.logs.change_launch_level(level, || {
+            if before == level {
+                info!("configuration reloaded: no setting has changed");
+            } else {
+                info!(changes = format!("agent.log_level: {before} -> {level}"), "configuration reloaded");
             }
         });
         let mut others = changed_keys(&self.started_with, &file);
