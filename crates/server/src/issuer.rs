@@ -21,6 +21,9 @@ use crate::live::LiveSettings;
 /// How far NotBefore lies in the past, for peers whose clocks are late. SPIRE's value.
 pub(crate) const BACKDATE_SECS: i64 = 10;
 
+/// Lifetime of an SVID that nobody gets.
+const PROBE_TTL_SECS: i64 = 60;
+
 /// CSRs that one blocking task works through: long enough to pay for the task, short enough to spread a batch.
 const CSRS_PER_TASK: usize = 16;
 
@@ -136,6 +139,13 @@ impl Issuer {
             inner.sign(agent_id, &csr, &[], SvidSubject::default(), ttl_secs)
         })
         .await?
+    }
+
+    /// Signs an SVID that nobody gets, to find out whether it can be done.
+    pub(crate) async fn probe(&self, csr_der: Vec<u8>) -> Result<(), IssueError> {
+        let name = self.0.trust_domain.member("/for/health/check/only");
+        let probe = name.map_err(|error| IssueError::Mint(error.to_string()))?;
+        self.issue_agent(probe, csr_der, PROBE_TTL_SECS).await.map(drop)
     }
 
     /// Signs one SVID for each request, in order; a refused one does not touch the others.

@@ -17,6 +17,7 @@ mod entries;
 mod federation;
 #[cfg(test)]
 mod fixtures;
+mod health;
 mod issuer;
 mod jwt_issuer;
 mod live;
@@ -34,6 +35,7 @@ use spindle_runtime::{Shutdown, TaskEnd, TaskSet};
 use spindle_spiffe_core::{Clock, Entropy};
 use spindle_store::{Store, StoreConfig};
 use spindle_transport::{ServerTls, TlsListener, UnixClients, UnixListener, UnixSocketConfig, grpc_server};
+use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 pub use authorities::AuthoritiesError;
@@ -54,6 +56,7 @@ use attestation::node::NodeAttestors;
 use authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};
 use context::Context;
 use directory::Directory;
+use health::Checks;
 use issuer::Issuer;
 use jwt_issuer::JwtIssuer;
 use rate_limit::RateLimits;
@@ -94,6 +97,14 @@ pub enum ServerError {
         /// What the kernel answered.
         source: std::io::Error,
     },
+    /// The port for health probes is taken, or not allowed.
+    #[error("cannot listen for health probes on {address}")]
+    HealthPort {
+        /// The address as configured.
+        address: SocketAddr,
+        /// What the kernel answered.
+        source: std::io::Error,
+    },
     /// A task ended that must not.
     #[error("{0}")]
     Task(TaskEnd),
@@ -106,6 +117,7 @@ pub struct Server;
 pub struct RunningServer {
     addr: SocketAddr,
     socket_path: PathBuf,
+    health_addr: Option<SocketAddr>,
     tasks: TaskSet,
     shutdown: Shutdown,
     directory: Directory,
@@ -155,6 +167,7 @@ impl Server {
         // Bound before an authority is made: a server that cannot serve leaves no root behind. Nobody is served yet.
         let tls_listener = bind_tls(&config, &authorities, clock.clone()).await?;
         let admin_listener = bind_admin(&config)?;
+        let health_listener = bind_health(&config).await?;
         authorities.start().await?;
         match &jwt_authorities {
             Some(authorities) => authorities.start().await?,
@@ -199,6 +212,16 @@ impl Server {
         let socket_path = admin_listener.path().to_owned();
         serve_tls(tls_listener, &context, &shutdown, &mut tasks);
         serve_admin(admin_listener, &context, &shutdown, &mut tasks);
+        let mut health_addr = None;
+        if let Some((listener, address, settings)) = health_listener {
+            health_addr = Some(address);
+            let checks = Arc::new(Checks::new(context.clone(), socket_path.clone())?);
+            tasks.spawn_infallible(
+                "health probes",
+                health::serve(listener, settings, checks, shutdown.clone()),
+            );
+            info!(%address, "Serving health checks");
+        }
         tasks.spawn_infallible("X.509 authorities", authorities.run(shutdown.clone()));
         if let Some(authorities) = jwt_authorities {
             tasks.spawn_infallible("JWT authorities", authorities.run(shutdown.clone()));
@@ -206,7 +229,7 @@ impl Server {
         tasks.spawn_infallible("maintenance", maintenance::run(context, shutdown.clone()));
         info!(address = %addr, network = "tcp", "Starting Server APIs");
         info!(address = %socket_path.display(), network = "unix", "Starting Server APIs");
-        Ok(RunningServer { addr, socket_path, tasks, shutdown, directory, live })
+        Ok(RunningServer { addr, socket_path, health_addr, tasks, shutdown, directory, live })
     }
 }
 
@@ -219,6 +242,11 @@ impl RunningServer {
     /// Path of the admin socket.
     pub fn socket_path(&self) -> &Path {
         &self.socket_path
+    }
+
+    /// Where health probes are answered, with the real port; none when nowhere.
+    pub fn health_addr(&self) -> Option<SocketAddr> {
+        self.health_addr
     }
 
     /// What can be changed while it serves.
@@ -278,6 +306,17 @@ fn bind_admin(config: &ServerConfig) -> Result<UnixListener, ServerError> {
         parent_mode: ADMIN_SOCKET_PARENT_MODE,
         clients: UnixClients::Tools,
     })?)
+}
+
+async fn bind_health(
+    config: &ServerConfig,
+) -> Result<Option<(TcpListener, SocketAddr, HealthListener)>, ServerError> {
+    let Some(settings) = config.operations.health_checks.clone() else { return Ok(None) };
+    let address = settings.address;
+    let failed = |source| ServerError::HealthPort { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok(Some((listener, bound, settings)))
 }
 
 fn serve_tls(listener: TlsListener, context: &Arc<Context>, shutdown: &Shutdown, tasks: &mut TaskSet) {

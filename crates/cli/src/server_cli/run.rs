@@ -63,6 +63,9 @@ fn failure(error: &ServerError) -> Failure {
             .try_this("stop the other server, or choose another path with -socketPath")
             .try_this("choose a directory that this user may write"),
         ServerError::Port { .. } => failure.try_this("stop what listens there, or choose another port with -serverPort"),
+        ServerError::HealthPort { .. } => {
+            failure.try_this("stop what listens there, or choose another bind_port in health_checks")
+        }
         _ => failure.try_this("look at the log above"),
     }
 }

@@ -18,6 +18,7 @@ mod federated_bundles;
 mod federated_entries;
 mod follow;
 mod following;
+mod health_probes;
 mod jwt;
 mod live;
 mod malformed;

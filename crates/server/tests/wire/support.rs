@@ -20,7 +20,7 @@ use spindle_proto::spire::api::types;
 use spindle_runtime::{Shutdown, SystemEntropy};
 use spindle_server::{
     CaSubject, JwtSettings, KeySettings, LiveSettings, RateLimitSettings, RunningServer, Server,
-    ServerConfig, StoreKind, StoreSettings,
+    ServerConfig, ServerError, StoreKind, StoreSettings,
 };
 use spindle_spiffe_core::{Bundle, Reason, SpiffeId, TrustDomain, X509Bundles, X509Svid, verify_x509_svid};
 use spindle_store::{Store, StoreConfig, Transaction};
@@ -140,6 +140,11 @@ impl TestServer {
 
     /// A server with other settings than usual.
     pub(crate) async fn start_with(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::try_start_with(change).await.unwrap()
+    }
+
+    /// The same, for settings with which it may not start.
+    pub(crate) async fn try_start_with(change: impl FnOnce(&mut ServerConfig)) -> Result<Self, ServerError> {
         let folder = TestFolder::new();
         let mut config = ServerConfig {
             trust_domain: trust_domain(),
@@ -164,15 +169,30 @@ impl TestServer {
         change(&mut config);
         let clock = ManualClock::default();
         let mut server = Self { clock, config, shutdown: Shutdown::new(), running: None, _folder: folder };
-        server.boot().await;
-        server
+        server.try_boot().await?;
+        Ok(server)
     }
 
     async fn boot(&mut self) {
+        self.try_boot().await.unwrap();
+    }
+
+    async fn try_boot(&mut self) -> Result<(), ServerError> {
         self.shutdown = Shutdown::new();
         let (config, clock) = (self.config.clone(), self.clock.shared());
         let started = Server::start(config, clock, std::sync::Arc::new(SystemEntropy), self.shutdown.clone());
-        self.running = Some(in_time(started).await.unwrap());
+        self.running = Some(in_time(started).await?);
+        Ok(())
+    }
+
+    /// Where it answers health probes.
+    pub(crate) fn health_addr(&self) -> std::net::SocketAddr {
+        self.running.as_ref().unwrap().health_addr().unwrap()
+    }
+
+    /// Its admin socket.
+    pub(crate) fn socket_path(&self) -> &std::path::Path {
+        self.running.as_ref().unwrap().socket_path()
     }
 
     /// Begins the shutdown and waits for its end.
@@ -209,7 +229,7 @@ impl TestServer {
     }
 
     /// Tries to start the stopped server on a port that it may not get.
-    pub(crate) async fn try_boot_on(&self, port: u16) -> Result<(), spindle_server::ServerError> {
+    pub(crate) async fn try_boot_on(&self, port: u16) -> Result<(), ServerError> {
         let config = ServerConfig { bind_port: port, ..self.config.clone() };
         let entropy = std::sync::Arc::new(SystemEntropy);
         in_time(Server::start(config, self.clock.shared(), entropy, Shutdown::new())).await.map(|_| ())
