@@ -4,6 +4,7 @@ mod agent;
 mod bundle;
 mod debug;
 mod entry;
+mod federation;
 mod healthcheck;
 mod logger;
 mod run;
@@ -45,7 +46,7 @@ enum Command {
     /// Makes join tokens.
     #[command(subcommand)]
     Token(token::Command),
-    /// Shows the trust bundle.
+    /// Shows the trust bundle, and manages those of other trust domains.
     #[command(subcommand)]
     Bundle(bundle::Command),
     /// Shows and changes how much the server logs.
@@ -54,6 +55,9 @@ enum Command {
     /// Looks inside the server.
     #[command(subcommand)]
     Debug(debug::Command),
+    /// Manages relationships with other trust domains.
+    #[command(subcommand)]
+    Federation(federation::Command),
     /// Copies, exports, imports and restores a stopped server's store.
     #[command(subcommand)]
     Store(store::Command),
@@ -87,6 +91,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Bundle(command) => bundle::run(command, console),
         Command::Logger(command) => logger::run(command, console),
         Command::Debug(debug::Command::GetInfo(args)) => debug::run(&args, console),
+        Command::Federation(command) => federation::run(command, console),
         Command::Store(command) => store::run(&command, console),
         Command::X509(x509::Command::Mint(args)) => x509::run(&args, console),
     }
@@ -95,4 +100,9 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
 /// Connects to the server that flags and environment name.
 async fn dial(at: &Socket, console: &Console<'_>) -> Result<Channel, Failure> {
     connect(&socket::resolve(at, &socket::SERVER, console.vars)?, "server").await
+}
+
+/// What to say of a batch answer that lacks the result of what was asked.
+fn no_result() -> Failure {
+    Failure::new("the server's answer has no result").try_this("look at the server's log")
 }

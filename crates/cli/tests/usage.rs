@@ -51,6 +51,8 @@ fn groups_without_a_known_word_exit_with_1() {
     refused("spindle-server entry", 1, "Usage");
     refused("spindle-server entry foo", 1, "foo");
     refused("spindle-server bundle foo", 1, "foo");
+    refused("spindle-server federation", 1, "Usage");
+    refused("spindle-server federation foo", 1, "foo");
     refused("spindle-agent api", 1, "Usage");
     refused("spindle-agent api foo", 1, "foo");
     refused("spindle-agent api fetch nosuch", 1, "nosuch");
@@ -66,6 +68,10 @@ fn misused_flags_exit_with_1_and_are_named() {
     refused("spindle-server token generate -ttl", 1, "--ttl");
     refused("spindle-server x509 mint -ttl 10", 1, "lacks a unit");
     refused("spindle-server bundle show -format der", 1, "pem or spiffe");
+    refused("spindle-server bundle list -format der", 1, "pem or spiffe");
+    refused("spindle-server bundle set -format der", 1, "pem or spiffe");
+    refused("spindle-server bundle delete -mode all", 1, "restrict, dissociate or delete");
+    refused("spindle-server federation create -trustDomainBundleFormat der", 1, "pem or spiffe");
     refused("spindle-server agent show stray", 1, "stray");
     refused("spindle-agent api fetch -timeout 5", 1, "lacks a unit");
 }
@@ -78,6 +84,18 @@ fn what_a_command_needs_is_asked_for_before_anything_is_called() {
     refused("spindle-server entry delete", 1, "an entry ID is required");
     refused("spindle-server entry show -entryID x -spiffeID spiffe://a/b", 1, "can't be combined");
     refused("spindle-server entry show -parentID a/b", 1, "-parentID \"a/b\"");
+    refused("spindle-server bundle set", 1, "Error: id flag is required\n  Try: ");
+    refused("spindle-server bundle set -id Other -path /dev/null", 1, "-id \"Other\"");
+    refused("spindle-server bundle set -id spiffe://a -path /dev/null", 1, "unable to parse bundle data");
+    refused("spindle-server bundle set -id spiffe://a -path /nonexistent", 1, "unable to load bundle data");
+    refused("spindle-server bundle list -id Other", 1, "-id \"Other\"");
+    refused("spindle-server bundle delete", 1, "Error: id is required\n  Try: ");
+    refused("spindle-server federation create", 1, "Error: trust domain is required\n  Try: ");
+    refused("spindle-server federation update -trustDomain a", 1, "bundle endpoint URL is required");
+    refused("spindle-server federation create -data x -trustDomain a", 1, "cannot use other flags");
+    refused("spindle-server federation show", 1, "a trust domain name is required");
+    refused("spindle-server federation delete", 1, "Error: id is required\n  Try: ");
+    refused("spindle-server federation refresh", 1, "Error: id is required\n  Try: ");
     refused("spindle-server agent ban", 1, "a SPIFFE ID is required");
     refused("spindle-server agent list -expiresBefore tomorrow", 1, "is not a time");
     refused("spindle-server x509 mint", 1, "a SPIFFE ID is required");
@@ -94,6 +112,13 @@ fn a_missing_socket_is_named_with_what_to_try() {
         "spindle-server entry count --socketPath=/nonexistent/api.sock",
         "spindle-server agent list -socketPath=/nonexistent/api.sock",
         "spindle-server bundle show --socketPath /nonexistent/api.sock",
+        "spindle-server bundle list -socketPath /nonexistent/api.sock",
+        "spindle-server bundle list -id spiffe://a -socketPath /nonexistent/api.sock",
+        "spindle-server bundle delete -id spiffe://a -socketPath /nonexistent/api.sock",
+        "spindle-server federation list -socketPath /nonexistent/api.sock",
+        "spindle-server federation show -trustDomain a -socketPath /nonexistent/api.sock",
+        "spindle-server federation delete -id a -socketPath /nonexistent/api.sock",
+        "spindle-server federation refresh -id a -socketPath /nonexistent/api.sock",
         "spindle-server x509 mint -spiffeID spiffe://a/b -socketPath /nonexistent/api.sock",
         "spindle-agent healthcheck -socketPath /nonexistent/api.sock",
         "spindle-agent api fetch -socketPath /nonexistent/api.sock",

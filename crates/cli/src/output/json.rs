@@ -8,6 +8,7 @@ use spindle_proto::spire::api::server::agent::v1 as agent;
 use spindle_proto::spire::api::server::bundle::v1 as bundle;
 use spindle_proto::spire::api::server::debug::v1 as debug;
 use spindle_proto::spire::api::server::entry::v1 as entry;
+use spindle_proto::spire::api::server::trustdomain::v1 as trustdomain;
 use spindle_proto::spire::api::types;
 use spindle_proto::workload;
 
@@ -162,6 +163,26 @@ impl ToJson for types::Bundle {
     }
 }
 
+impl ToJson for types::FederationRelationship {
+    fn to_json(&self) -> Value {
+        use types::federation_relationship::BundleEndpointProfile;
+        let (web, spiffe) = match &self.bundle_endpoint_profile {
+            Some(BundleEndpointProfile::HttpsWeb(_)) => (Some(object([])), None),
+            Some(BundleEndpointProfile::HttpsSpiffe(spiffe)) => {
+                (None, Some(object([("endpoint_spiffe_id", some(spiffe.endpoint_spiffe_id.clone()))])))
+            }
+            None => (None, None),
+        };
+        object([
+            ("bundle_endpoint_url", some(self.bundle_endpoint_url.clone())),
+            ("https_spiffe", spiffe),
+            ("https_web", web),
+            ("trust_domain", some(self.trust_domain.clone())),
+            ("trust_domain_bundle", message(&self.trust_domain_bundle)),
+        ])
+    }
+}
+
 impl ToJson for types::JoinToken {
     fn to_json(&self) -> Value {
         object([("expires_at", long(self.expires_at)), ("value", some(self.value.clone()))])
@@ -258,6 +279,66 @@ impl ToJson for entry::BatchDeleteEntryResponse {
     fn to_json(&self) -> Value {
         object([("results", list(&self.results))])
     }
+}
+
+impl ToJson for bundle::ListFederatedBundlesResponse {
+    fn to_json(&self) -> Value {
+        object([("bundles", list(&self.bundles)), ("next_page_token", some(self.next_page_token.clone()))])
+    }
+}
+
+impl ToJson for trustdomain::ListFederationRelationshipsResponse {
+    fn to_json(&self) -> Value {
+        object([
+            ("federation_relationships", list(&self.federation_relationships)),
+            ("next_page_token", some(self.next_page_token.clone())),
+        ])
+    }
+}
+
+/// Answers to batches whose results hold a status and one other message.
+macro_rules! message_results {
+    ($($package:ident::$module:ident, $response:ident: $field:ident;)+) => {
+        $(impl ToJson for $package::$module::Result {
+            fn to_json(&self) -> Value {
+                object([(stringify!($field), message(&self.$field)), ("status", message(&self.status))])
+            }
+        }
+
+        impl ToJson for $package::$response {
+            fn to_json(&self) -> Value {
+                object([("results", list(&self.results))])
+            }
+        })+
+    };
+}
+message_results! {
+    bundle::batch_set_federated_bundle_response, BatchSetFederatedBundleResponse: bundle;
+    trustdomain::batch_create_federation_relationship_response, BatchCreateFederationRelationshipResponse:
+        federation_relationship;
+    trustdomain::batch_update_federation_relationship_response, BatchUpdateFederationRelationshipResponse:
+        federation_relationship;
+}
+
+/// Answers to batches whose results hold a status and the name of a trust domain.
+macro_rules! named_results {
+    ($($package:ident::$module:ident, $response:ident;)+) => {
+        $(impl ToJson for $package::$module::Result {
+            fn to_json(&self) -> Value {
+                object([("status", message(&self.status)), ("trust_domain", some(self.trust_domain.clone()))])
+            }
+        }
+
+        impl ToJson for $package::$response {
+            fn to_json(&self) -> Value {
+                object([("results", list(&self.results))])
+            }
+        })+
+    };
+}
+named_results! {
+    bundle::batch_delete_federated_bundle_response, BatchDeleteFederatedBundleResponse;
+    trustdomain::batch_delete_federation_relationship_response, BatchDeleteFederationRelationshipResponse;
 }
 
 impl ToJson for workload::X509svid {

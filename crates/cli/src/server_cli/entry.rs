@@ -1,6 +1,6 @@
 //! `entry create|update|delete|show|count`.
 
-mod batch;
+pub(super) mod batch;
 mod create;
 mod data;
 mod delete;
@@ -70,8 +70,7 @@ struct EntryFlags {
     /// A selector in the form type:value; can be repeated.
     #[arg(long = "selector", value_name = "SELECTOR")]
     selectors: Vec<String>,
-    /// A trust domain to federate with, as its SPIFFE ID; can be repeated. Bundles of others cannot be set yet, so only
-    /// this server's own is found.
+    /// A trust domain to federate with, as its SPIFFE ID; can be repeated. Its bundle has to be there, see `bundle set`.
     #[arg(long = "federatesWith", value_name = "ID")]
     federates_with: Vec<String>,
     /// Gives the identity access to the server's management calls.

@@ -42,7 +42,7 @@ pub(super) const SERVER: &[Key] = &[
     ("profiling_port", NoEffect(NO_PROFILING)),
     ("profiling_freq", NoEffect(NO_PROFILING)),
     ("profiling_names", NoEffect(NO_PROFILING)),
-    ("federation", NotYet("")),
+    ("federation", NotYet("bundles of other trust domains are set with `bundle set`")),
 ];
 
 pub(super) const CA_SUBJECT: &[Key] = &[("country", Yes), ("organization", Yes), ("common_name", Yes)];

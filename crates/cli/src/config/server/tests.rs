@@ -118,7 +118,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 
 #[test]
 fn what_spire_has_and_this_version_lacks_is_refused_and_never_ignored() {
-    refused("federation { }", "", "server.federation (line 4) is not supported yet");
+    refused("federation { }", "", "server.federation (line 4) is not supported yet: bundles of other trust");
     refused("ratelimit { publish = false }", "", "ratelimit.publish");
     refused("proxy_protocol_trusted_cidrs = [\"10.0.0.0/8\"]", "", "is not supported yet");
     refused("experimental { require_pq_kem = true }", "", "is not supported yet");

@@ -25,7 +25,7 @@ pub(super) async fn client(socket: &Socket, console: &Console<'_>) -> Result<Ent
 
 /// The items in order, in calls that a server takes. An item that is too large alone gets a call of its own, which the
 /// server refuses in its own words. No items make one empty call.
-pub(super) fn split<T: Message>(items: Vec<T>) -> Vec<Vec<T>> {
+pub(in crate::server_cli) fn split<T: Message>(items: Vec<T>) -> Vec<Vec<T>> {
     let mut calls = vec![Vec::new()];
     let mut bytes = 0;
     for item in items {
@@ -44,7 +44,7 @@ pub(super) fn split<T: Message>(items: Vec<T>) -> Vec<Vec<T>> {
 }
 
 /// What to say when a call fails after others were answered.
-pub(super) fn part_done(failure: Failure, done: usize) -> Failure {
+pub(in crate::server_cli) fn part_done(failure: Failure, done: usize) -> Failure {
     if done == 0 {
         return failure;
     }
