@@ -34,6 +34,12 @@ server {
     default_x509_svid_ttl = "1h"
     agent_ttl = "1h"
 
+    # JWT-SVIDs: lifetime of those whose entry names none, kind of key (that of ca_key_type when not set), and the issuer they
+    # name, if a verifier asks for one. disable_jwt_svids = true makes a server without them.
+    default_jwt_svid_ttl = "5m"
+    jwt_key_type = "ec-p256"
+    # jwt_issuer = "https://issuer.example.org"
+
     # Workloads with these identities may manage the server over TLS.
     admin_ids = []
 

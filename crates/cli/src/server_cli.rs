@@ -6,7 +6,9 @@ mod debug;
 mod entry;
 mod federation;
 mod healthcheck;
+mod jwt;
 mod logger;
+mod minted;
 mod run;
 mod store;
 mod token;
@@ -61,6 +63,9 @@ enum Command {
     /// Copies, exports, imports and restores a stopped server's store.
     #[command(subcommand)]
     Store(store::Command),
+    /// Mints JWT-SVIDs.
+    #[command(subcommand)]
+    Jwt(jwt::Command),
     /// Mints X509-SVIDs.
     #[command(subcommand)]
     X509(x509::Command),
@@ -93,6 +98,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Debug(debug::Command::GetInfo(args)) => debug::run(&args, console),
         Command::Federation(command) => federation::run(command, console),
         Command::Store(command) => store::run(&command, console),
+        Command::Jwt(jwt::Command::Mint(args)) => jwt::run(&args, console),
         Command::X509(x509::Command::Mint(args)) => x509::run(&args, console),
     }
 }

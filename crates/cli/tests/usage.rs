@@ -53,6 +53,7 @@ fn groups_without_a_known_word_exit_with_1() {
     refused("spindle-server bundle foo", 1, "foo");
     refused("spindle-server federation", 1, "Usage");
     refused("spindle-server federation foo", 1, "foo");
+    refused("spindle-server jwt foo", 1, "foo");
     refused("spindle-agent api", 1, "Usage");
     refused("spindle-agent api foo", 1, "foo");
     refused("spindle-agent api fetch nosuch", 1, "nosuch");
@@ -99,6 +100,12 @@ fn what_a_command_needs_is_asked_for_before_anything_is_called() {
     refused("spindle-server agent ban", 1, "a SPIFFE ID is required");
     refused("spindle-server agent list -expiresBefore tomorrow", 1, "is not a time");
     refused("spindle-server x509 mint", 1, "a SPIFFE ID is required");
+    refused(
+        "spindle-server jwt mint -audience db",
+        1,
+        "Error: a SPIFFE ID is required\n  Try: set -spiffeID",
+    );
+    refused("spindle-server jwt mint -spiffeID spiffe://a/b", 1, "at least one audience is required");
     refused("spindle-server token generate -spiffeID x", 1, "-spiffeID \"x\"");
 }
 
@@ -120,6 +127,7 @@ fn a_missing_socket_is_named_with_what_to_try() {
         "spindle-server federation delete -id a -socketPath /nonexistent/api.sock",
         "spindle-server federation refresh -id a -socketPath /nonexistent/api.sock",
         "spindle-server x509 mint -spiffeID spiffe://a/b -socketPath /nonexistent/api.sock",
+        "spindle-server jwt mint -spiffeID spiffe://a/b -audience db -socketPath /nonexistent/api.sock",
         "spindle-agent healthcheck -socketPath /nonexistent/api.sock",
         "spindle-agent api fetch -socketPath /nonexistent/api.sock",
         "spindle-agent api fetch x509 -socketPath /nonexistent/api.sock -silent",

@@ -3,6 +3,7 @@
 //! [`RawServer`] mirrors the file; flags are laid over it with [`RawServer::over`]; `TryFrom` makes it ready.
 
 mod defaults;
+mod jwt;
 mod known;
 mod node_attestors;
 mod operations;
@@ -13,10 +14,11 @@ use std::path::PathBuf;
 
 use spindle_keys::KeyType;
 use spindle_runtime::LogSettings;
-use spindle_server::guaranteed_svid_ttl_secs;
+use spindle_server::{JwtSettings, guaranteed_svid_ttl_secs};
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 
 pub use defaults::print_defaults;
+pub use jwt::RawJwt;
 pub use node_attestors::{CaChoice, NodeAttestorChoices, X509PopChoice};
 pub use operations::{OperationsChoice, RawOperations};
 pub use plugins::{KeyChoice, StoreChoice, StoreKind};
@@ -79,6 +81,8 @@ pub struct RawServer {
     pub default_x509_svid_ttl: Option<String>,
     /// `agent_ttl`.
     pub agent_ttl: Option<String>,
+    /// The keys about JWT-SVIDs.
+    pub jwt: RawJwt,
     /// `admin_ids`.
     pub admin_ids: Option<Vec<String>>,
     /// `ratelimit`.
@@ -145,6 +149,8 @@ pub struct ServerSettings {
     pub default_x509_svid_ttl_secs: i64,
     /// Lifetime of agents' SVIDs.
     pub agent_ttl_secs: i64,
+    /// What holds for JWT-SVIDs.
+    pub jwt: JwtSettings,
     /// Identities with admin rights.
     pub admin_ids: Vec<SpiffeId>,
     /// Which limits hold.
@@ -192,6 +198,7 @@ impl RawServer {
                 .transpose()?,
             default_x509_svid_ttl: server.text("default_x509_svid_ttl")?,
             agent_ttl: server.text("agent_ttl")?,
+            jwt: RawJwt::read(&server)?,
             admin_ids: server.texts("admin_ids")?,
             rate_limits: server
                 .block("ratelimit")?
@@ -259,6 +266,8 @@ impl TryFrom<RawServer> for ServerSettings {
         if raw.agent_ttl.is_some() {
             note_lifetime("server.agent_ttl", agent_ttl_secs, ca_ttl_secs, &mut notes);
         }
+        let ca_key_type = key_type("server.ca_key_type", raw.ca_key_type.as_deref())?;
+        let jwt = raw.jwt.ready(ca_key_type, ca_ttl_secs, &mut notes)?;
         Ok(Self {
             bind_address: address(
                 "server.bind_address",
@@ -270,11 +279,12 @@ impl TryFrom<RawServer> for ServerSettings {
             keys: raw.keys.unwrap_or_else(|| KeyChoice::disk_in(&data_dir)),
             node_attestors: raw.node_attestors,
             agent_spiffe_id_as_selector: raw.agent_spiffe_id_as_selector.unwrap_or(false),
-            ca_key_type: key_type("server.ca_key_type", raw.ca_key_type.as_deref())?,
+            ca_key_type,
             ca_ttl_secs,
             ca_subject: raw.ca_subject.unwrap_or_default(),
             default_x509_svid_ttl_secs: svid_ttl_secs,
             agent_ttl_secs,
+            jwt,
             admin_ids: spiffe_ids("server.admin_ids", &raw.admin_ids.unwrap_or_default())?,
             rate_limits: raw.rate_limits.unwrap_or_default(),
             operations: raw.operations.ready(&mut notes)?,

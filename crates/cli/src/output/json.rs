@@ -8,6 +8,7 @@ use spindle_proto::spire::api::server::agent::v1 as agent;
 use spindle_proto::spire::api::server::bundle::v1 as bundle;
 use spindle_proto::spire::api::server::debug::v1 as debug;
 use spindle_proto::spire::api::server::entry::v1 as entry;
+use spindle_proto::spire::api::server::svid::v1 as svid;
 use spindle_proto::spire::api::server::trustdomain::v1 as trustdomain;
 use spindle_proto::spire::api::types;
 use spindle_proto::workload;
@@ -141,6 +142,24 @@ fn public_key(key: &[u8], id: &str, expires_at: i64, tainted: bool) -> Value {
 impl ToJson for types::JwtKey {
     fn to_json(&self) -> Value {
         public_key(&self.public_key, &self.key_id, self.expires_at, self.tainted)
+    }
+}
+
+impl ToJson for types::Jwtsvid {
+    fn to_json(&self) -> Value {
+        object([
+            ("expires_at", long(self.expires_at)),
+            ("hint", some(self.hint.clone())),
+            ("id", message(&self.id)),
+            ("issued_at", long(self.issued_at)),
+            ("token", some(self.token.clone())),
+        ])
+    }
+}
+
+impl ToJson for svid::MintJwtsvidResponse {
+    fn to_json(&self) -> Value {
+        object([("svid", message(&self.svid))])
     }
 }
 

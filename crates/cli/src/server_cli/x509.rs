@@ -19,6 +19,7 @@ use spindle_spiffe_core::{Clock, DnsName, SpiffeId, Timestamp};
 use tonic::transport::Channel;
 
 use super::dial;
+use super::minted::{no_part, ttl_secs, warn_capped};
 use crate::args::{Output, Socket, set};
 use crate::client::{block_on, refused};
 use crate::console::Console;
@@ -102,11 +103,7 @@ fn request(args: &Args) -> Result<(Key, MintX509svidRequest), Failure> {
         })
     };
     let dns_names = args.dns_names.iter().map(dns_name).collect::<Result<Vec<_>, _>>()?;
-    let secs = args.ttl.as_secs() + u64::from(args.ttl.subsec_nanos() > 0);
-    let ttl = i32::try_from(secs).map_err(|_| {
-        Failure::new("-ttl is too long")
-            .try_this("write at most 596523h; the authority's own end cuts it shorter anyway")
-    })?;
+    let ttl = ttl_secs(args.ttl)?;
     let key =
         Key::generate(KeyType::EcP256).map_err(|error| Failure::because("cannot make a key", &error))?;
     let csr = certificate_request(&key, Some(&id), &dns_names)
@@ -130,20 +127,13 @@ async fn call(
     Ok((svid, bundle))
 }
 
-fn no_part(what: &str) -> Failure {
-    Failure::new(format!("the server's answer has no {what}")).try_this("look at the server's log")
-}
-
 /// The clock has moved since the server took its time, so a few seconds less are no cap.
 fn warn_if_capped(wanted: Duration, now: Timestamp, expires_at: i64, console: &mut Console<'_>) {
     const SLACK_SECS: i64 = 30;
     let wanted_secs = i64::try_from(wanted.as_secs()).unwrap_or(i64::MAX);
     let expires_at = Timestamp::from_unix_secs(expires_at);
     if expires_at.secs_since(now).saturating_add(SLACK_SECS) < wanted_secs {
-        let _ = writeln!(
-            console.err,
-            "X509-SVID lifetime was capped shorter than specified ttl; expires \"{expires_at}\""
-        );
+        warn_capped("X509-SVID", expires_at, console);
     }
 }
 

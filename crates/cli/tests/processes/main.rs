@@ -1,4 +1,4 @@
-//! The real binaries as processes: killed at any moment, restored from backups, on a full disk.
+//! The real binaries as processes: killed at any moment, restored from backups, on a full disk, minting tokens.
 #![allow(clippy::unwrap_used, reason = "tests; the setting for tests does not reach helper functions")]
 
 mod backup;
@@ -6,3 +6,4 @@ mod domain;
 mod full_disk;
 mod process;
 mod sigkill;
+mod tokens;

@@ -1,11 +1,14 @@
 //! `--print-defaults`: a file that says what holds when nothing is set.
 
+use spindle_server::JwtSettings;
+
 use super::{BIND_ADDRESS, BIND_PORT, CA_TTL_SECS, SOCKET_PATH, X509_SVID_TTL_SECS};
 use crate::duration::print_secs;
 
 /// A whole configuration file with the defaults; the two required keys stand in it as comments.
 pub fn print_defaults() -> String {
     let (ca_ttl, svid_ttl) = (print_secs(CA_TTL_SECS), print_secs(X509_SVID_TTL_SECS));
+    let jwt_svid_ttl = print_secs(JwtSettings::TTL_SECS);
     format!(
         r#"server {{
     # trust_domain = "example.org"   # required
@@ -22,6 +25,10 @@ pub fn print_defaults() -> String {
     }}
     default_x509_svid_ttl = "{svid_ttl}"
     # agent_ttl = "{svid_ttl}"           # as default_x509_svid_ttl
+    disable_jwt_svids = false
+    # jwt_key_type = "ec-p256"       # as ca_key_type
+    default_jwt_svid_ttl = "{jwt_svid_ttl}"
+    jwt_issuer = ""                  # tokens name no issuer
     admin_ids = []
     log_level = "INFO"
     log_format = "text"

@@ -3,7 +3,6 @@
 use crate::config::keys::Key;
 use crate::config::keys::Support::{NoEffect, NotYet, Only, Yes};
 
-const NO_JWT: &str = "this version issues no JWT-SVIDs";
 const NO_PROFILING: &str = "profiling is off";
 const IN_MEMORY: &str = "all entries are held in memory and change at once";
 
@@ -27,10 +26,10 @@ pub(super) const SERVER: &[Key] = &[
     ("log_file", Yes),
     ("log_source_location", Yes),
     ("experimental", Yes),
-    ("jwt_key_type", NoEffect(NO_JWT)),
-    ("default_jwt_svid_ttl", NoEffect(NO_JWT)),
-    ("jwt_issuer", NoEffect(NO_JWT)),
-    ("disable_jwt_svids", NoEffect(NO_JWT)),
+    ("jwt_key_type", Yes),
+    ("default_jwt_svid_ttl", Yes),
+    ("jwt_issuer", Yes),
+    ("disable_jwt_svids", Yes),
     ("audit_log_enabled", Yes),
     ("ratelimit", Yes),
     ("proxy_protocol_trusted_cidrs", Only("[]")),

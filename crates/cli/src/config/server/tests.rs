@@ -67,6 +67,29 @@ fn every_supported_key_is_obeyed() {
 }
 
 #[test]
+fn jwt_svids_are_made_as_the_file_says() {
+    let jwt = |more: &str| ready(more, "").jwt;
+    assert_eq!(jwt(""), JwtSettings::default());
+    let all =
+        r#"jwt_key_type = "rsa-4096" default_jwt_svid_ttl = "90s" jwt_issuer = "https://issuer.example""#;
+    let issuer = Some("https://issuer.example".to_owned());
+    let expected = JwtSettings { enabled: true, key_type: KeyType::Rsa4096, default_ttl_secs: 90, issuer };
+    assert_eq!(jwt(all), expected);
+    assert_eq!(jwt("ca_key_type = \"ec-p384\"").key_type, KeyType::EcP384, "that of X.509 authorities");
+    assert_eq!(jwt("ca_key_type = \"ec-p384\" jwt_key_type = \"ec-p256\"").key_type, KeyType::EcP256);
+    assert_eq!(jwt("jwt_issuer = \"\"").issuer, None);
+    for (text, enabled) in [("true", false), ("\"true\"", false), ("false", true)] {
+        assert_eq!(jwt(&format!("disable_jwt_svids = {text}")).enabled, enabled, "{text}");
+    }
+    refused("jwt_key_type = \"ec-p521\"", "", "server.jwt_key_type");
+    refused("default_jwt_svid_ttl = \"0s\"", "", "server.default_jwt_svid_ttl: a lifetime of zero");
+    refused("default_jwt_svid_ttl = \"5\"", "", "server.default_jwt_svid_ttl: duration \"5\" lacks a unit");
+    refused("disable_jwt_svids = \"perhaps\"", "", "server.disable_jwt_svids");
+    refused("jwt_issuer = []", "", "server.jwt_issuer");
+    refused("jwt_key_typ = \"ec-p256\"", "", "did you mean jwt_key_type?");
+}
+
+#[test]
 fn flags_win_over_the_file_and_the_file_over_defaults() {
     let text = format!("server {{\n{REQUIRED} bind_port = 1 log_level = \"warn\"\n}}");
     let file = RawServer::read(&hcl::parse(&text).unwrap()).unwrap();
@@ -134,14 +157,10 @@ fn what_spire_has_and_this_version_lacks_is_refused_and_never_ignored() {
 
 #[test]
 fn harmless_keys_are_taken_with_a_note() {
-    let settings = ready("default_jwt_svid_ttl = \"5m\" experimental { events_based_cache = true }", "");
+    let settings = ready("profiling_port = 6060 experimental { events_based_cache = true }", "");
     assert_eq!(settings.notes.len(), 2, "{:?}", settings.notes);
-    assert!(
-        settings.notes[0].starts_with("server.default_jwt_svid_ttl has no effect"),
-        "{:?}",
-        settings.notes
-    );
     assert!(ready("profiling_enabled = false", "").notes.is_empty());
+    assert!(settings.notes[0].starts_with("server.profiling_port has no effect"), "{:?}", settings.notes);
 }
 
 #[test]
@@ -213,6 +232,9 @@ fn a_long_svid_lifetime_is_taken_with_a_note() {
     let (svid, agent) = ("server.default_x509_svid_ttl is", "server.agent_ttl is");
     guarantee("default_x509_svid_ttl = \"6h\"", &[svid], 14_400);
     guarantee("ca_ttl = \"1h\"", &[svid], 600);
+    let jwt = "server.default_jwt_svid_ttl is";
+    guarantee("default_jwt_svid_ttl = \"5h\"", &[jwt], 14_400);
+    assert!(notes("default_jwt_svid_ttl = \"5h\" disable_jwt_svids = true").is_empty(), "there are none");
     guarantee("agent_ttl = \"24h\"", &[agent], 14_400);
     guarantee("default_x509_svid_ttl = \"6h\" agent_ttl = \"48h\"", &[svid, agent], 14_400);
     // A sixth of a year would be two months.

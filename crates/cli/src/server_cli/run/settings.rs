@@ -34,9 +34,9 @@ pub(in crate::server_cli) fn config(settings: ServerSettings) -> Result<ServerCo
         ca_ttl_secs: settings.ca_ttl_secs,
         default_x509_svid_ttl_secs: settings.default_x509_svid_ttl_secs,
         agent_ttl_secs: settings.agent_ttl_secs,
-        jwt: Default::default(),
         node_attestors: node_attestors(settings.node_attestors)?,
         agent_spiffe_id_as_selector: settings.agent_spiffe_id_as_selector,
+        jwt: settings.jwt,
         admin_ids: settings.admin_ids,
         rate_limits: RateLimitSettings {
             attestation: settings.rate_limits.attestation,
