@@ -21,7 +21,7 @@ use crate::config::{AgentConfig, KeyStorage};
 use crate::data_lock::DataLock;
 use crate::error::AgentError;
 use crate::identities::{self, Identities};
-use crate::node_identity::{self, NodeIdentity, StateFile};
+use crate::node_identity::{self, NodeIdentity, ProofSource, StateFile};
 use crate::server::ServerLink;
 use crate::sync::{self, Sync};
 use crate::trust::OwnTrust;
@@ -51,7 +51,8 @@ impl Agent {
     /// Takes the data directory, binds the socket, opens keys and state, and starts all tasks. Must run inside a tokio runtime.
     ///
     /// # Errors
-    /// When another agent has the directory or the socket, or the keys or the state cannot be opened. What fails later ends [`RunningAgent::wait`].
+    /// When another agent has the directory or the socket, or the keys, the state or the node's certificate cannot be opened.
+    /// What fails later ends [`RunningAgent::wait`].
     pub fn start(
         config: AgentConfig,
         clock: Arc<dyn Clock>,
@@ -63,10 +64,13 @@ impl Agent {
             KeyStorage::Disk { directory } => DataLock::hold_all(&[&config.data_dir, directory])?,
             KeyStorage::Memory => DataLock::hold_all(&[&config.data_dir])?,
         };
+        if let Some(source) = &config.x509pop {
+            node_identity::check_files(source).map_err(|why| AgentError::NodeProof { why })?;
+        }
         let socket = Socket::bind(&config.socket_path)?;
         let socket_path = socket.path();
         let file = StateFile::open(&config.data_dir, config.trust_domain.clone())?;
-        let keys = open_keys(&config.keys)?;
+        let keys = open_keys(&config)?;
         let cache = Arc::new(Cache::new(config.trust_domain.clone()));
         let ready = cache.synced();
         let failure = Arc::new(OnceLock::new());
@@ -202,10 +206,12 @@ async fn keep_identity(
     node.run().await
 }
 
-fn open_keys(storage: &KeyStorage) -> Result<Arc<dyn KeyManager>, AgentError> {
-    match storage {
+fn open_keys(config: &AgentConfig) -> Result<Arc<dyn KeyManager>, AgentError> {
+    match &config.keys {
         KeyStorage::Memory => {
-            warn!("the agent's keys are kept in memory: a restart needs a new join token");
+            if !matches!(ProofSource::of(config), Some(ProofSource::X509Pop(_))) {
+                warn!("the agent's keys are kept in memory: a restart needs a new join token");
+            }
             Ok(Arc::new(MemoryKeys::new()))
         }
         KeyStorage::Disk { directory } => {

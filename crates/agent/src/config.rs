@@ -30,6 +30,8 @@ pub struct AgentConfig {
     pub socket_path: PathBuf,
     /// For the first attestation; not needed while a stored identity is good.
     pub join_token: Option<JoinToken>,
+    /// A certificate to prove the node with, which may be done again and again. A join token wins over it, as in SPIRE.
+    pub x509pop: Option<X509PopSource>,
     /// How the server is recognised on the first contact; not needed while a stored bundle is good.
     pub bootstrap: Bootstrap,
     /// Where the agent's own keys are kept.
@@ -49,6 +51,25 @@ pub struct AgentConfig {
 /// A one-time secret for joining. Never printed, wiped on drop.
 #[derive(Clone)]
 pub struct JoinToken(Zeroizing<String>);
+
+/// Where the node's certificate and its key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum X509PopSource {
+    /// In PEM files, which are read anew for each attestation.
+    Files {
+        /// The private key: RSA or EC, in PKCS#8, PKCS#1 or SEC 1.
+        private_key: PathBuf,
+        /// The certificate, and after it any that vouch for it.
+        certificate: PathBuf,
+        /// More certificates that vouch for it.
+        intermediates: Option<PathBuf>,
+    },
+    /// At another agent: the SVID that its Workload API gives this one.
+    WorkloadApi {
+        /// Its socket.
+        socket: PathBuf,
+    },
+}
 
 /// How the server is recognised before a bundle is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +133,7 @@ impl AgentConfig {
             server_port,
             socket_path: socket_path.into(),
             join_token: None,
+            x509pop: None,
             bootstrap,
             keys: KeyStorage::Disk { directory: data_dir.clone() },
             data_dir,

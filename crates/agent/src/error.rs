@@ -32,6 +32,12 @@ pub enum AgentError {
         /// Why a stored identity does not serve.
         why: String,
     },
+    /// The node's certificate or its key cannot be used.
+    #[error("the agent cannot prove its node with x509pop: {why}")]
+    NodeProof {
+        /// Which file, and what is wrong with it.
+        why: String,
+    },
     /// The server refuses to let the agent in.
     #[error("the server at {target} refused the attestation: {why}")]
     AttestationRefused {
@@ -83,7 +89,9 @@ impl AgentError {
             Self::Socket(UnixBindError::InUse { .. }) | Self::DataDir(DataLockError::Held { .. }) => {
                 Reason::AgentRunning
             }
-            Self::Socket(_) | Self::DataDir(_) | Self::Keys(_) | Self::State(_) => Reason::LocalFailure,
+            Self::Socket(_) | Self::DataDir(_) | Self::Keys(_) | Self::State(_) | Self::NodeProof { .. } => {
+                Reason::LocalFailure
+            }
             Self::Bootstrap(_) => Reason::TrustBundleUnusable,
             Self::JoinTokenNeeded { .. } => Reason::JoinTokenNeeded,
             Self::TaskEnded { .. } => Reason::Internal,
@@ -112,6 +120,9 @@ impl AgentError {
             }
             Self::JoinTokenNeeded { .. } => {
                 "generate one with `token generate` on the server and pass it as join token"
+            }
+            Self::NodeProof { .. } => {
+                "check private_key_path, certificate_path and intermediates_path: PEM files that belong together"
             }
             Self::AttestationRefused { .. } => "generate a new token with `token generate`; each works once",
             Self::AttestationFailed { .. } => {

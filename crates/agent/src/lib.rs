@@ -22,7 +22,7 @@ mod trust;
 mod workload_api;
 
 pub use agent::{Agent, RunningAgent};
-pub use config::{AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage};
+pub use config::{AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage, X509PopSource};
 pub use data_lock::DataLockError;
 pub use error::AgentError;
 pub use node_identity::StateError;

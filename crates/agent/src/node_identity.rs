@@ -1,4 +1,5 @@
-//! The agent's own identity: found from an earlier run or attested, renewed at half of its life, kept on disk.
+//! The agent's own identity: found from an earlier run or attested, renewed at half of its life, kept on disk. An agent that
+//! may attest again renews by doing so.
 //!
 //! A server that is away is waited for; a server that refuses is final, unless the agent may attest again. One task owns
 //! all of it. Start at [`NodeIdentity::establish`], then [`NodeIdentity::run`].
@@ -6,6 +7,7 @@
 mod attestation;
 mod enroll;
 mod keeper;
+mod proof;
 mod state;
 
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::call_error::CallError;
-use crate::config::{AgentConfig, JoinToken};
+use crate::config::AgentConfig;
 use crate::error::AgentError;
 use crate::server::ServerLink;
 use crate::trust::{OwnTrust, is_below, lost_authorities};
@@ -29,6 +31,7 @@ use keeper::Keeper;
 use state::State;
 
 pub(crate) use enroll::own_bundle;
+pub(crate) use proof::{ProofSource, check_files};
 pub use state::StateError;
 pub(crate) use state::StateFile;
 
@@ -76,10 +79,10 @@ impl NodeIdentity {
                 Ok(Self { parts, keeper, state, svid, renewal })
             }
             Err(why) => {
-                let Some(token) = parts.config.join_token.clone() else {
+                let Some(source) = ProofSource::of(&parts.config) else {
                     return Err(AgentError::JoinTokenNeeded { why });
                 };
-                let enrolled = attestation::attest(&parts, &state, &token).await?;
+                let enrolled = attestation::attest(&parts, &state, source).await?;
                 let svid = adopt(&parts, &mut keeper, &mut state, enrolled).await?;
                 // The server may have been waited for: only now is the time that counts.
                 let now = parts.clock.now();
@@ -135,6 +138,10 @@ impl NodeIdentity {
     }
 
     async fn ask_for_renewal(&self) -> Result<Enrolled, CallError> {
+        if let Some(source) = self.source_for_another_attestation() {
+            // Boxed, as what it is made of is large.
+            return Box::pin(attestation::again(&self.parts, &self.state, source)).await;
+        }
         let Parts { link, keys, clock, .. } = &self.parts;
         let mut enrolled = enroll::renew(link, keys, &self.svid, clock.as_ref()).await?;
         enrolled.reattestable = self.state.reattestable;
@@ -147,8 +154,8 @@ impl NodeIdentity {
     async fn on_expired(&mut self) -> Result<(), AgentError> {
         warn!(agent_id = %self.svid.spiffe_id(), expires_at = %self.svid.validity().not_after,
             now = %self.parts.clock.now(), "the agent SVID has expired by this clock, trying once to replace it");
-        if let Some(token) = self.token_for_another_attestation() {
-            let enrolled = attestation::attest(&self.parts, &self.state, &token).await?;
+        if let Some(source) = self.source_for_another_attestation() {
+            let enrolled = attestation::attest(&self.parts, &self.state, source).await?;
             return self.adopt(enrolled).await;
         }
         match self.ask_for_renewal().await {
@@ -164,8 +171,8 @@ impl NodeIdentity {
         }
     }
 
-    fn token_for_another_attestation(&self) -> Option<JoinToken> {
-        self.parts.config.join_token.clone().filter(|_| self.state.reattestable)
+    fn source_for_another_attestation(&self) -> Option<ProofSource<'_>> {
+        ProofSource::of(&self.parts.config).filter(|_| self.state.reattestable)
     }
 
     async fn on_standing(&mut self, standing: Standing) -> Result<(), AgentError> {
@@ -188,12 +195,12 @@ impl NodeIdentity {
 
     /// Attests again if that is allowed; else the identity is deleted and `lost` is why the agent ends.
     async fn start_over(&mut self, lost: AgentError) -> Result<(), AgentError> {
-        let Some(token) = self.token_for_another_attestation() else {
+        let Some(source) = self.source_for_another_attestation() else {
             self.forget().await;
             return Err(lost);
         };
         info!(agent_id = %self.svid.spiffe_id(), why = %lost, "attesting again");
-        match attestation::attest(&self.parts, &self.state, &token).await {
+        match attestation::attest(&self.parts, &self.state, source).await {
             Ok(enrolled) => self.adopt(enrolled).await,
             Err(error) => {
                 self.forget().await;

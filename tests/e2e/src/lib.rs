@@ -74,8 +74,18 @@ pub fn id(path: &str) -> SpiffeId {
 impl Domain {
     /// Starts a server on the given kind of store, with lifetimes in seconds.
     pub async fn start(kind: StoreKind, ca_ttl_secs: i64, svid_ttl_secs: i64) -> Result<Self> {
+        Self::start_with(kind, ca_ttl_secs, svid_ttl_secs, |_| ()).await
+    }
+
+    /// The same, with other settings than usual.
+    pub async fn start_with(
+        kind: StoreKind,
+        ca_ttl_secs: i64,
+        svid_ttl_secs: i64,
+        change: impl FnOnce(&mut ServerConfig),
+    ) -> Result<Self> {
         let folder = TestFolder::new();
-        let config = ServerConfig {
+        let mut config = ServerConfig {
             trust_domain: trust_domain(),
             bind_address: std::net::Ipv4Addr::LOCALHOST.into(),
             bind_port: 0,
@@ -94,6 +104,7 @@ impl Domain {
             // Every agent comes from one address here.
             rate_limits: spindle_server::RateLimitSettings { attestation: false, signing: false },
         };
+        change(&mut config);
         let mut domain = Self {
             folder,
             config,
@@ -178,6 +189,17 @@ impl Domain {
     /// Starts an agent with a fresh join token and waits until it is ready.
     pub async fn node(&self, name: &str) -> Result<Node> {
         let token = self.join_token().await?;
+        let agent_id = id(&format!("/spire/agent/join_token/{token}"));
+        self.node_with(name, agent_id, |config| config.join_token = Some(JoinToken::new(token))).await
+    }
+
+    /// Starts an agent that proves itself as `change` says and will be `agent_id`, and waits until it is ready.
+    pub async fn node_with(
+        &self,
+        name: &str,
+        agent_id: SpiffeId,
+        change: impl FnOnce(&mut AgentConfig),
+    ) -> Result<Node> {
         let bundle = self.folder.file(&format!("{name}.pem"), self.bundle_pem().await?.as_bytes());
         let mut config = AgentConfig::new(
             trust_domain(),
@@ -187,7 +209,7 @@ impl Domain {
             self.folder.socket(&format!("{name}.sock")),
             Bootstrap::File { path: bundle, format: Default::default() },
         );
-        config.join_token = Some(JoinToken::new(token.clone()));
+        change(&mut config);
         let socket_path = config.socket_path.clone();
         let shutdown = Shutdown::new();
         let agent = Agent::start(config, SystemClock::shared(), Arc::new(SystemEntropy), shutdown.clone())
@@ -197,7 +219,7 @@ impl Domain {
         tokio::time::timeout(PATIENCE, ready.wait_for(|ready| *ready))
             .await
             .context("the agent is not ready in time")??;
-        Ok(Node { id: id(&format!("/spire/agent/join_token/{token}")), socket_path, shutdown, running })
+        Ok(Node { id: agent_id, socket_path, shutdown, running })
     }
 
     /// Registers `path` for callers with `selectors` below `parent`; returns the entry's id.
@@ -277,6 +299,12 @@ impl Node {
             }
         };
         tokio::time::timeout(PATIENCE, attempts).await.context("this process is not served in time")?
+    }
+
+    /// Waits until the agent ends by itself, and returns why.
+    pub async fn end(self) -> Result<anyhow::Error> {
+        let ended = tokio::time::timeout(PATIENCE, self.running).await.context("the agent goes on")??;
+        ended.err().context("the agent was told to end")
     }
 
     /// Stops the agent in order and waits for its end.

@@ -13,10 +13,10 @@ use tracing::warn;
 
 use super::Parts;
 use super::enroll::{self, Enrolled};
+use super::proof::ProofSource;
 use super::state::State;
 use crate::bootstrap::{self, Attempt, BootstrapError};
 use crate::call_error::CallError;
-use crate::config::JoinToken;
 use crate::error::AgentError;
 
 /// How long a server may answer wrongly, as an untrusted one does, or the bundle be missing, before an attestation gives
@@ -87,12 +87,16 @@ impl std::fmt::Display for Failed {
 }
 
 /// Attests, again and again while the server cannot be reached or is not ready.
-pub(super) async fn attest(parts: &Parts, state: &State, token: &JoinToken) -> Result<Enrolled, AgentError> {
+pub(super) async fn attest(
+    parts: &Parts,
+    state: &State,
+    source: ProofSource<'_>,
+) -> Result<Enrolled, AgentError> {
     let (mut backoff, mut wrong_since) = (Backoff::new(ATTEST_BACKOFF), None);
     let mut attempt = Attempt { number: 1, began_at: parts.clock.now() };
     loop {
         // Boxed, for it is rare and large beside what the caller does all day.
-        let failed = match Box::pin(once(parts, state, token, attempt)).await {
+        let failed = match Box::pin(once(parts, state, source, attempt)).await {
             Ok(enrolled) => return Ok(enrolled),
             Err(failed) => failed,
         };
@@ -111,7 +115,12 @@ pub(super) async fn attest(parts: &Parts, state: &State, token: &JoinToken) -> R
     }
 }
 
-async fn once(parts: &Parts, state: &State, token: &JoinToken, attempt: Attempt) -> Result<Enrolled, Failed> {
+async fn once(
+    parts: &Parts,
+    state: &State,
+    source: ProofSource<'_>,
+    attempt: Attempt,
+) -> Result<Enrolled, Failed> {
     let config = &parts.config;
     // A stored bundle is live already.
     let fetched = match &state.bundle {
@@ -124,9 +133,27 @@ async fn once(parts: &Parts, state: &State, token: &JoinToken, attempt: Attempt)
     if !is_recognised && attempt.number == 1 {
         warn!("the server is believed once without a trust bundle (insecure bootstrap)");
     }
+    enroll_once(parts, state, source, trust).await.map_err(Failed::Call)
+}
+
+/// Attests once more, to a server that is recognised by the bundle of the moment: how an agent renews that may.
+pub(super) async fn again(
+    parts: &Parts,
+    state: &State,
+    source: ProofSource<'_>,
+) -> Result<Enrolled, CallError> {
+    enroll_once(parts, state, source, Trust::Bundles(parts.trust.live())).await
+}
+
+async fn enroll_once(
+    parts: &Parts,
+    state: &State,
+    source: ProofSource<'_>,
+    trust: Trust,
+) -> Result<Enrolled, CallError> {
+    let config = &parts.config;
     let expected = ExpectedServer::Id(config.trust_domain.server_id());
     let (host, port) = (&config.server_address, config.server_port);
     let dialer = TlsDialer::new(host, port, trust, expected, parts.clock.clone());
-    let current = state.svid.as_ref();
-    enroll::attest(&dialer, &parts.keys, current, token, &config.trust_domain).await.map_err(Failed::Call)
+    enroll::attest(&dialer, parts, state.svid.as_ref(), source).await
 }

@@ -1,4 +1,4 @@
-//! The two calls that give the agent an identity: AttestAgent with a join token, and RenewAgent.
+//! The two calls that give the agent an identity: AttestAgent with a proof of the node, and RenewAgent.
 //!
 //! A certificate is taken only when it is an agent's of the own trust domain, holds the key that was made for it, and is
 //! trusted by the bundle that came with it. Start at [`attest`] and [`renew`].
@@ -16,7 +16,7 @@ use spindle_proto::spire::api::server::bundle::v1::GetBundleRequest;
 use spindle_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use spindle_proto::spire::api::types;
 use spindle_spiffe_core::{
-    Clock, ErrorChain, Timestamp, TrustDomain, X509Bundle, X509Bundles, X509Svid, verify_x509_svid,
+    Clock, Entropy, ErrorChain, Timestamp, TrustDomain, X509Bundle, X509Bundles, X509Svid, verify_x509_svid,
 };
 use spindle_transport::{TlsDialer, Trust};
 use tokio::time::{sleep, timeout};
@@ -24,9 +24,10 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tracing::{error, warn};
 
+use super::Parts;
 use super::keeper::OwedKey;
+use super::proof::{Proof, ProofSource};
 use crate::call_error::CallError;
-use crate::config::JoinToken;
 use crate::server::{CALL_TIMEOUT, ServerLink};
 
 /// The agent's own keys alternate between these names, SPIRE's, so that the one in use is never overwritten.
@@ -35,8 +36,8 @@ const KEY_IDS: [&str; 2] = ["agent-svid-A", "agent-svid-B"];
 /// What SPIRE uses for agents, whatever workloads have.
 const KEY_TYPE: KeyType = KeyType::EcP256;
 
-/// SPIRE's name of the attestor.
-const JOIN_TOKEN: &str = "join_token";
+/// The most challenges answered in one attestation. The attestors of SPIRE ask once.
+const ROUNDS_MAX: usize = 8;
 
 /// How often the bundle is asked for when the token would be lost without it.
 const BUNDLE_TRIES: u32 = 5;
@@ -61,21 +62,23 @@ pub(crate) fn key_of(keys: &dyn KeyManager, svid: &X509Svid) -> Option<Key> {
     KEY_IDS.iter().filter_map(|id| keys.get(id)).find(|key| key.spki_der() == svid.spki_der())
 }
 
-/// Attests with a join token over a connection without a client certificate, and fetches the bundle on it.
-pub(crate) async fn attest(
+/// Attests over a connection without a client certificate, and fetches the bundle on it.
+pub(super) async fn attest(
     dialer: &TlsDialer,
-    keys: &Arc<dyn KeyManager>,
+    parts: &Parts,
     current: Option<&X509Svid>,
-    token: &JoinToken,
-    trust_domain: &TrustDomain,
+    source: ProofSource<'_>,
 ) -> Result<Enrolled, CallError> {
-    let Request { key, csr, owed_key } = request(keys, current).await?;
+    let trust_domain = &parts.config.trust_domain;
+    let proof = Proof::load(source).await?;
+    let Request { key, csr, owed_key } = request(&parts.keys, current).await?;
     let channel = dialer.connect().await?;
     let explain = |status: Status| match (status.code(), dialer.last_fault()) {
         (Code::Unavailable | Code::Unknown | Code::Cancelled, Some(fault)) => CallError::Dial(fault),
         _ => CallError::from(status),
     };
-    let result = in_time(exchange(channel.clone(), token, csr)).await.map_err(explain)?;
+    let talk = exchange(channel.clone(), &proof, csr, parts.entropy.as_ref(), explain);
+    let result = timeout(CALL_TIMEOUT, talk).await.unwrap_or_else(|_| Err(late().into()))?;
     let tries = match &dialer.trust {
         Trust::Bundles(_) => 1,
         Trust::InsecureOnce => BUNDLE_TRIES,
@@ -219,37 +222,43 @@ async fn request(keys: &Arc<dyn KeyManager>, current: Option<&X509Svid>) -> Resu
 }
 
 async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    let late = || Err(Status::deadline_exceeded("the server did not answer in time"));
-    timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| late())
+    timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(late()))
 }
 
+fn late() -> Status {
+    Status::deadline_exceeded("the server did not answer in time")
+}
+
+/// Shows the proof, and answers challenges until the server is content.
 async fn exchange(
     channel: Channel,
-    token: &JoinToken,
+    proof: &Proof,
     csr: Vec<u8>,
-) -> Result<attest_agent_response::Result, Status> {
+    entropy: &dyn Entropy,
+    explain: impl Fn(Status) -> CallError,
+) -> Result<attest_agent_response::Result, CallError> {
     let params = attest_agent_request::Params {
-        data: Some(types::AttestationData {
-            r#type: JOIN_TOKEN.into(),
-            payload: token.reveal().as_bytes().to_vec().into(),
-        }),
+        data: Some(types::AttestationData { r#type: proof.kind().into(), payload: proof.payload().into() }),
         params: Some(agent::AgentX509svidParams { csr: csr.into() }),
     };
-    let first = agent::AttestAgentRequest { step: Some(attest_agent_request::Step::Params(params)) };
+    let message = |step| agent::AttestAgentRequest { step: Some(step) };
     // The stream stays open until the answer is here: some servers take its end for a withdrawal.
     let (sender, requests) = tokio::sync::mpsc::channel(1);
-    let _ = sender.send(first).await;
+    let _ = sender.send(message(attest_agent_request::Step::Params(params))).await;
     let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
-    let mut answers = AgentClient::new(channel).attest_agent(requests).await?.into_inner();
-    let answer = answers.message().await?;
-    drop(sender);
-    match answer.and_then(|answer| answer.step) {
-        Some(attest_agent_response::Step::Result(result)) => Ok(result),
-        Some(attest_agent_response::Step::Challenge(_)) => {
-            Err(Status::internal("the server challenges a join token, which has no answer"))
-        }
-        None => Err(Status::internal("the server ended the attestation without a result")),
+    let mut answers = AgentClient::new(channel).attest_agent(requests).await.map_err(&explain)?.into_inner();
+    for _ in 0..=ROUNDS_MAX {
+        let answer = answers.message().await.map_err(&explain)?;
+        let challenge = match answer.and_then(|answer| answer.step) {
+            Some(attest_agent_response::Step::Result(result)) => return Ok(result),
+            Some(attest_agent_response::Step::Challenge(challenge)) => challenge,
+            None => return Err(CallError::answer("it ended the attestation without a result")),
+        };
+        let response = proof.answer(&challenge, entropy).await?;
+        // When nobody takes it, the stream has ended, and the next look at it says why.
+        let _ = sender.send(message(attest_agent_request::Step::ChallengeResponse(response.into()))).await;
     }
+    Err(CallError::answer(format!("it asked more than {ROUNDS_MAX} times")))
 }
 
 fn chain(wire: Option<types::X509svid>) -> Result<Vec<CertificateDer<'static>>, CallError> {

@@ -49,7 +49,7 @@ impl Keeper {
         if let Err(error) = self.write(state).await {
             self.is_behind = true;
             error!(error = %ErrorChain(&error),
-                "the agent's identity cannot be kept on disk, trying again; a restart before that needs a new join token");
+                "the agent's identity cannot be kept on disk, trying again; a restart before that has to attest anew");
         }
     }
 

@@ -16,7 +16,7 @@ use spindle_spiffe_core::TrustDomain;
 
 pub use bootstrap::{BundleFormat, JoinToken, TrustChoice};
 pub use defaults::print_defaults;
-pub use plugins::{KeyChoice, UnixChoice};
+pub use plugins::{KeyChoice, UnixChoice, X509PopChoice};
 
 use super::ConfigError;
 use super::keys::check_keys;
@@ -68,6 +68,8 @@ pub struct RawAgent {
     pub logs: RawLogs,
     /// `plugins { KeyManager … }`.
     pub keys: Option<KeyChoice>,
+    /// `plugins { NodeAttestor "x509pop" … }`; none when the node joins with tokens.
+    pub x509pop: Option<X509PopChoice>,
     /// `plugins { WorkloadAttestor "unix" … }`; none when the block is missing or disabled.
     pub unix: Option<UnixChoice>,
     /// What the operator should know about keys without effect.
@@ -101,6 +103,8 @@ pub struct AgentSettings {
     pub allow_unauthenticated_verifiers: bool,
     /// Where the agent's own keys are kept.
     pub keys: KeyChoice,
+    /// The node's certificate, when it does not join with tokens.
+    pub x509pop: Option<X509PopChoice>,
     /// How local callers are attested.
     pub unix: UnixChoice,
     /// Where and how to log.
@@ -119,9 +123,9 @@ impl RawAgent {
         let mut notes = Vec::new();
         check_keys(&top, known::TOP, &mut notes)?;
         super::health::off_only(&top, &mut notes)?;
-        let (keys, unix) = plugins::read(&top, &mut notes)?;
+        let plugins::Plugins { keys, x509pop, unix } = plugins::read(&top, &mut notes)?;
         let Some(agent) = top.block("agent")? else {
-            return Ok(Self { keys, unix, notes, ..Self::default() });
+            return Ok(Self { keys, x509pop, unix, notes, ..Self::default() });
         };
         check_keys(&agent, known::AGENT, &mut notes)?;
         Ok(Self {
@@ -142,6 +146,7 @@ impl RawAgent {
             sync_interval: sync_interval(&agent, &mut notes)?,
             logs: RawLogs::read(&agent)?,
             keys,
+            x509pop,
             unix,
             notes,
         })
@@ -192,6 +197,10 @@ impl TryFrom<RawAgent> for AgentSettings {
             let (first, second) = ("agent.join_token".into(), "agent.join_token_file".into());
             return Err(ConfigError::Exclusive { first, second });
         }
+        let mut notes = raw.notes;
+        if raw.x509pop.is_some() && (raw.join_token.is_some() || raw.join_token_file.is_some()) {
+            notes.push("a join token is set: NodeAttestor \"x509pop\" has no effect".into());
+        }
         let data_dir = raw.data_dir.unwrap_or_else(|| ".".into());
         let key_type_key = "agent.workload_x509_svid_key_type";
         Ok(Self {
@@ -204,11 +213,12 @@ impl TryFrom<RawAgent> for AgentSettings {
             allow_unauthenticated_verifiers: raw.allow_unauthenticated_verifiers.unwrap_or(false),
             socket_path: raw.socket_path.unwrap_or_else(|| SOCKET_PATH.into()),
             keys: raw.keys.unwrap_or_else(|| KeyChoice::Disk(data_dir.clone())),
+            x509pop: raw.x509pop,
             unix: raw.unix.ok_or(plugins::NO_WORKLOAD_ATTESTOR)?,
             logs: raw.logs.ready("agent")?,
             join_token: raw.join_token,
             join_token_file: raw.join_token_file,
-            notes: raw.notes,
+            notes,
             trust_domain,
             server_address,
             server_port,

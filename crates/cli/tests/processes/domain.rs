@@ -14,6 +14,10 @@ pub(crate) struct Domain {
     dir: tempfile::TempDir,
     data: PathBuf,
     kind: &'static str,
+    /// More attestors of the server.
+    pub(crate) server_attestor: String,
+    /// The attestor of the agent.
+    pub(crate) agent_attestor: String,
     /// 0 until the first start has been given one.
     port: u16,
 }
@@ -22,7 +26,8 @@ impl Domain {
     pub(crate) fn new(kind: &'static str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("server");
-        Self { dir, data, kind, port: 0 }
+        let agent_attestor = "NodeAttestor \"join_token\" { plugin_data {} }".into();
+        Self { dir, data, kind, server_attestor: String::new(), agent_attestor, port: 0 }
     }
 
     /// One whose server keeps its state in `data`.
@@ -45,6 +50,7 @@ impl Domain {
 
     pub(crate) fn spawn_server(&self) -> Process {
         let (port, data, socket) = (self.port, self.data.display(), self.text("server.sock"));
+        let server_attestor = &self.server_attestor;
         let text = format!(
             r#"
 server {{
@@ -58,6 +64,7 @@ plugins {{
     DataStore "{}" {{ plugin_data {{}} }}
     KeyManager "disk" {{ plugin_data {{ keys_path = "{data}/keys.json" }} }}
     NodeAttestor "join_token" {{ plugin_data {{}} }}
+    {server_attestor}
 }}
 "#,
             self.kind
@@ -104,7 +111,7 @@ plugins {{
 
     /// An agent that is attested: with a token at the first start, by what it kept at later ones.
     pub(crate) fn start_agent(&self, token: Option<&str>) -> Process {
-        let (port, dir) = (self.port, self.dir.path().display());
+        let (port, dir, attestor) = (self.port, self.dir.path().display(), &self.agent_attestor);
         let text = format!(
             r#"
 agent {{
@@ -117,7 +124,7 @@ agent {{
 }}
 plugins {{
     KeyManager "disk" {{ plugin_data {{ directory = "{dir}/agent" }} }}
-    NodeAttestor "join_token" {{ plugin_data {{}} }}
+    {attestor}
     WorkloadAttestor "unix" {{ plugin_data {{}} }}
 }}
 "#

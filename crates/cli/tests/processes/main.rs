@@ -1,4 +1,5 @@
-//! The real binaries as processes: killed at any moment, restored from backups, on a full disk, minting tokens.
+//! The real binaries as processes: killed at any moment, restored from backups, on a full disk, minting tokens, with
+//! certificates for nodes.
 #![allow(clippy::unwrap_used, reason = "tests; the setting for tests does not reach helper functions")]
 
 mod backup;
@@ -7,3 +8,4 @@ mod full_disk;
 mod process;
 mod sigkill;
 mod tokens;
+mod x509pop;

@@ -56,6 +56,13 @@ impl Process {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// Wait until the process ends by itself, for the reason that stands in its last words.
+    pub(crate) fn ends_with(&mut self, last_words: &str) {
+        let said = self.wait_for(|line| line.contains(last_words).then_some(()));
+        assert!(said.is_some(), "it ended without {last_words:?}:\n{}", self.log());
+        self.child.wait().unwrap();
+    }
+
     /// What was logged and looked at so far.
     pub(crate) fn log(&self) -> String {
         self.seen.join("\n")

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use spindle_agent::config::PROC_ROOT_DEFAULT;
-use spindle_agent::{AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage, UnixConfig};
+use spindle_agent::{AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage, UnixConfig, X509PopSource};
 use zeroize::Zeroizing;
 
 use crate::config::agent as chosen;
@@ -31,6 +31,7 @@ pub(super) fn config(settings: AgentSettings, proc_root: Option<String>) -> Resu
         data_dir: settings.data_dir,
         socket_path: settings.socket_path,
         join_token,
+        x509pop: settings.x509pop.map(x509pop),
         bootstrap: bootstrap(settings.trust),
         keys: match settings.keys {
             chosen::KeyChoice::Disk(directory) => KeyStorage::Disk { directory },
@@ -45,6 +46,15 @@ pub(super) fn config(settings: AgentSettings, proc_root: Option<String>) -> Resu
         sync_interval: settings.sync_interval,
         allow_unauthenticated_verifiers: settings.allow_unauthenticated_verifiers,
     })
+}
+
+fn x509pop(choice: chosen::X509PopChoice) -> X509PopSource {
+    match choice {
+        chosen::X509PopChoice::Files { private_key, certificate, intermediates } => {
+            X509PopSource::Files { private_key, certificate, intermediates }
+        }
+        chosen::X509PopChoice::WorkloadApi(socket) => X509PopSource::WorkloadApi { socket },
+    }
 }
 
 fn bootstrap(trust: TrustChoice) -> Bootstrap {

@@ -1,4 +1,4 @@
-//! The agent's parts: one key manager, the join-token attestor, the unix workload attestor.
+//! The agent's parts: one key manager, one attestor of the node, the unix workload attestor.
 
 use std::path::PathBuf;
 
@@ -16,6 +16,22 @@ pub enum KeyChoice {
     Disk(PathBuf),
     /// Gone when the process ends.
     Memory,
+}
+
+/// `NodeAttestor "x509pop"`: where the node's certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum X509PopChoice {
+    /// In files.
+    Files {
+        /// `private_key_path`.
+        private_key: PathBuf,
+        /// `certificate_path`.
+        certificate: PathBuf,
+        /// `intermediates_path`.
+        intermediates: Option<PathBuf>,
+    },
+    /// `spiffe_endpoint_socket`: at the Workload API behind this socket.
+    WorkloadApi(PathBuf),
 }
 
 /// Settings of the unix workload attestor.
@@ -59,22 +75,66 @@ pub(super) const NO_WORKLOAD_ATTESTOR: ConfigError = ConfigError::NoPlugin {
 };
 
 const DIRECTORY: &[Key] = &[("directory", Yes)];
+const X509POP_KEYS: &[Key] =
+    &[(PRIVATE_KEY, Yes), (CERTIFICATE, Yes), ("intermediates_path", Yes), (ENDPOINT, Yes)];
+const PRIVATE_KEY: &str = "private_key_path";
+const CERTIFICATE: &str = "certificate_path";
+const ENDPOINT: &str = "spiffe_endpoint_socket";
 const UNIX_KEYS: &[Key] = &[("discover_workload_path", Yes), ("workload_size_limit", Yes)];
 
-pub(super) fn read(
-    top: &Section<'_>,
-    notes: &mut Vec<String>,
-) -> Result<(Option<KeyChoice>, Option<UnixChoice>), ConfigError> {
-    let (mut keys, mut unix) = (None, None);
+/// What the file chooses of each type.
+#[derive(Debug, Default)]
+pub(super) struct Plugins {
+    pub(super) keys: Option<KeyChoice>,
+    pub(super) x509pop: Option<X509PopChoice>,
+    pub(super) unix: Option<UnixChoice>,
+}
+
+pub(super) fn read(top: &Section<'_>, notes: &mut Vec<String>) -> Result<Plugins, ConfigError> {
+    let mut chosen = Plugins::default();
     for plugin in read_plugins(top, TYPES, notes)? {
         match plugin.kind {
-            "KeyManager" => keys = Some(read_keys(&plugin, notes)?),
-            "WorkloadAttestor" => unix = Some(read_unix(&plugin, notes)?),
+            "KeyManager" => chosen.keys = Some(read_keys(&plugin, notes)?),
+            "WorkloadAttestor" => chosen.unix = Some(read_unix(&plugin, notes)?),
+            _ if plugin.name == "x509pop" => chosen.x509pop = Some(read_x509pop(&plugin, notes)?),
             // join_token, the only other one there is: it has no settings.
             _ => check_keys(&plugin.data, &[], notes)?,
         }
     }
-    Ok((keys, unix))
+    Ok(chosen)
+}
+
+/// Without `spiffe_endpoint_socket` both paths are needed; beside it they have no effect, as in SPIRE.
+fn read_x509pop(plugin: &Plugin<'_>, notes: &mut Vec<String>) -> Result<X509PopChoice, ConfigError> {
+    let data = &plugin.data;
+    check_keys(data, X509POP_KEYS, notes)?;
+    let path = |key| Ok::<_, ConfigError>(data.text(key)?.map(PathBuf::from));
+    let (private_key, certificate) = (path(PRIVATE_KEY)?, path(CERTIFICATE)?);
+    let intermediates = path("intermediates_path")?;
+    if let Some(endpoint) = data.text(ENDPOINT)? {
+        if private_key.is_some() || certificate.is_some() || intermediates.is_some() {
+            notes.push(format!("{} is set: the certificate files have no effect", data.key(ENDPOINT)));
+        }
+        return Ok(X509PopChoice::WorkloadApi(endpoint_path(&data.key(ENDPOINT), &endpoint)?));
+    }
+    let missing = |key| ConfigError::Missing { key: data.key(key) };
+    Ok(X509PopChoice::Files {
+        private_key: private_key.ok_or_else(|| missing(PRIVATE_KEY))?,
+        certificate: certificate.ok_or_else(|| missing(CERTIFICATE))?,
+        intermediates,
+    })
+}
+
+/// The path in `unix:///path`, the Workload API's form of addresses; the path alone is taken as well.
+fn endpoint_path(key: &str, endpoint: &str) -> Result<PathBuf, ConfigError> {
+    let path =
+        endpoint.strip_prefix("unix:").map_or(endpoint, |rest| rest.strip_prefix("//").unwrap_or(rest));
+    if path.starts_with('/') {
+        return Ok(path.into());
+    }
+    let what =
+        format!("{endpoint:?} is no socket; write unix:///path/of/the/api.sock (TCP is not supported)");
+    Err(ConfigError::value(key, what))
 }
 
 fn read_keys(plugin: &Plugin<'_>, notes: &mut Vec<String>) -> Result<KeyChoice, ConfigError> {

@@ -182,3 +182,44 @@ fn a_join_token_never_shows_in_debug_output() {
     assert!(!format!("{settings:?}").contains("secret-token"));
     assert_eq!(settings.join_token.unwrap().reveal(), "secret-token");
 }
+
+/// What stands in `plugin_data` of the agent's x509pop attestor.
+fn x509pop(data: &str) -> String {
+    format!("{UNIX} plugins {{ NodeAttestor \"x509pop\" {{ plugin_data {{ {data} }} }} }}")
+}
+
+#[test]
+fn a_node_with_a_certificate_names_its_files_or_a_workload_api() {
+    let choice = |data: &str| ready("", &x509pop(data)).x509pop.expect(data);
+    let files = |intermediates: Option<&str>| X509PopChoice::Files {
+        private_key: "/k".into(),
+        certificate: "/c".into(),
+        intermediates: intermediates.map(PathBuf::from),
+    };
+    assert_eq!(choice("private_key_path = \"/k\" certificate_path = \"/c\""), files(None));
+    let all = "private_key_path = \"/k\" certificate_path = \"/c\" intermediates_path = \"/i\"";
+    assert_eq!(choice(all), files(Some("/i")));
+    for endpoint in ["unix:///s", "unix:/s", "/s"] {
+        let data = format!("spiffe_endpoint_socket = \"{endpoint}\"");
+        assert_eq!(choice(&data), X509PopChoice::WorkloadApi("/s".into()), "{endpoint}");
+    }
+    assert_eq!(ready("", "").x509pop, None);
+    let both = format!("{all} spiffe_endpoint_socket = \"/s\"");
+    let notes = ready("", &x509pop(&both)).notes;
+    assert!(notes.len() == 1 && notes[0].contains("the certificate files have no effect"), "{notes:?}");
+    let notes = ready("join_token = \"t\"", &x509pop(all)).notes;
+    assert!(notes.len() == 1 && notes[0].contains("NodeAttestor \"x509pop\" has no effect"), "{notes:?}");
+}
+
+#[test]
+fn x509pop_without_a_certificate_and_two_attestors_are_refused() {
+    let refused = |data: &str, expected: &str| refused(TRUST, &x509pop(data), expected);
+    refused("", "plugins.NodeAttestor.x509pop.plugin_data.private_key_path is required");
+    refused("private_key_path = \"/k\"", "plugin_data.certificate_path is required");
+    refused("spiffe_endpoint_socket = \"tcp://127.0.0.1:1\"", "is no socket; write unix://");
+    refused("spiffe_endpoint_socket = \"unix:relative\"", "is no socket");
+    refused("private_key = \"/k\"", "is not a known key");
+    let two = "plugins { NodeAttestor \"join_token\" {} NodeAttestor \"x509pop\" {} }";
+    let fault = with(TRUST, &format!("{UNIX} {two}")).expect_err("an agent has one").to_string();
+    assert!(fault.contains("plugins.NodeAttestor") && fault.contains("is set twice"), "{fault}");
+}
