@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use spindle_proto::refusal::{permission_denied_details_of, reason_of};
+use spindle_proto::refusal::{permission_denied_details_of, reason_of, retry_after_of};
 use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
 use spindle_spiffe_core::{ErrorChain, Reason};
 use spindle_transport::DialError;
@@ -44,6 +45,14 @@ impl CallError {
         match self {
             Self::Dial(error) => error.reason() == Reason::Unreachable,
             _ => self.code() == Some(Code::Unavailable),
+        }
+    }
+
+    /// How long the server asks to wait before the next try.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status(status) => retry_after_of(status),
+            _ => None,
         }
     }
 

@@ -45,6 +45,12 @@ const CALL_BACKOFF: BackoffPolicy = BackoffPolicy {
     jitter_percent: 25,
 };
 
+/// The longest pause that a server may ask for.
+const ASKED_PAUSE_MAX: Duration = CALL_BACKOFF.max;
+
+/// How much an asked pause is drawn out at most, in percent: agents that were turned away together come back one by one.
+const ASKED_PAUSE_JITTER_PERCENT: u32 = 50;
+
 /// A change of what the agent is authorised for, to be applied as one.
 #[derive(Debug)]
 pub(crate) struct Update {
@@ -87,6 +93,8 @@ pub(crate) struct Identities {
     backoff: Backoff,
     failed_calls: u32,
     calls_from: Option<Instant>,
+    /// Whether it was the server that asked for this pause.
+    asked_to_wait: bool,
 }
 
 impl Identities {
@@ -100,6 +108,7 @@ impl Identities {
             backoff: Backoff::new(CALL_BACKOFF),
             failed_calls: 0,
             calls_from: None,
+            asked_to_wait: false,
         }
     }
 
@@ -165,8 +174,9 @@ impl Identities {
             self.replace_what_lost_its_authority(bundle, now);
         }
         debug!(changed = change.put.len(), removed = change.removed.len(), "authorised entries changed");
-        // News means the server is back: what waited for it need not wait longer. A poll that brings none means nothing.
-        if update.is_first || !change.put.is_empty() {
+        // News means the server is back: what waited for it need not wait longer. A poll that brings none means nothing, and
+        // a server that asked for the pause was never away.
+        if update.is_first || (!change.put.is_empty() && !self.asked_to_wait) {
             self.calls_from = None;
         }
         self.parts.cache.publish(change);
@@ -250,7 +260,9 @@ impl Identities {
             Err((tickets, error)) => {
                 let now = self.parts.clock.now();
                 tickets.iter().for_each(|ticket| self.plan.on_call_failed(ticket, now));
-                if !error.is_unreachable() {
+                // A smaller batch helps against a server that cannot take a large one, not against one that is busy.
+                let asked = error.retry_after();
+                if !error.is_unreachable() && asked.is_none() {
                     self.batch_max = (tickets.len() / 2).max(1);
                 }
                 self.failed_calls = self.failed_calls.saturating_add(1);
@@ -258,9 +270,20 @@ impl Identities {
                     warn!(entries = tickets.len(), %error, reason = error.reason_code(),
                         failures = self.failed_calls, "signing failed; X509-SVIDs are tried again");
                 }
-                self.calls_from = Some(Instant::now() + self.backoff.next_pause(self.jitter()));
+                let own = self.backoff.next_pause(self.jitter());
+                self.asked_to_wait = asked.is_some();
+                self.calls_from = Some(Instant::now() + asked.map_or(own, |asked| self.drawn_out(asked)));
             }
         }
+    }
+
+    /// The pause that the server asked for and a random part of it more: never less than asked, unless it asks too much.
+    fn drawn_out(&self, asked: Duration) -> Duration {
+        let asked = asked.min(ASKED_PAUSE_MAX);
+        let half = u64::try_from(asked.as_micros()).unwrap_or(u64::MAX)
+            * u64::from(ASKED_PAUSE_JITTER_PERCENT)
+            / 200;
+        asked + Duration::from_micros(self.jitter().spread(half, 100))
     }
 
     fn on_answers(&mut self, answers: Vec<(Ticket, Result<batch::Signed, String>)>) {

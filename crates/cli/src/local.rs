@@ -190,5 +190,6 @@ fn server_config(settings: &LocalSettings, paths: &Paths) -> ServerConfig {
         admin_ids: Vec::new(),
         rate_limits: Default::default(),
         operations: Default::default(),
+        signing_queue_max: ServerConfig::SIGNING_QUEUE_MAX,
     }
 }

@@ -5,6 +5,7 @@
 //! are for display and for an agent's next step; nothing is ever granted by them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use prost::Message;
 use prost_types::Any;
@@ -29,6 +30,7 @@ const DETAILS_MAX: usize = 16;
 const TYPE_URL_PREFIX: &str = "type.googleapis.com/";
 
 const ERROR_INFO: &str = "google.rpc.ErrorInfo";
+const RETRY_INFO: &str = "google.rpc.RetryInfo";
 const PERMISSION_DENIED_DETAILS: &str = "spire.api.types.PermissionDeniedDetails";
 
 /// Why a call was refused, as read from its status.
@@ -75,6 +77,26 @@ pub fn refusal_with<'a>(
 ) -> Status {
     let facts = facts.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     status(code, message, vec![error_info(reason, facts)])
+}
+
+/// A status that refuses a call because there is too much to do, and says when to come back, to people in `message` and to
+/// programs in a `google.rpc.RetryInfo`.
+pub fn come_back(message: &str, after: Duration) -> Status {
+    let retry_delay = prost_types::Duration::try_from(after).ok();
+    let details = vec![
+        error_info(Reason::Overloaded, BTreeMap::new()),
+        pack(RETRY_INFO, &rpc::RetryInfo { retry_delay }),
+    ];
+    status(Code::ResourceExhausted, message, details)
+}
+
+/// How long the other side asks to wait before the next try; none when it does not say, or says nonsense.
+pub fn retry_after_of(status: &Status) -> Option<Duration> {
+    let info: rpc::RetryInfo = details(status).find_map(|any| open(&any, RETRY_INFO))?;
+    let delay = info.retry_delay?;
+    // By hand: the library's conversion overflows on the smallest number of seconds.
+    let nanos = u32::try_from(delay.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(delay.seconds).ok()?, nanos))
 }
 
 /// The status of an item of a batch that went well.

@@ -48,6 +48,8 @@ pub struct ServerConfig {
     pub admin_ids: Vec<SpiffeId>,
     /// Which limits hold.
     pub rate_limits: RateLimitSettings,
+    /// How many CSRs may wait to be signed; calls beyond that are told when to come back.
+    pub signing_queue_max: usize,
     /// How it is looked after.
     pub operations: Operations,
 }
@@ -76,7 +78,7 @@ impl Default for JwtSettings {
     }
 }
 
-/// Whether one address may call only so often. Both are on in SPIRE, unless switched off.
+/// Whether one caller may call only so often. Both are on in SPIRE, unless switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitSettings {
     /// One attestation a second.
@@ -121,4 +123,7 @@ impl ServerConfig {
     pub const CA_TTL_SECS: i64 = 24 * 3600;
     /// SPIRE's default lifetime of an X509-SVID, in seconds.
     pub const X509_SVID_TTL_SECS: i64 = 3600;
+    /// CSRs that may wait to be signed: full batches of twenty agents, some seconds of work, and well within the half
+    /// minute after which agents give up.
+    pub const SIGNING_QUEUE_MAX: usize = 10_000;
 }

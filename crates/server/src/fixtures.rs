@@ -13,7 +13,7 @@ use spindle_testkit::{ManualClock, NOW, TestAuthority};
 
 use crate::attestation::node::NodeAttestors;
 use crate::authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};
-use crate::config::{JwtSettings, NodeAttestorSettings, Operations};
+use crate::config::{JwtSettings, NodeAttestorSettings, Operations, ServerConfig};
 use crate::context::Context;
 use crate::directory::{AgentRow, Directory, EntryRow, agent_key, bundle_key, encode_bundle};
 use crate::issuer::Issuer;
@@ -114,8 +114,14 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
     jwt_authorities.start().await.unwrap();
     let entropy = Arc::new(SystemEntropy);
     let live = LiveSettings::new(Reloadable::default());
-    let issuer =
-        Issuer::new(trust_domain(), authorities.clone(), clock.shared(), entropy.clone(), live.clone());
+    let issuer = Issuer::new(
+        trust_domain(),
+        authorities.clone(),
+        clock.shared(),
+        entropy.clone(),
+        live.clone(),
+        ServerConfig::SIGNING_QUEUE_MAX,
+    );
     Arc::new(Context {
         trust_domain: trust_domain(),
         directory,

@@ -1,22 +1,29 @@
 //! Policy and profile in, signed SVIDs out.
 //!
 //! Batches are checked and signed in parallel on blocking threads, off the async runtime; how many may run at once is
-//! bounded by the processors, so a burst waits in line instead of starving everything else.
+//! bounded by the processors, so a burst waits in line instead of starving everything else. The line is bounded too
+//! (`issuer/queue.rs`): a call that finds no room is told when to come back.
 
-use std::sync::Arc;
+mod queue;
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
 use rustls_pki_types::CertificateDer;
 use spindle_ca::{CheckedCsr, CsrError, SignError, SvidRequest, SvidSubject};
+use spindle_proto::refusal::{come_back, refusal};
 use spindle_spiffe_core::entry::{EntryError, check_workload_id};
 use spindle_spiffe_core::{
     Clock, DnsName, Entropy, Reason, RegistrationEntry, SpiffeId, TrustDomain, Validity,
 };
-use tokio::sync::Semaphore;
-use tonic::Code;
+use tokio::time::Instant;
+use tonic::{Code, Status};
 
 use crate::authorities::Authorities;
 use crate::entries::reason_of;
 use crate::live::LiveSettings;
+use queue::{Place, SigningQueue, Urgency};
 
 /// How far NotBefore lies in the past, for peers whose clocks are late. SPIRE's value.
 pub(crate) const BACKDATE_SECS: i64 = 10;
@@ -74,6 +81,9 @@ pub(crate) enum IssueError {
     Name(#[from] EntryError),
     #[error("the server is stopping")]
     Stopped,
+    /// There is no room in the line.
+    #[error("too many X509-SVIDs are waiting to be signed: come back in {} ms", .0.as_millis())]
+    Busy(Duration),
 }
 
 impl IssueError {
@@ -84,6 +94,7 @@ impl IssueError {
             Self::Name(error) => reason_of(error),
             Self::NoAuthority => Reason::ServerStarting,
             Self::Stopped => Reason::ServerStopping,
+            Self::Busy(_) => Reason::Overloaded,
             Self::Mint(_) => Reason::BadRequest,
         }
     }
@@ -96,6 +107,15 @@ impl IssueError {
             }
             Self::Sign(_) => Code::Internal,
             Self::NoAuthority | Self::Stopped => Code::Unavailable,
+            Self::Busy(_) => Code::ResourceExhausted,
+        }
+    }
+
+    /// The status of a call that fails for it; `message` says what was attempted.
+    pub(crate) fn status(&self, message: &str) -> Status {
+        match self {
+            Self::Busy(after) => come_back(message, *after),
+            _ => refusal(self.code(), self.reason(), message),
         }
     }
 }
@@ -110,7 +130,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     live: LiveSettings,
-    workers: Semaphore,
+    processors: usize,
+    queue: SigningQueue,
 }
 
 impl Issuer {
@@ -120,10 +141,11 @@ impl Issuer {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
         live: LiveSettings,
+        queue_csrs_max: usize,
     ) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        let workers = Semaphore::new(processors);
-        Self(Arc::new(Inner { trust_domain, authorities, clock, entropy, live, workers }))
+        let queue = SigningQueue::new(queue_csrs_max, processors);
+        Self(Arc::new(Inner { trust_domain, authorities, clock, entropy, live, processors, queue }))
     }
 
     /// Signs an agent's SVID.
@@ -134,7 +156,7 @@ impl Issuer {
         ttl_secs: i64,
     ) -> Result<Issued, IssueError> {
         let inner = self.0.clone();
-        self.blocking(move || {
+        self.one(move || {
             let csr = CheckedCsr::parse(&csr_der)?;
             inner.sign(agent_id, &csr, &[], SvidSubject::default(), ttl_secs)
         })
@@ -149,20 +171,28 @@ impl Issuer {
     }
 
     /// Signs one SVID for each request, in order; a refused one does not touch the others.
+    ///
+    /// # Errors
+    /// When there is no room in the line for all of them.
     pub(crate) async fn issue_batch(
         &self,
         requests: Vec<WorkloadRequest>,
-    ) -> Vec<Result<Issued, IssueError>> {
-        let parts = requests.chunks(CSRS_PER_TASK).map(|part| {
-            let (inner, part) = (self.0.clone(), part.to_vec());
-            let size = part.len();
+    ) -> Result<Vec<Result<Issued, IssueError>>, IssueError> {
+        let place = self.enter(requests.len(), Urgency::Usual)?;
+        let parts: Vec<Vec<WorkloadRequest>> =
+            requests.chunks(CSRS_PER_TASK).map(<[WorkloadRequest]>::to_vec).collect();
+        let signed = parts.into_iter().map(|part| {
+            let (inner, place, size) = (self.0.clone(), place.clone(), part.len());
+            let work = move || part.iter().map(|request| inner.issue(request)).collect();
             async move {
-                let signed = self.blocking(move || part.iter().map(|request| inner.issue(request)).collect());
-                signed.await.unwrap_or_else(|error| vec![Err(error); size])
+                let signed = self.blocking(place, size, Urgency::Usual, work).await;
+                signed.unwrap_or_else(|error| vec![Err(error); size])
             }
         });
-        let parts: Vec<Vec<_>> = futures_util::future::join_all(parts).await;
-        parts.into_iter().flatten().collect()
+        // No more of one call at a time than there are processors, so that calls take turns part by part.
+        let signed: Vec<Vec<_>> =
+            futures_util::stream::iter(signed).buffered(self.0.processors).collect().await;
+        Ok(signed.into_iter().flatten().collect())
     }
 
     /// Signs what an administrator asks for: identity and names come from the CSR.
@@ -171,7 +201,7 @@ impl Issuer {
         let dns_names = minted_names(&csr)?;
         let inner = self.0.clone();
         let subject = SvidSubject::from_csr(&csr)?;
-        self.blocking(move || inner.sign(spiffe_id, &csr, &dns_names, subject, ttl_secs)).await?
+        self.one(move || inner.sign(spiffe_id, &csr, &dns_names, subject, ttl_secs)).await?
     }
 
     fn minted_id(&self, csr: &CheckedCsr) -> Result<SpiffeId, IssueError> {
@@ -188,13 +218,38 @@ impl Issuer {
         Ok(id)
     }
 
-    /// Does signing work on a blocking thread, when it is its turn.
-    pub(crate) async fn blocking<T: Send + 'static>(
+    fn enter(&self, csrs: usize, urgency: Urgency) -> Result<Arc<Mutex<Place>>, IssueError> {
+        let place = self.0.queue.enter(csrs, urgency).map_err(IssueError::Busy)?;
+        Ok(Arc::new(Mutex::new(place)))
+    }
+
+    /// Signs one thing that somebody waits for, on a place of its own.
+    pub(crate) async fn one<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, IssueError> {
-        let _turn = self.0.workers.acquire().await.map_err(|_| IssueError::Stopped)?;
-        tokio::task::spawn_blocking(work).await.map_err(|_| IssueError::Stopped)
+        let place = self.enter(1, Urgency::First)?;
+        self.blocking(place, 1, Urgency::First, work).await
+    }
+
+    /// Works through `csrs` requests when it is their turn. Place and turn are held until the work is done, also when the
+    /// caller has gone by then.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        place: Arc<Mutex<Place>>,
+        csrs: usize,
+        urgency: Urgency,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, IssueError> {
+        let turn = self.0.queue.turn(urgency).await;
+        let worked = tokio::task::spawn_blocking(move || {
+            let started = Instant::now();
+            let result = work();
+            place.lock().unwrap_or_else(PoisonError::into_inner).done(csrs, started.elapsed());
+            drop(turn);
+            result
+        });
+        worked.await.map_err(|_| IssueError::Stopped)
     }
 }
 

@@ -100,7 +100,7 @@ impl JwtIssuer {
     /// Signs one token.
     pub(crate) async fn issue(&self, request: TokenRequest) -> Result<SignedJwtSvid, JwtIssueError> {
         let inner = self.0.clone();
-        self.0.threads.blocking(move || inner.sign(&request)).await?
+        self.0.threads.one(move || inner.sign(&request)).await?
     }
 }
 

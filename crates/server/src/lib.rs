@@ -183,6 +183,7 @@ impl Server {
             clock.clone(),
             entropy.clone(),
             live.clone(),
+            config.signing_queue_max,
         );
         let context = Arc::new(Context {
             trust_domain: config.trust_domain.clone(),

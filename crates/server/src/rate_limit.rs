@@ -1,43 +1,43 @@
-//! SPIRE's limits on how often one address may call: those beyond them wait their turn.
+//! SPIRE's limits on how often one caller may call: those beyond them wait their turn.
 //!
-//! A bucket is one point in time, so thousands of addresses cost little; how many are told apart is bounded. Callers over
-//! the admin socket have no address and no limit. Start at [`RateLimits::attestation`].
+//! A caller is its SPIFFE ID, or its address while it has none, so callers behind one address do not starve each other. Of
+//! those without an identity only one call of a connection waits in its address's line at a time, so that who opens a
+//! hundred calls is served as often as who opens one. Callers over the admin socket have no limit. To limit one more
+//! method is one line in it, as in `renew_agent`. Start at [`RateLimits::signing`].
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+mod buckets;
+mod lanes;
+mod source;
+
 use std::time::Duration;
 
-use spindle_proto::refusal::refusal;
+use spindle_proto::refusal::{come_back, refusal};
 use spindle_spiffe_core::Reason;
-use spindle_transport::Peer;
 use tokio::time::Instant;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
 use crate::live::LiveSettings;
+use buckets::{Buckets, Excess};
+use lanes::Lanes;
 
-/// Attestations from one address per second; SPIRE's number.
+pub(crate) use source::{Source, source_of};
+
+/// Attestations of one caller per second; SPIRE's number.
 const ATTESTATIONS_PER_SEC: u32 = 1;
 
-/// SVIDs signed for one address per second; SPIRE's number.
+/// SVIDs signed for one caller per second; SPIRE's number.
 const SIGNATURES_PER_SEC: u32 = 500;
 
-/// Status reports from one address per second; SPIRE's number.
+/// Status reports of one caller per second; SPIRE's number.
 const STATUSES_PER_SEC: u32 = 10;
 
 /// The longest a caller is kept waiting. A longer queue would be full of callers that have given up.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Addresses told apart: a large fleet. When so many are busy at once, the rest share one bucket.
-const ADDRESSES_MAX: usize = 16_384;
-
-/// One second's worth: a bucket holds as much as flows in within it.
-const FULL: Duration = Duration::from_secs(1);
-
 /// All limits of a server.
 #[derive(Debug)]
 pub(crate) struct RateLimits {
-    /// Which of the first two hold at the moment.
+    /// Which of the limits hold at the moment; those that are not named hold always.
     live: LiveSettings,
     attestation: Limit,
     signing: Limit,
@@ -57,219 +57,93 @@ impl RateLimits {
     }
 
     /// Waits for the caller's turn to attest.
-    pub(crate) async fn attestation(&self, caller: Option<IpAddr>) -> Result<(), Status> {
+    pub(crate) async fn attestation(&self, caller: Option<Source>) -> Result<(), Status> {
         let holds = self.live.load().rate_limits.attestation;
         wait(holds.then_some(&self.attestation), caller, 1).await
     }
 
-    /// Waits for the caller's turn to have `count` SVIDs signed.
-    pub(crate) async fn signing(&self, caller: Option<IpAddr>, count: usize) -> Result<(), Status> {
+    /// Waits for the caller's turn to have `count` SVIDs signed. One bucket for all that signs with the X.509 authority.
+    pub(crate) async fn signing(&self, caller: Option<Source>, count: usize) -> Result<(), Status> {
         let holds = self.live.load().rate_limits.signing;
-        wait(holds.then_some(&self.signing), caller, u32::try_from(count).unwrap_or(u32::MAX)).await
+        wait(holds.then_some(&self.signing), caller, count).await
     }
 
     /// Waits for the caller's turn to have one JWT-SVID signed; X509-SVIDs do not count.
-    pub(crate) async fn jwt_signing(&self, caller: Option<IpAddr>) -> Result<(), Status> {
-        wait(self.live.load().rate_limits.signing.then_some(&self.jwt_signing), caller, 1).await
+    pub(crate) async fn jwt_signing(&self, caller: Option<Source>) -> Result<(), Status> {
+        let holds = self.live.load().rate_limits.signing;
+        wait(holds.then_some(&self.jwt_signing), caller, 1).await
     }
 
     /// Waits for the caller's turn to report its status.
-    pub(crate) async fn status(&self, caller: Option<IpAddr>) -> Result<(), Status> {
+    pub(crate) async fn status(&self, caller: Option<Source>) -> Result<(), Status> {
         wait(Some(&self.status), caller, 1).await
     }
 }
 
-/// The address that counts for a call; none when it came over the admin socket.
-pub(crate) fn address_of<T>(request: &Request<T>) -> Option<IpAddr> {
-    match request.extensions().get::<Peer>() {
-        Some(Peer::Tls { addr, .. }) => Some(addr.ip().to_canonical()),
-        Some(Peer::Local(_)) | None => None,
+async fn wait(limit: Option<&Limit>, caller: Option<Source>, cost: usize) -> Result<(), Status> {
+    match (limit, caller) {
+        (Some(limit), Some(caller)) => limit.wait(&caller, cost).await,
+        _ => Ok(()),
     }
 }
 
-async fn wait(limit: Option<&Limit>, caller: Option<IpAddr>, cost: u32) -> Result<(), Status> {
-    let (Some(limit), Some(caller)) = (limit, caller) else { return Ok(()) };
-    let over = |message: &str| Err(refusal(Code::ResourceExhausted, Reason::Overloaded, message));
-    match limit.reserve(caller, cost, limit.started.elapsed()) {
-        Ok(pause) => {
-            tokio::time::sleep(pause).await;
-            Ok(())
-        }
-        Err(Excess::Burst) => over(&format!("rate ({cost}) exceeds burst size ({})", limit.per_sec)),
-        Err(Excess::Wait) => {
-            over(&format!("more than {} calls a second come from this address", limit.per_sec))
-        }
-    }
-}
-
-/// Why a call is not worth waiting for.
-#[derive(Debug, PartialEq, Eq)]
-enum Excess {
-    /// It costs more than a full bucket holds.
-    Burst,
-    /// Too many are before it.
-    Wait,
-}
-
-/// One limit, with a bucket for each address.
+/// One limit, with a bucket for each caller.
 #[derive(Debug)]
 struct Limit {
     per_sec: u32,
     started: Instant,
-    buckets: Mutex<Buckets>,
+    buckets: Buckets,
+    lanes: Lanes,
 }
-
-#[derive(Debug, Default)]
-struct Buckets {
-    by_address: HashMap<IpAddr, Bucket>,
-    /// For addresses beyond the bound.
-    shared: Bucket,
-}
-
-/// When the bucket is full again, if nothing more is taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Bucket(Duration);
 
 impl Limit {
     fn per_sec(per_sec: u32) -> Self {
-        Self { per_sec, started: Instant::now(), buckets: Mutex::default() }
+        Self { per_sec, started: Instant::now(), buckets: Buckets::default(), lanes: Lanes::default() }
     }
 
-    /// Takes `cost` out of the address's bucket and tells how long to wait until it was in there; takes nothing when that
-    /// is too long. `now` counts from the limit's start.
-    fn reserve(&self, caller: IpAddr, cost: u32, now: Duration) -> Result<Duration, Excess> {
-        if cost > self.per_sec {
-            return Err(Excess::Burst);
-        }
-        let takes = FULL * cost / self.per_sec;
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner).of(caller, now).take(takes, now)
-    }
-}
-
-impl Buckets {
-    fn of(&mut self, caller: IpAddr, now: Duration) -> &mut Bucket {
-        if self.by_address.len() >= ADDRESSES_MAX && !self.by_address.contains_key(&caller) {
-            // A full bucket is as good as none.
-            self.by_address.retain(|_, bucket| bucket.0 > now);
-            if self.by_address.len() >= ADDRESSES_MAX {
-                return &mut self.shared;
+    async fn wait(&self, caller: &Source, cost: usize) -> Result<(), Status> {
+        let Some(takes) = self.takes(cost) else {
+            let message = format!("rate ({cost}) exceeds burst size ({})", self.per_sec);
+            return Err(refusal(Code::ResourceExhausted, Reason::Overloaded, &message));
+        };
+        let patience = caller.patience.unwrap_or(WAIT_MAX).min(WAIT_MAX);
+        let until = Instant::now() + patience;
+        // Held while this call waits, so that the next one of the same connection gets behind everybody else's.
+        let _place = match caller.connection {
+            Some(connection) => {
+                let place = tokio::time::timeout_at(until, self.lanes.enter(connection)).await;
+                Some(place.map_err(|_| self.excess(caller, cost, patience))?)
             }
+            None => None,
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        match self.buckets.reserve(&caller.key, takes, self.started.elapsed(), left) {
+            Ok(Duration::ZERO) => Ok(()),
+            Ok(pause) => {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            }
+            Err(Excess { pause }) => Err(self.excess(caller, cost, pause.saturating_sub(left))),
         }
-        self.by_address.entry(caller).or_default()
     }
-}
 
-impl Bucket {
-    fn take(&mut self, takes: Duration, now: Duration) -> Result<Duration, Excess> {
-        let full_at = self.0.max(now) + takes;
-        let pause = full_at.saturating_sub(now + FULL);
-        if pause > WAIT_MAX {
-            return Err(Excess::Wait);
-        }
-        self.0 = full_at;
-        Ok(pause)
+    /// How long it takes until so much has flown in; none when a full bucket holds less.
+    fn takes(&self, cost: usize) -> Option<Duration> {
+        let cost = u32::try_from(cost).ok().filter(|cost| *cost <= self.per_sec)?;
+        Some(buckets::FULL * cost / self.per_sec)
+    }
+
+    /// SPIRE's words when it is the caller's own deadline that comes too early.
+    fn excess(&self, caller: &Source, cost: usize, after: Duration) -> Status {
+        let message = match caller.patience {
+            Some(patience) if patience < WAIT_MAX => {
+                format!("rate: Wait(n={cost}) would exceed context deadline")
+            }
+            _ => format!("more than {} calls a second come from this caller", self.per_sec),
+        };
+        come_back(&message, after)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-    use crate::config::RateLimitSettings;
-    use crate::live::Reloadable;
-
-    fn address(n: u32) -> IpAddr {
-        Ipv4Addr::from(n).into()
-    }
-
-    fn secs(secs: u64) -> Duration {
-        Duration::from_secs(secs)
-    }
-
-    #[test]
-    fn one_a_second_passes_and_the_next_wait_in_a_queue() {
-        let limit = Limit::per_sec(1);
-        let reserve = |at| limit.reserve(address(1), 1, secs(at));
-        assert_eq!(reserve(5), Ok(secs(0)));
-        assert_eq!((reserve(5), reserve(5)), (Ok(secs(1)), Ok(secs(2))));
-        assert_eq!(reserve(8), Ok(secs(0)), "the queue is over");
-        assert_eq!(reserve(1000), Ok(secs(0)));
-        assert_eq!(reserve(1000), Ok(secs(1)), "a long rest is worth one bucket and no more");
-        assert_eq!(limit.reserve(address(2), 1, secs(1000)), Ok(secs(0)), "another address has its own");
-    }
-
-    #[test]
-    fn a_batch_costs_as_much_as_it_holds() {
-        let limit = Limit::per_sec(500);
-        let reserve = |cost| limit.reserve(address(1), cost, secs(0));
-        assert_eq!(reserve(501), Err(Excess::Burst));
-        assert_eq!(reserve(500), Ok(secs(0)));
-        assert_eq!(reserve(250), Ok(Duration::from_millis(500)));
-        assert_eq!(reserve(500), Ok(Duration::from_millis(1500)));
-    }
-
-    #[test]
-    fn who_would_wait_too_long_is_refused_and_takes_nothing() {
-        let limit = Limit::per_sec(1);
-        let reserve = |at| limit.reserve(address(1), 1, secs(at));
-        for n in 0..=30 {
-            assert_eq!(reserve(0), Ok(secs(n)));
-        }
-        assert_eq!((reserve(0), reserve(0)), (Err(Excess::Wait), Err(Excess::Wait)));
-        assert_eq!(reserve(1), Ok(secs(30)));
-    }
-
-    #[test]
-    fn however_many_addresses_call_memory_is_bounded() {
-        let limit = Limit::per_sec(1);
-        let bound = u32::try_from(ADDRESSES_MAX).unwrap();
-        for n in 0..bound {
-            assert_eq!(limit.reserve(address(n), 1, secs(0)), Ok(secs(0)));
-        }
-        assert_eq!(limit.reserve(address(bound), 1, secs(0)), Ok(secs(0)));
-        assert_eq!(limit.reserve(address(bound + 1), 1, secs(0)), Ok(secs(1)), "the rest share one");
-        assert_eq!(limit.reserve(address(0), 1, secs(0)), Ok(secs(1)), "and who has one keeps it");
-        assert_eq!(limit.buckets.lock().unwrap().by_address.len(), ADDRESSES_MAX);
-        assert_eq!(limit.reserve(address(bound + 2), 1, secs(9)), Ok(secs(0)));
-        assert_eq!(limit.buckets.lock().unwrap().by_address.len(), 1, "those that rest are forgotten");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_caller_waits_for_its_turn_and_one_without_address_does_not() {
-        let live = LiveSettings::new(Reloadable::default());
-        let limits = RateLimits::new(live.clone());
-        let start = Instant::now();
-        for _ in 0..3 {
-            limits.attestation(Some(address(1))).await.unwrap();
-        }
-        assert_eq!(start.elapsed().as_secs(), 2);
-        for _ in 0..100 {
-            limits.attestation(None).await.unwrap();
-        }
-        assert_eq!(start.elapsed().as_secs(), 2);
-        let off = RateLimitSettings { attestation: false, signing: false };
-        live.replace(Reloadable { rate_limits: off, ..Reloadable::default() });
-        for _ in 0..100 {
-            limits.attestation(Some(address(1))).await.unwrap();
-            limits.signing(Some(address(1)), 1000).await.unwrap();
-            limits.jwt_signing(Some(address(1))).await.unwrap();
-        }
-        assert_eq!(start.elapsed().as_secs(), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn tokens_and_certificates_are_counted_apart() {
-        let limits = RateLimits::new(LiveSettings::new(Reloadable::default()));
-        let start = Instant::now();
-        limits.signing(Some(address(1)), 500).await.unwrap();
-        for _ in 0..500 {
-            limits.jwt_signing(Some(address(1))).await.unwrap();
-        }
-        assert_eq!(start.elapsed().as_secs(), 0);
-        for _ in 0..500 {
-            limits.jwt_signing(Some(address(1))).await.unwrap();
-        }
-        assert_eq!(start.elapsed().as_secs(), 1);
-    }
-}
+mod tests;

@@ -100,9 +100,11 @@ impl Domain {
             jwt: Default::default(),
             node_attestors: Default::default(),
             agent_spiffe_id_as_selector: false,
+            operations: Default::default(),
             admin_ids: Vec::new(),
             // Every agent comes from one address here.
             rate_limits: spindle_server::RateLimitSettings { attestation: false, signing: false },
+            signing_queue_max: ServerConfig::SIGNING_QUEUE_MAX,
         };
         change(&mut config);
         let mut domain = Self {

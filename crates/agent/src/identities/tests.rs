@@ -2,6 +2,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use spindle_proto::refusal::come_back;
 use spindle_runtime::SystemEntropy;
 use spindle_spiffe_core::{Selectors, X509Authority};
 use tokio::sync::{Notify, watch};
@@ -20,6 +21,7 @@ struct FakeServer {
     ttl_secs: i64,
     refused: Mutex<HashSet<String>>,
     down: Mutex<bool>,
+    busy_for: Mutex<Option<Duration>>,
     calls: AtomicUsize,
     largest: AtomicUsize,
     called: Notify,
@@ -35,6 +37,8 @@ impl Signer for FakeServer {
         self.called.notify_one();
         let answer = if *self.down.lock().unwrap() {
             Err(Status::unavailable("down").into())
+        } else if let Some(after) = *self.busy_for.lock().unwrap() {
+            Err(come_back("too many", after).into())
         } else {
             Ok(requests.iter().map(|request| self.answer(request)).collect())
         };
@@ -75,6 +79,7 @@ fn rig(ttl_secs: i64) -> Rig {
         ttl_secs,
         refused: Mutex::default(),
         down: Mutex::default(),
+        busy_for: Mutex::default(),
         calls: AtomicUsize::new(0),
         largest: AtomicUsize::new(0),
         called: Notify::new(),
@@ -331,4 +336,40 @@ async fn an_entry_without_prefetch_is_signed_when_a_workload_asks() {
     rig.update(true, vec![quiet], &[]).await;
     assert_eq!(rig.server.calls.load(Ordering::SeqCst), 0);
     until(&mut rig.view(), |view| view.content.identities.len() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_a_pause_gets_it_and_some_jitter_more() {
+    let rig = rig(600);
+    let mut view = rig.view();
+    let asked = Duration::from_secs(20);
+    *rig.server.busy_for.lock().unwrap() = Some(asked);
+    rig.update(true, vec![one("a"), one("b"), one("c")], &[]).await;
+    rig.server.called.notified().await;
+    *rig.server.busy_for.lock().unwrap() = None;
+    let start = Instant::now();
+    // News does not cut the pause short: the server is there, and busy.
+    rig.update(false, vec![one("d")], &[]).await;
+    until(&mut view, |view| view.content.identities.len() == 4).await;
+    let waited = start.elapsed();
+    assert!(waited >= asked && waited <= asked * 3 / 2 + Duration::from_secs(1), "{waited:?}");
+    assert_eq!(rig.server.calls.load(Ordering::SeqCst), 2, "nobody asked in between");
+    assert_eq!(
+        rig.server.largest.load(Ordering::SeqCst),
+        4,
+        "a busy server is no reason for smaller batches"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_without_end_is_not_obeyed() {
+    let rig = rig(600);
+    let mut view = rig.view();
+    *rig.server.busy_for.lock().unwrap() = Some(Duration::from_secs(1_000_000));
+    rig.update(true, vec![one("a")], &[]).await;
+    rig.server.called.notified().await;
+    *rig.server.busy_for.lock().unwrap() = None;
+    let start = Instant::now();
+    until(&mut view, |view| view.content.identities.len() == 1).await;
+    assert!(start.elapsed() <= ASKED_PAUSE_MAX * 3 / 2 + Duration::from_secs(1));
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use spindle_keys::KeyType;
 use spindle_runtime::LogSettings;
-use spindle_server::{JwtSettings, guaranteed_svid_ttl_secs};
+use spindle_server::{JwtSettings, ServerConfig, guaranteed_svid_ttl_secs};
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 
 pub use defaults::print_defaults;
@@ -103,18 +103,20 @@ pub struct RawServer {
     pub notes: Vec<String>,
 }
 
-/// Which of SPIRE's limits on calls from one address hold: both, unless the file says otherwise.
+/// Which of SPIRE's limits on calls of one caller hold: both, unless the file says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimits {
     /// One attestation a second.
     pub attestation: bool,
     /// 500 SVIDs a second.
     pub signing: bool,
+    /// How many CSRs of all callers together may wait to be signed; a key of our own.
+    pub signing_queue: usize,
 }
 
 impl Default for RateLimits {
     fn default() -> Self {
-        Self { attestation: true, signing: true }
+        Self { attestation: true, signing: true, signing_queue: ServerConfig::SIGNING_QUEUE_MAX }
     }
 }
 
@@ -247,6 +249,13 @@ fn rate_limits(block: &Section<'_>, notes: &mut Vec<String>) -> Result<RateLimit
     Ok(RateLimits {
         attestation: block.switch("attestation")?.unwrap_or(on.attestation),
         signing: block.switch("signing")?.unwrap_or(on.signing),
+        signing_queue: match block.number("signing_queue")? {
+            None => on.signing_queue,
+            Some(number) => usize::try_from(number).ok().filter(|number| *number > 0).ok_or_else(|| {
+                let what = format!("{number} requests leave no room to sign anything; 1 is the least");
+                ConfigError::value(&block.key("signing_queue"), what)
+            })?,
+        },
     })
 }
 

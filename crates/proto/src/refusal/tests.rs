@@ -30,6 +30,27 @@ fn every_reason_survives_the_trailers() {
 }
 
 #[test]
+fn who_is_turned_away_is_told_when_to_come_back() {
+    for millis in [0, 1, 250, 30_000, u64::from(u32::MAX)] {
+        let after = Duration::from_millis(millis);
+        let status = sent(&come_back("the queue is full", after));
+        assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "the queue is full"));
+        assert_eq!(reason_of(&status).as_deref(), Some("overloaded"));
+        assert_eq!(retry_after_of(&status), Some(after));
+    }
+    assert_eq!(retry_after_of(&refusal(Code::ResourceExhausted, Reason::Overloaded, "later")), None);
+    let odd = |seconds, nanos| {
+        let retry_delay = Some(prost_types::Duration { seconds, nanos });
+        packed(Code::ResourceExhausted, vec![pack(RETRY_INFO, &rpc::RetryInfo { retry_delay })])
+    };
+    for status in [odd(-1, 0), odd(0, -1), odd(i64::MIN, i32::MIN)] {
+        assert_eq!(retry_after_of(&status), None, "{status:?}");
+    }
+    let none = packed(Code::Unavailable, vec![pack(RETRY_INFO, &rpc::RetryInfo { retry_delay: None })]);
+    assert_eq!(retry_after_of(&none), None);
+}
+
+#[test]
 fn facts_travel_by_name() {
     let status =
         refusal_with(Code::NotFound, Reason::EntryNotFound, "no", [("entry_id", "web"), ("at", "7")]);

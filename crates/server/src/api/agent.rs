@@ -21,7 +21,7 @@ use crate::attestation::{self, AttestFault, NewToken};
 use crate::context::Context;
 use crate::directory::AgentRow;
 use crate::entries::reason_of;
-use crate::rate_limit::address_of;
+use crate::rate_limit::source_of;
 
 /// The longest version an agent may report, in bytes.
 const AGENT_VERSION_BYTES_MAX: usize = 255;
@@ -147,7 +147,7 @@ fn fault_status(fault: &AttestFault, what: &str) -> Status {
         AttestFault::NotFound => (Code::NotFound, "agent not found".into()),
         AttestFault::X509Pop(node) => (code_of_node(node.reason()), fault.to_string()),
         AttestFault::Stopping => (Code::Unavailable, fault.to_string()),
-        AttestFault::Issue(error) => (error.code(), format!("{what}: {error}")),
+        AttestFault::Issue(error) => return error.status(&format!("{what}: {error}")),
         AttestFault::Store(_) => {
             // The cause names our disk, which is no business of a node's.
             error!(reason = fault.reason().code(), error = %fault, consequence = what, "the store failed");
@@ -273,7 +273,7 @@ impl wire::agent_server::Agent for AgentService {
         &self,
         request: Request<Streaming<wire::AttestAgentRequest>>,
     ) -> Result<Response<Self::AttestAgentStream>, Status> {
-        self.context.rate_limits.attestation(address_of(&request)).await?;
+        self.context.rate_limits.attestation(source_of(&request)).await?;
         attest::attest(&self.context, &self.refusals, request).await
     }
 
@@ -281,7 +281,7 @@ impl wire::agent_server::Agent for AgentService {
         &self,
         request: Request<wire::RenewAgentRequest>,
     ) -> Result<Response<wire::RenewAgentResponse>, Status> {
-        self.context.rate_limits.signing(address_of(&request), 1).await?;
+        self.context.rate_limits.signing(source_of(&request), 1).await?;
         let caller = caller_of(&request)?.agent()?.clone();
         let params = request.into_inner().params.ok_or_else(|| bad_request("params cannot be nil"))?;
         if params.csr.is_empty() {
@@ -299,7 +299,7 @@ impl wire::agent_server::Agent for AgentService {
         &self,
         request: Request<wire::PostStatusRequest>,
     ) -> Result<Response<wire::PostStatusResponse>, Status> {
-        self.context.rate_limits.status(address_of(&request)).await?;
+        self.context.rate_limits.status(source_of(&request)).await?;
         let caller = caller_of(&request)?.agent()?.clone();
         let version = request.into_inner().agent_version;
         if version.len() > AGENT_VERSION_BYTES_MAX {

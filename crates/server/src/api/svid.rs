@@ -19,7 +19,7 @@ use super::filter::bad_request;
 use crate::context::Context;
 use crate::directory::is_authorized;
 use crate::issuer::{IssueError, Issued, WorkloadRequest};
-use crate::rate_limit::address_of;
+use crate::rate_limit::source_of;
 
 /// Most CSRs in one batch; SPIRE's agents send up to 500.
 const BATCH_CSRS_MAX: usize = 1000;
@@ -70,7 +70,7 @@ impl wire::svid_server::Svid for SvidService {
         use wire::batch_new_x509svid_response::Result as Item;
         let caller = caller_of(&request)?.agent()?.clone();
         let agent_id = caller.id();
-        let address = address_of(&request);
+        let source = source_of(&request);
         let params = request.into_inner().params;
         if params.is_empty() {
             return Err(bad_request("missing parameters"));
@@ -79,7 +79,7 @@ impl wire::svid_server::Svid for SvidService {
             let message = format!("a batch has at most {BATCH_CSRS_MAX} CSRs, this one has {}", params.len());
             return Err(refusal(Code::InvalidArgument, Reason::MessageTooLarge, &message));
         }
-        self.context.rate_limits.signing(address, params.len()).await?;
+        self.context.rate_limits.signing(source, params.len()).await?;
         let checked: Vec<(String, Checked)> = {
             let view = self.context.directory.view();
             let agent = caller.row(&view, self.context.clock.now())?;
@@ -118,7 +118,8 @@ impl wire::svid_server::Svid for SvidService {
         };
         let requests =
             checked.iter().filter_map(|(_, item)| item.as_ref().ok().map(|(request, _)| request.clone()));
-        let mut issued = self.context.issuer.issue_batch(requests.collect()).await.into_iter();
+        let issued = self.context.issuer.issue_batch(requests.collect()).await;
+        let mut issued = issued.map_err(|error| error.status(&error.to_string()))?.into_iter();
         let results = checked
             .into_iter()
             .map(|(entry_id, item)| match item {
@@ -156,7 +157,7 @@ impl wire::svid_server::Svid for SvidService {
             .issuer
             .mint(csr, i64::from(request.ttl))
             .await
-            .map_err(|error| refusal(error.code(), error.reason(), &error.to_string()))?;
+            .map_err(|error| error.status(&error.to_string()))?;
         info!(spiffe_id = %issued.spiffe_id, serial_num = issued.serial,
               expires_at = %issued.validity.not_after, "X509-SVID minted");
         Ok(Response::new(wire::MintX509svidResponse { svid: Some(svid_to_proto(&issued, "")) }))
@@ -174,7 +175,7 @@ impl wire::svid_server::Svid for SvidService {
         request: Request<wire::NewJwtsvidRequest>,
     ) -> Result<Response<wire::NewJwtsvidResponse>, Status> {
         let caller = caller_of(&request)?.agent()?.clone();
-        let address = address_of(&request);
-        jwt::new(&self.context, &caller, address, request.into_inner()).await.map(Response::new)
+        let source = source_of(&request);
+        jwt::new(&self.context, &caller, source, request.into_inner()).await.map(Response::new)
     }
 }

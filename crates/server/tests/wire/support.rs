@@ -165,6 +165,7 @@ impl TestServer {
             // All callers come from one address here, and tests wait for nothing.
             rate_limits: RateLimitSettings { attestation: false, signing: false },
             operations: Default::default(),
+            signing_queue_max: ServerConfig::SIGNING_QUEUE_MAX,
         };
         change(&mut config);
         let clock = ManualClock::default();

@@ -2,7 +2,7 @@
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use spindle_keys::{Key, KeyType, certificate_request};
-use spindle_proto::refusal::item_ok;
+use spindle_proto::refusal::{item_ok, reason_of, retry_after_of};
 use spindle_proto::spire::api::server::entry::v1 as entry_api;
 use spindle_proto::spire::api::server::svid::v1 as wire;
 use spindle_proto::spire::api::types;
@@ -240,7 +240,7 @@ async fn an_empty_batch_and_one_beyond_the_bound_are_refused() {
 }
 
 #[tokio::test]
-async fn a_batch_beyond_what_one_address_may_have_signed_in_a_second_is_refused() {
+async fn a_batch_beyond_what_one_caller_may_have_signed_in_a_second_is_refused() {
     let server = TestServer::start_with(|config| config.rate_limits.signing = true).await;
     let agent = server.attest().await;
     let answer = batch(&agent, vec![param("none", vec![1]); 501]).await;
@@ -303,4 +303,37 @@ async fn every_kind_of_authority_key_signs() {
         let results = batch(&agent, vec![param(&mine, csr())]).await.unwrap();
         server.verified(results[0].svid.as_ref().unwrap()).await;
     }
+}
+
+#[tokio::test]
+async fn calls_beyond_what_can_wait_to_be_signed_are_turned_away_as_a_whole_and_told_when_to_come_back() {
+    let server = TestServer::start_with(|config| config.signing_queue_max = 100).await;
+    let agent = server.attest().await;
+    let mine = server.create_one(entry(&agent.id, "/mine", &["a:1"])).await;
+    let csr = csr();
+    let params = || vec![param(&mine, csr.clone()); 100];
+    let (mut served, mut turned_away) = (0, Vec::new());
+    // At once they are more than fit; how many the server gets done in between is its own matter, so until both were seen.
+    while served == 0 || turned_away.is_empty() {
+        for answer in futures_util::future::join_all((0..20).map(|_| batch(&agent, params()))).await {
+            match answer {
+                Ok(results) => {
+                    assert!(results.iter().all(|result| code_of(&result.status) == Code::Ok));
+                    assert_eq!(results.len(), 100);
+                    served += 1;
+                }
+                Err(status) => turned_away.push(status),
+            }
+        }
+    }
+    for status in turned_away {
+        assert_eq!(
+            (status.code(), reason_of(&status).as_deref()),
+            (Code::ResourceExhausted, Some("overloaded"))
+        );
+        let after = retry_after_of(&status).expect("when to come back").as_millis();
+        assert!(after >= 50 && status.message().ends_with(&format!("come back in {after} ms")), "{status:?}");
+    }
+    // The line is empty again: nothing that was turned away has kept its room.
+    assert_eq!(batch(&agent, params()).await.unwrap().len(), 100);
 }

@@ -46,7 +46,7 @@ pub(super) const SERVER: &[Key] = &[
 
 pub(super) const CA_SUBJECT: &[Key] = &[("country", Yes), ("organization", Yes), ("common_name", Yes)];
 
-pub(super) const RATE_LIMIT: &[Key] = &[("attestation", Yes), ("signing", Yes)];
+pub(super) const RATE_LIMIT: &[Key] = &[("attestation", Yes), ("signing", Yes), ("signing_queue", Yes)];
 
 pub(super) const EXPERIMENTAL: &[Key] = &[
     ("cache_reload_interval", NoEffect(IN_MEMORY)),

@@ -52,12 +52,12 @@ fn every_supported_key_is_obeyed() {
     let settings = ready(
         r#"bind_address = "127.0.0.1" bind_port = "0" socket_path = "/s" ca_key_type = "rsa-2048" ca_ttl = "48h"
            ca_subject { country = ["NO"] organization = ["A", "B"] common_name = "root" }
-           default_x509_svid_ttl = "20m" agent_ttl = "2h" admin_ids = ["spiffe://other.org/admin"] ratelimit { signing = false }
+           default_x509_svid_ttl = "20m" agent_ttl = "2h" admin_ids = ["spiffe://other.org/admin"] ratelimit { signing = false signing_queue = 7 }
            log_level = "DEBUG" log_format = "json" log_file = "/l" log_source_location = true"#,
         r#"plugins { DataStore "redb" { plugin_data { directory = "/r" } } KeyManager "memory" { plugin_data {} } }"#,
     );
     assert_eq!((settings.bind_address.to_string().as_str(), settings.bind_port), ("127.0.0.1", 0));
-    assert_eq!(settings.rate_limits, RateLimits { attestation: true, signing: false });
+    assert_eq!(settings.rate_limits, RateLimits { attestation: true, signing: false, signing_queue: 7 });
     assert_eq!(settings.ca_key_type, KeyType::Rsa2048);
     assert_eq!(settings.ca_subject.organization, ["A", "B"]);
     assert_eq!((settings.default_x509_svid_ttl_secs, settings.agent_ttl_secs), (1200, 7200));
@@ -181,6 +181,12 @@ fn bad_values_are_refused_by_key() {
     refused("ca_ttl = \"24\"", "", "server.ca_ttl: duration \"24\" lacks a unit");
     refused("ca_ttl = \"-1h\"", "", "negative");
     refused("ca_ttl = \"0s\"", "", "server.ca_ttl: a lifetime of zero");
+    refused(
+        "ratelimit { signing_queue = 0 }",
+        "",
+        "server.ratelimit.signing_queue: 0 requests leave no room",
+    );
+    refused("ratelimit { signing_queue = -1 }", "", "server.ratelimit.signing_queue");
     refused("ca_ttl = \"1500ms\"", "", "whole number of seconds");
     refused("ca_key_type = \"ec-p521\"", "", "server.ca_key_type");
     refused("admin_ids = [\"example.org\"]", "", "server.admin_ids: \"example.org\"");

@@ -26,7 +26,6 @@ use crate::attestation::node::{Conversation, Round};
 use crate::attestation::{self, AttestFault};
 use crate::context::Context;
 use crate::issuer::Issued;
-use crate::rate_limit::address_of;
 
 /// The longest payload or answer: a join token is 36 bytes, the largest documents of cloud attestors some 20 KiB.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
@@ -48,8 +47,11 @@ pub(super) async fn attest(
     refusals: &Arc<RefusalLog>,
     request: Request<Streaming<wire::AttestAgentRequest>>,
 ) -> Result<Response<Answers>, Status> {
-    let client_ip = address_of(&request);
     let peer = request.extensions().get::<Peer>().cloned();
+    let client_ip = match &peer {
+        Some(Peer::Tls { addr, .. }) => Some(addr.ip().to_canonical()),
+        Some(Peer::Local(_)) | None => None,
+    };
     let deadline = Instant::now() + ATTESTATION_WAIT;
     let mut requests = request.into_inner();
     let first = in_time(requests.message()).await?.and_then(|request| request.step);

@@ -1,7 +1,5 @@
 //! JWT-SVIDs: minting for administrators, and signing for the entries of an agent.
 
-use std::net::IpAddr;
-
 use spindle_ca::SignedJwtSvid;
 use spindle_proto::convert::{spiffe_id_from_proto, spiffe_id_to_proto};
 use spindle_proto::refusal::refusal;
@@ -18,6 +16,7 @@ use crate::context::Context;
 use crate::directory::is_authorized;
 use crate::entries::reason_of;
 use crate::jwt_issuer::{JwtIssueError, TokenRequest};
+use crate::rate_limit::Source;
 
 /// Signs what an administrator asks for.
 pub(super) async fn mint(
@@ -42,10 +41,10 @@ pub(super) async fn mint(
 pub(super) async fn new(
     context: &Context,
     caller: &AgentCaller,
-    address: Option<IpAddr>,
+    source: Option<Source>,
     request: wire::NewJwtsvidRequest,
 ) -> Result<wire::NewJwtsvidResponse, Status> {
-    context.rate_limits.jwt_signing(address).await?;
+    context.rate_limits.jwt_signing(source).await?;
     context.jwt_issuer.enabled().map_err(|error| refused(&error))?;
     let entry_id = request.entry_id;
     let row = {
