@@ -43,6 +43,19 @@ server {
     # Workloads with these identities may manage the server over TLS.
     admin_ids = []
 
+    # Callers that may do a part of that: reader (looks), operator (agents, tokens, entries that give nobody power), and
+    # registrar (entries within limits). Named by SPIFFE ID, or by unix:uid:NUMBER or unix:gid:NUMBER for this machine's
+    # users and groups, who then may do that over the local socket instead of everything.
+    # roles {
+    #     reader "spiffe://example.org/monitor" {}
+    #     registrar "spiffe://example.org/ci" {
+    #         path_prefix = "/ci/"
+    #         parent_path_prefix = "/spire/agent/"
+    #         verbs = ["create", "update"]
+    #         max_x509_svid_ttl = "1h"
+    #     }
+    # }
+
     log_level = "INFO"
     log_format = "text"
     # Instead of standard output; SIGUSR2 opens it anew after it was renamed.

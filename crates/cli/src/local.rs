@@ -188,6 +188,7 @@ fn server_config(settings: &LocalSettings, paths: &Paths) -> ServerConfig {
         node_attestors: Default::default(),
         agent_spiffe_id_as_selector: false,
         admin_ids: Vec::new(),
+        roles: Vec::new(),
         rate_limits: Default::default(),
         operations: Default::default(),
         signing_queue_max: ServerConfig::SIGNING_QUEUE_MAX,

@@ -2,6 +2,7 @@
 
 mod agent;
 mod bundle;
+mod can;
 mod debug;
 mod entry;
 mod federation;
@@ -9,6 +10,7 @@ mod healthcheck;
 mod jwt;
 mod logger;
 mod minted;
+mod role;
 mod run;
 mod store;
 mod token;
@@ -66,6 +68,11 @@ enum Command {
     /// Mints JWT-SVIDs.
     #[command(subcommand)]
     Jwt(jwt::Command),
+    /// Tells whether a caller may do something, and why.
+    Can(can::Args),
+    /// Gives callers parts of an administrator's rights.
+    #[command(subcommand)]
+    Role(role::Command),
     /// Mints X509-SVIDs.
     #[command(subcommand)]
     X509(x509::Command),
@@ -99,6 +106,8 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Federation(command) => federation::run(command, console),
         Command::Store(command) => store::run(&command, console),
         Command::Jwt(jwt::Command::Mint(args)) => jwt::run(&args, console),
+        Command::Can(args) => can::run(&args, console),
+        Command::Role(command) => role::run(command, console),
         Command::X509(x509::Command::Mint(args)) => x509::run(&args, console),
     }
 }

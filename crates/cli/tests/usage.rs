@@ -107,6 +107,10 @@ fn what_a_command_needs_is_asked_for_before_anything_is_called() {
     );
     refused("spindle-server jwt mint -spiffeID spiffe://a/b", 1, "at least one audience is required");
     refused("spindle-server token generate -spiffeID x", 1, "-spiffeID \"x\"");
+    refused("spindle-server role grant -role reader", 1, "a SPIFFE ID is required");
+    refused("spindle-server role grant -spiffeID spiffe://a/b -role registrar", 1, "needs a path prefix");
+    refused("spindle-server can", 1, "WHAT");
+    refused("spindle-server can entry create -parentID x", 1, "-parentID \"x\"");
 }
 
 #[test]
@@ -118,6 +122,8 @@ fn a_missing_socket_is_named_with_what_to_try() {
         "spindle-server healthcheck -socketPath /nonexistent/api.sock",
         "spindle-server entry count --socketPath=/nonexistent/api.sock",
         "spindle-server agent list -socketPath=/nonexistent/api.sock",
+        "spindle-server can -spiffeID spiffe://a/b entry create -socketPath=/nonexistent/api.sock",
+        "spindle-server role show -socketPath /nonexistent/api.sock",
         "spindle-server bundle show --socketPath /nonexistent/api.sock",
         "spindle-server bundle list -socketPath /nonexistent/api.sock",
         "spindle-server bundle list -id spiffe://a -socketPath /nonexistent/api.sock",

@@ -88,6 +88,14 @@ pub mod spire {
 
 /// Our own packages, in the tree that generated paths expect.
 pub mod spindle {
+    /// Roles.
+    pub mod admin {
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("spindle.admin.v1");
+        }
+    }
+
     /// How our agents learn what they are authorised for.
     pub mod sync {
         /// Version 1.

@@ -9,7 +9,7 @@ pub mod refusal;
 #[cfg(test)]
 mod wire_facts;
 
-pub use generated::spindle::{records, sync};
+pub use generated::spindle::{admin, records, sync};
 pub use generated::{spire, workload};
 
 /// An encoded `google.protobuf.FileDescriptorSet` of the Workload API and all it imports, for reflection.

@@ -5,13 +5,16 @@ mod audit;
 mod authorization;
 mod bundle;
 mod caller;
+mod can;
 mod debug;
 mod entry;
+mod entry_access;
 mod filter;
 mod gate;
 mod health;
 mod logger;
 mod refused;
+mod roles;
 mod svid;
 mod sync;
 mod sync_entries;
@@ -22,6 +25,7 @@ mod trust_domain;
 use std::sync::Arc;
 
 use spindle_attest::ProcRoot;
+use spindle_proto::admin::v1::roles_server::RolesServer;
 use spindle_proto::spire::api::server;
 use spindle_proto::sync::v1::sync_server::SyncServer;
 use tonic::service::Routes;
@@ -61,6 +65,7 @@ pub(crate) fn routes(context: &Arc<Context>) -> Routes {
     let loggers =
         server::logger::v1::logger_server::LoggerServer::new(logger::LoggerService { context: context() });
     let sync = SyncServer::new(sync::SyncService { context: context() });
+    let roles = RolesServer::new(roles::RolesService { context: context() });
     Routes::new(sized!(agents))
         .add_service(sized!(entries))
         .add_service(sized!(svids))
@@ -69,13 +74,14 @@ pub(crate) fn routes(context: &Arc<Context>) -> Routes {
         .add_service(sized!(debug))
         .add_service(sized!(loggers))
         .add_service(sized!(sync))
+        .add_service(sized!(roles))
         .add_service(health::server(context()))
 }
 
 /// The gate in front of every service.
 pub(crate) fn gate(context: &Context) -> GateLayer {
     let (directory, clock) = (context.directory.clone(), context.clock.clone());
-    let admission = Admission { directory, clock, live: context.live.clone() };
+    let admission = Admission { directory, clock, roles: context.roles.clone() };
     let audit = context.operations.audit_log.then(|| Audit {
         live: context.live.clone(),
         entropy: context.entropy.clone(),

@@ -21,8 +21,9 @@ use crate::directory::{
     AgentRow, CommitError, Directory, JoinToken, View, agent_key, encode_entry, entry_key, join_token_key,
     similarity_key,
 };
-use crate::entries;
+use crate::entries::{self, Permit};
 use crate::issuer::{IssueError, Issued};
+use crate::roles::RoleRefusal;
 use node::NodeAttributes;
 use prost::Message as _;
 
@@ -56,6 +57,8 @@ pub(crate) enum AttestFault {
     Issue(#[from] IssueError),
     #[error(transparent)]
     Entry(#[from] EntryError),
+    #[error(transparent)]
+    Role(#[from] RoleRefusal),
     #[error("the change could not be stored: {0}")]
     Store(String),
 }
@@ -67,6 +70,7 @@ impl AttestFault {
             Self::TokenExpired => Reason::JoinTokenExpired,
             Self::TokenMalformed(_) => Reason::BadRequest,
             Self::Entry(error) => entries::reason_of(error),
+            Self::Role(refusal) => refusal.reason(),
             Self::TokenTaken => Reason::AlreadyExists,
             Self::Banned => Reason::AgentBanned,
             Self::NotFound => Reason::AgentNotFound,
@@ -208,12 +212,13 @@ pub(crate) struct NewToken {
     pub(crate) expires_at: Timestamp,
 }
 
-/// Makes a join token, with an entry for `workload_id` below its agent when one is asked for.
+/// Makes a join token, with an entry for `workload_id` below its agent when one is asked for and permitted.
 pub(crate) async fn create_join_token(
     context: &Context,
     token: String,
     ttl_secs: i64,
     workload_id: Option<SpiffeId>,
+    permit: &Permit<'_>,
 ) -> Result<NewToken, AttestFault> {
     let token = if token.is_empty() { context.entropy.uuid() } else { token };
     let agent_id = join_token_agent(context, &token)?;
@@ -224,14 +229,16 @@ pub(crate) async fn create_join_token(
     let entry = workload_id.map(|id| alias_entry(context, agent_id.clone(), id)).transpose()?;
     for _ in 0..TRIES_MAX {
         let mut transaction = draft.clone();
-        // One that an earlier token of the same name has left behind says the same and stays.
-        if let Some(entry) = &entry
-            && context.directory.view().similar(entry).is_none()
-        {
-            transaction = transaction
-                .absent(similarity_key(entry))
-                .put(similarity_key(entry), entry.id.as_str().as_bytes())
-                .put(entry_key(&entry.id), encode_entry(entry));
+        if let Some(entry) = &entry {
+            let view = context.directory.view();
+            permit(&view, None, Some(entry))?;
+            // One that an earlier token of the same name has left behind says the same and stays.
+            if view.similar(entry).is_none() {
+                transaction = transaction
+                    .absent(similarity_key(entry))
+                    .put(similarity_key(entry), entry.id.as_str().as_bytes())
+                    .put(entry_key(&entry.id), encode_entry(entry));
+            }
         }
         match context.directory.commit(transaction).await {
             Ok(_) => return Ok(NewToken { token, expires_at }),

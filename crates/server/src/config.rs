@@ -11,6 +11,7 @@ use spindle_keys::KeyType;
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 use spindle_store::StoreKind;
 
+use crate::roles::RoleAssignment;
 pub use operations::{HealthListener, Operations, PruneAgents};
 
 /// A server's settings. Lifetimes are in seconds.
@@ -46,6 +47,8 @@ pub struct ServerConfig {
     pub agent_spiffe_id_as_selector: bool,
     /// Callers with these SPIFFE IDs may call admin methods.
     pub admin_ids: Vec<SpiffeId>,
+    /// Callers that may do less than everything.
+    pub roles: Vec<RoleAssignment>,
     /// Which limits hold.
     pub rate_limits: RateLimitSettings,
     /// How many CSRs may wait to be signed; calls beyond that are told when to come back.

@@ -13,6 +13,7 @@ use crate::issuer::Issuer;
 use crate::jwt_issuer::JwtIssuer;
 use crate::live::LiveSettings;
 use crate::rate_limit::RateLimits;
+use crate::roles::RoleBook;
 use crate::subscriptions::Subscriptions;
 
 pub(crate) struct Context {
@@ -29,6 +30,7 @@ pub(crate) struct Context {
     pub(crate) live: LiveSettings,
     pub(crate) operations: Operations,
     pub(crate) rate_limits: RateLimits,
+    pub(crate) roles: Arc<RoleBook>,
     pub(crate) started_at: Timestamp,
     pub(crate) shutdown: Shutdown,
 }

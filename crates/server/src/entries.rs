@@ -15,6 +15,7 @@ use crate::directory::{
     CommitError, Directory, EntryRow, View, bundle_key, encode_entry, entry_key, reference_key,
     similarity_key,
 };
+use crate::roles::RoleRefusal;
 
 /// How often an update is tried again when somebody else changed the entry in between.
 const UPDATE_TRIES_MAX: usize = 8;
@@ -34,6 +35,9 @@ pub(crate) enum EntryFault {
     /// No such entry.
     #[error("entry not found")]
     NotFound,
+    /// Beyond what the caller's roles cover.
+    #[error(transparent)]
+    Role(#[from] RoleRefusal),
     /// It federates with a trust domain that has no bundle.
     #[error("unable to find federated bundle {0:?}")]
     NoBundle(TrustDomain),
@@ -65,6 +69,7 @@ impl EntryFault {
             EntryFault::Similar(_) => Reason::EntryExists,
             EntryFault::IdTaken(_) => Reason::AlreadyExists,
             EntryFault::NotFound => Reason::EntryNotFound,
+            EntryFault::Role(refusal) => refusal.reason(),
             EntryFault::NoBundle(_) => Reason::BundleNotFound,
             EntryFault::Contended(_) => Reason::Overloaded,
             EntryFault::TooLarge(_) => Reason::MessageTooLarge,
@@ -81,15 +86,34 @@ pub(crate) fn reason_of(error: &EntryError) -> Reason {
     }
 }
 
+/// May refuse that `old` becomes `new` (an absent one is not there before or after), as things stand in the view. It is
+/// asked anew whenever a transaction has to be made anew, so it speaks of the very entry that is replaced.
+pub(crate) type Permit<'a> = dyn Fn(&View, Option<&RegistrationEntry>, Option<&RegistrationEntry>) -> Result<(), RoleRefusal>
+    + Send
+    + Sync
+    + 'a;
+
+/// The permit of those who may do everything.
+#[cfg(test)]
+pub(crate) fn anything(
+    _: &View,
+    _: Option<&RegistrationEntry>,
+    _: Option<&RegistrationEntry>,
+) -> Result<(), RoleRefusal> {
+    Ok(())
+}
+
 /// Stores a new entry and returns it as it stands.
 pub(crate) async fn create(
     directory: &Directory,
     trust_domain: &TrustDomain,
     entry: RegistrationEntry,
+    permit: &Permit<'_>,
 ) -> Result<Arc<EntryRow>, EntryFault> {
     entry.check(trust_domain)?;
     for _ in 0..UPDATE_TRIES_MAX {
         let view = directory.view();
+        permit(&view, None, Some(&entry))?;
         if let Some(twin) = view.similar(&entry) {
             return Err(EntryFault::Similar(twin.clone()));
         }
@@ -138,6 +162,7 @@ pub(crate) async fn update(
     trust_domain: &TrustDomain,
     id: &EntryId,
     change: impl Fn(&RegistrationEntry) -> RegistrationEntry,
+    permit: &Permit<'_>,
 ) -> Result<Arc<EntryRow>, EntryFault> {
     for _ in 0..UPDATE_TRIES_MAX {
         let view = directory.view();
@@ -145,6 +170,7 @@ pub(crate) async fn update(
         let mut new = change(&old.entry);
         new.revision_number = old.entry.revision_number + 1;
         new.check(trust_domain)?;
+        permit(&view, Some(&old.entry), Some(&new))?;
         require_bundles(&view, &new)?;
         match directory.commit(replacement(&view, old, &new)).await {
             Ok(_) => return directory.view().entry(id).cloned().ok_or(EntryFault::NotFound),
@@ -220,10 +246,15 @@ pub(crate) fn dissociation(row: &EntryRow, name: &TrustDomain, draft: Transactio
 }
 
 /// Deletes an entry.
-pub(crate) async fn delete(directory: &Directory, id: &EntryId) -> Result<(), EntryFault> {
+pub(crate) async fn delete(
+    directory: &Directory,
+    id: &EntryId,
+    permit: &Permit<'_>,
+) -> Result<(), EntryFault> {
     for _ in 0..UPDATE_TRIES_MAX {
         let view = directory.view();
         let old = view.entry(id).ok_or(EntryFault::NotFound)?;
+        permit(&view, Some(&old.entry), None)?;
         match directory.commit(deletion(&view, old, Transaction::new())).await {
             Ok(_) => return Ok(()),
             Err(CommitError::Store(error)) => return Err(error.into()),

@@ -13,13 +13,14 @@ use spindle_testkit::{ManualClock, NOW, TestAuthority};
 
 use crate::attestation::node::NodeAttestors;
 use crate::authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};
-use crate::config::{JwtSettings, NodeAttestorSettings, Operations, ServerConfig};
+use crate::config::{NodeAttestorSettings, Operations, ServerConfig};
 use crate::context::Context;
 use crate::directory::{AgentRow, Directory, EntryRow, agent_key, bundle_key, encode_bundle};
 use crate::issuer::Issuer;
 use crate::jwt_issuer::JwtIssuer;
 use crate::live::{LiveSettings, Reloadable};
 use crate::rate_limit::RateLimits;
+use crate::roles::RoleBook;
 use crate::subscriptions::Subscriptions;
 
 pub(crate) const SVID_TTL_SECS: i64 = 3600;
@@ -132,7 +133,8 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
             issuer.clone(),
             clock.shared(),
             entropy.clone(),
-            &JwtSettings::default(),
+            live.clone(),
+            None,
         ),
         issuer,
         clock: clock.shared(),
@@ -140,6 +142,7 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
         node_attestors: NodeAttestors::new(&NodeAttestorSettings::default()),
         agent_spiffe_id_as_selector: false,
         rate_limits: RateLimits::new(live.clone()),
+        roles: Arc::new(RoleBook::new(live.clone(), &[])),
         live,
         operations: Operations::default(),
         started_at: clock.now(),
@@ -150,7 +153,7 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
 /// Stores an entry and returns it as it stands.
 pub(crate) async fn create(directory: &Directory, wire: types::Entry) -> Arc<EntryRow> {
     let entry = entry_from_proto(&wire, || SystemEntropy.uuid().parse().unwrap()).unwrap();
-    crate::entries::create(directory, &trust_domain(), entry).await.unwrap()
+    crate::entries::create(directory, &trust_domain(), entry, &crate::entries::anything).await.unwrap()
 }
 
 /// Stores an agent with these node selectors and returns it as it stands.

@@ -10,8 +10,8 @@ use spindle_spiffe_core::{Audience, Clock, Entropy, Reason, SpiffeId};
 use tonic::Code;
 
 use crate::authorities::JwtAuthorities;
-use crate::config::JwtSettings;
 use crate::issuer::{IssueError, Issuer};
+use crate::live::LiveSettings;
 
 /// What one token is to say.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ struct Inner {
     threads: Issuer,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    default_ttl_secs: i64,
+    live: LiveSettings,
     issuer: Option<String>,
 }
 
@@ -81,10 +81,10 @@ impl JwtIssuer {
         threads: Issuer,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
-        settings: &JwtSettings,
+        live: LiveSettings,
+        issuer: Option<String>,
     ) -> Self {
-        let (default_ttl_secs, issuer) = (settings.default_ttl_secs, settings.issuer.clone());
-        Self(Arc::new(Inner { authorities, threads, clock, entropy, default_ttl_secs, issuer }))
+        Self(Arc::new(Inner { authorities, threads, clock, entropy, live, issuer }))
     }
 
     /// Refuses when JWT-SVIDs are switched off.
@@ -109,7 +109,8 @@ impl Inner {
         let authorities = self.authorities.as_ref().ok_or(JwtIssueError::Disabled)?;
         let authority = authorities.active().ok_or(JwtIssueError::NoAuthority)?;
         let issued_at = self.clock.now();
-        let ttl_secs = if request.ttl_secs > 0 { request.ttl_secs } else { self.default_ttl_secs };
+        let default_secs = self.live.load().default_jwt_svid_ttl_secs;
+        let ttl_secs = if request.ttl_secs > 0 { request.ttl_secs } else { default_secs };
         Ok(authority.sign_jwt_svid(&JwtSvidRequest {
             spiffe_id: &request.spiffe_id,
             audience: &request.audience,

@@ -23,6 +23,7 @@ mod jwt_issuer;
 mod live;
 mod maintenance;
 mod rate_limit;
+mod roles;
 mod subscriptions;
 
 use std::net::SocketAddr;
@@ -47,6 +48,7 @@ pub use config::{
 pub use copy::{CopyStoreError, copy_store};
 pub use directory::DirectoryError;
 pub use live::{LiveSettings, Reloadable};
+pub use roles::{EntryRules, Grant, PathPrefix, Role, RoleAssignment, RoleError, RoleSubject, Verb};
 pub use spindle_attest::x509pop;
 pub use spindle_ca::{CaSubject, guaranteed_svid_ttl_secs};
 pub use spindle_keys::KeyType;
@@ -60,6 +62,7 @@ use health::Checks;
 use issuer::Issuer;
 use jwt_issuer::JwtIssuer;
 use rate_limit::RateLimits;
+use roles::RoleBook;
 use subscriptions::Subscriptions;
 
 /// How long calls at hand may take to end at a shutdown; SPIRE's ten seconds.
@@ -195,7 +198,8 @@ impl Server {
                 issuer.clone(),
                 clock.clone(),
                 entropy.clone(),
-                &config.jwt,
+                live.clone(),
+                config.jwt.issuer.clone(),
             ),
             issuer,
             started_at: clock.now(),
@@ -204,6 +208,7 @@ impl Server {
             node_attestors: NodeAttestors::new(&config.node_attestors),
             agent_spiffe_id_as_selector: config.agent_spiffe_id_as_selector,
             rate_limits: RateLimits::new(live.clone()),
+            roles: Arc::new(RoleBook::new(live.clone(), &config.roles)),
             live: live.clone(),
             operations: config.operations.clone(),
             shutdown: shutdown.clone(),

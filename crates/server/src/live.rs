@@ -8,13 +8,15 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use spindle_spiffe_core::SpiffeId;
 
-use crate::config::{RateLimitSettings, ServerConfig};
+use crate::config::{JwtSettings, RateLimitSettings, ServerConfig};
 
 /// One state of the settings that can change. Lifetimes are in seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloadable {
     /// Lifetime of X509-SVIDs whose entry names none. The server's own SVID keeps the one it started with.
     pub default_x509_svid_ttl_secs: i64,
+    /// Lifetime of JWT-SVIDs whose entry names none.
+    pub default_jwt_svid_ttl_secs: i64,
     /// Lifetime of agents' SVIDs.
     pub agent_ttl_secs: i64,
     /// Callers with these SPIFFE IDs may call admin methods.
@@ -27,6 +29,7 @@ impl Default for Reloadable {
     fn default() -> Self {
         Self {
             default_x509_svid_ttl_secs: ServerConfig::X509_SVID_TTL_SECS,
+            default_jwt_svid_ttl_secs: JwtSettings::TTL_SECS,
             agent_ttl_secs: ServerConfig::X509_SVID_TTL_SECS,
             admin_ids: Vec::new(),
             rate_limits: RateLimitSettings::default(),
@@ -38,6 +41,7 @@ impl From<&ServerConfig> for Reloadable {
     fn from(config: &ServerConfig) -> Self {
         Self {
             default_x509_svid_ttl_secs: config.default_x509_svid_ttl_secs,
+            default_jwt_svid_ttl_secs: config.jwt.default_ttl_secs,
             agent_ttl_secs: config.agent_ttl_secs,
             admin_ids: config.admin_ids.clone(),
             rate_limits: config.rate_limits,

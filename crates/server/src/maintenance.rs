@@ -129,8 +129,8 @@ mod tests {
     async fn join_tokens_go_once_they_are_over() {
         let clock = ManualClock::default();
         let context = context(&clock).await;
-        create_join_token(&context, "short".into(), 10, None).await.unwrap();
-        create_join_token(&context, "long".into(), 11, None).await.unwrap();
+        create_join_token(&context, "short".into(), 10, None, &entries::anything).await.unwrap();
+        create_join_token(&context, "long".into(), 11, None, &entries::anything).await.unwrap();
         let tokens = || {
             let view = context.directory.view();
             ["short", "long"].map(|token| view.join_token(token).is_some())

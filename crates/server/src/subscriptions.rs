@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(taken(&one), None);
         put(&directory, "a", "/spire/agent/x/1", "/a", &["s:1"]).await;
         put(&directory, "b", "/spire/agent/x/1", "/b", &["s:1"]).await;
-        entries::delete(&directory, &"a".parse().unwrap()).await.unwrap();
+        entries::delete(&directory, &"a".parse().unwrap(), &entries::anything).await.unwrap();
         assert_eq!(taken(&one), of(&["a", "b"]));
         assert_eq!(taken(&one), None, "news is told once");
     }
@@ -334,7 +334,7 @@ mod tests {
         let wanted = (0..=NEWS_ENTRIES_MAX).map(|n| {
             let wire = entry(&id("/spire/agent/x/1"), &format!("/w{n}"), &["s:1"]);
             let draft = spindle_proto::convert::entry_from_proto(&wire, || format!("e{n}").parse().unwrap());
-            entries::create(directory, trust_domain, draft.unwrap())
+            entries::create(directory, trust_domain, draft.unwrap(), &entries::anything)
         });
         futures_util::future::join_all(wanted.collect::<Vec<_>>()).await;
         assert_eq!(taken(&one), Some(News { everything: true, ..News::default() }));

@@ -56,7 +56,23 @@ reasons! {
     /// The method is not offered.
     NotSupported = "not_supported", "use a method that this version offers";
     /// The caller is of a class that may not call the method.
-    MethodNotAllowed = "method_not_allowed", "call over the server's local socket, or with an admin identity";
+    MethodNotAllowed = "method_not_allowed", "call over the server's local socket, or with an admin identity; `can` tells what a caller may do";
+    /// The caller's role may not do this to entries.
+    RoleVerb = "role_verb", "ask an administrator for a role with that verb, or to do it";
+    /// The entry's SPIFFE ID lies outside the role's path prefix.
+    RolePath = "role_path", "use a SPIFFE ID below the path prefix that the message names";
+    /// The entry's parent lies outside the role's path prefix for parents.
+    RoleParent = "role_parent", "use a parent ID below the path prefix that the message names";
+    /// The entry's SVIDs would live longer than the role allows.
+    RoleTtl = "role_ttl", "set a TTL within the limit that the message names";
+    /// The entry has a flag that the role may not handle.
+    RoleFlag = "role_flag", "leave the flag out, or ask an administrator";
+    /// The identity may administer the server, or leads to one that may.
+    RolePower = "role_power", "use another SPIFFE ID, or ask an administrator: this one would give you more than your role";
+    /// The caller's role may not choose a join token.
+    RoleToken = "role_token", "leave the token out, so that the server makes one";
+    /// The identity has no such role.
+    RoleNotFound = "role_not_found", "list the roles with `role show`; those of the configuration are changed there";
     /// The server does not have the method.
     MethodUnknown = "method_unknown", "compare the versions of client and server: this server lacks the method";
     /// The agent's SVID has expired.

@@ -102,6 +102,7 @@ impl Domain {
             agent_spiffe_id_as_selector: false,
             operations: Default::default(),
             admin_ids: Vec::new(),
+            roles: Vec::new(),
             // Every agent comes from one address here.
             rate_limits: spindle_server::RateLimitSettings { attestation: false, signing: false },
             signing_queue_max: ServerConfig::SIGNING_QUEUE_MAX,

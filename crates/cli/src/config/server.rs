@@ -8,13 +8,14 @@ mod known;
 mod node_attestors;
 mod operations;
 mod plugins;
+mod roles;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use spindle_keys::KeyType;
 use spindle_runtime::LogSettings;
-use spindle_server::{JwtSettings, ServerConfig, guaranteed_svid_ttl_secs};
+use spindle_server::{JwtSettings, RoleAssignment, ServerConfig, guaranteed_svid_ttl_secs};
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 
 pub use defaults::print_defaults;
@@ -85,6 +86,8 @@ pub struct RawServer {
     pub jwt: RawJwt,
     /// `admin_ids`.
     pub admin_ids: Option<Vec<String>>,
+    /// `roles`, a block of our own.
+    pub roles: Option<Vec<RoleAssignment>>,
     /// `ratelimit`.
     pub rate_limits: Option<RateLimits>,
     /// How it is looked after.
@@ -155,6 +158,8 @@ pub struct ServerSettings {
     pub jwt: JwtSettings,
     /// Identities with admin rights.
     pub admin_ids: Vec<SpiffeId>,
+    /// Callers that may do less than everything.
+    pub roles: Vec<RoleAssignment>,
     /// Which limits hold.
     pub rate_limits: RateLimits,
     /// How it is looked after.
@@ -202,6 +207,7 @@ impl RawServer {
             agent_ttl: server.text("agent_ttl")?,
             jwt: RawJwt::read(&server)?,
             admin_ids: server.texts("admin_ids")?,
+            roles: server.block("roles")?.map(|block| roles::read(&block, &mut notes)).transpose()?,
             rate_limits: server
                 .block("ratelimit")?
                 .map(|block| rate_limits(&block, &mut notes))
@@ -295,6 +301,7 @@ impl TryFrom<RawServer> for ServerSettings {
             agent_ttl_secs,
             jwt,
             admin_ids: spiffe_ids("server.admin_ids", &raw.admin_ids.unwrap_or_default())?,
+            roles: raw.roles.unwrap_or_default(),
             rate_limits: raw.rate_limits.unwrap_or_default(),
             operations: raw.operations.ready(&mut notes)?,
             logs: raw.logs.ready("server")?,

@@ -4,6 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
+use spindle_proto::admin::v1 as admin;
 use spindle_proto::spire::api::server::agent::v1 as agent;
 use spindle_proto::spire::api::server::bundle::v1 as bundle;
 use spindle_proto::spire::api::server::debug::v1 as debug;
@@ -255,6 +256,50 @@ macro_rules! counts {
     };
 }
 counts!(agent::CountAgentsResponse, bundle::CountBundlesResponse, entry::CountEntriesResponse);
+
+impl ToJson for admin::Grant {
+    fn to_json(&self) -> Value {
+        object([
+            ("allow_admin", some(self.allow_admin)),
+            ("allow_downstream", some(self.allow_downstream)),
+            ("max_jwt_svid_ttl", some(self.max_jwt_svid_ttl)),
+            ("max_x509_svid_ttl", some(self.max_x509_svid_ttl)),
+            ("parent_path_prefix", some(self.parent_path_prefix.clone())),
+            ("path_prefix", some(self.path_prefix.clone())),
+            ("role", some(self.role.clone())),
+            ("verbs", texts(&self.verbs)),
+        ])
+    }
+}
+
+impl ToJson for admin::Holder {
+    fn to_json(&self) -> Value {
+        object([
+            ("configured", some(self.configured)),
+            ("grants", list(&self.grants)),
+            ("subject", some(self.subject.clone())),
+        ])
+    }
+}
+
+impl ToJson for admin::ListRolesResponse {
+    fn to_json(&self) -> Value {
+        object([("holders", list(&self.holders))])
+    }
+}
+
+impl ToJson for admin::CanResponse {
+    fn to_json(&self) -> Value {
+        object([
+            ("allowed", some(self.allowed)),
+            ("as", some(self.r#as.clone())),
+            ("explanation", some(self.explanation.clone())),
+            ("grants", list(&self.grants)),
+            ("method", some(self.method.clone())),
+            ("reason", some(self.reason.clone())),
+        ])
+    }
+}
 
 impl ToJson for agent::ListAgentsResponse {
     fn to_json(&self) -> Value {

@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{error, info};
 
 use super::caller::caller_of;
+use super::entry_access::EntryAccess;
 use super::filter::{SelectorFilter, bad_page_token, bad_request, page_size};
 use super::refused::RefusalLog;
 use super::svid::svid_to_proto;
@@ -144,6 +145,7 @@ fn fault_status(fault: &AttestFault, what: &str) -> Status {
         AttestFault::Banned | AttestFault::NotActive | AttestFault::MustReattest => {
             (Code::PermissionDenied, format!("{what}: {fault}"))
         }
+        AttestFault::Role(_) => (Code::PermissionDenied, format!("{what}: {fault}")),
         AttestFault::NotFound => (Code::NotFound, "agent not found".into()),
         AttestFault::X509Pop(node) => (code_of_node(node.reason()), fault.to_string()),
         AttestFault::Stopping => (Code::Unavailable, fault.to_string()),
@@ -319,7 +321,14 @@ impl wire::agent_server::Agent for AgentService {
         &self,
         request: Request<wire::CreateJoinTokenRequest>,
     ) -> Result<Response<types::JoinToken>, Status> {
+        let caller = caller_of(&request)?.clone();
+        let access = EntryAccess::of(&caller, &self.context)?;
         let request = request.into_inner();
+        if !request.token.is_empty() && !access.is_everything() {
+            // It names the agent, and the name may be one that entries or other roles were given to.
+            let message = "the caller's role may not choose the join token";
+            return Err(refusal(Code::PermissionDenied, Reason::RoleToken, message));
+        }
         if request.ttl < 1 {
             return Err(bad_request("ttl is required, you must provide one"));
         }
@@ -334,10 +343,12 @@ impl wire::agent_server::Agent for AgentService {
             }
             None => None,
         };
+        let (ttl_secs, permit) = (i64::from(request.ttl), access.permit());
+        let made =
+            attestation::create_join_token(&self.context, request.token, ttl_secs, workload_id, &permit)
+                .await;
         let NewToken { token, expires_at } =
-            attestation::create_join_token(&self.context, request.token, i64::from(request.ttl), workload_id)
-                .await
-                .map_err(|fault| fault_status(&fault, "failed to create token"))?;
+            made.map_err(|fault| fault_status(&fault, "failed to create token"))?;
         info!(expires_at = %expires_at, "join token created");
         Ok(Response::new(types::JoinToken { value: token, expires_at: expires_at.unix_secs() }))
     }

@@ -98,6 +98,7 @@ impl Audit {
             Caller::Local => ("local", "transport"),
             Caller::Admin if self.is_configured_admin(peer) => ("admin", "config"),
             Caller::Admin => ("admin", "entries"),
+            Caller::Roles(_) => ("role", "grants"),
             Caller::Agent(_) => ("agent", "datastore"),
             // SPIRE's word for a caller of whom nothing is asked.
             Caller::Stranger => ("nobody", ""),

@@ -11,10 +11,10 @@ use spindle_transport::{Peer, VerifiedPeer};
 use tonic::{Code, Status};
 use tracing::warn;
 
-use super::authorization::{Class, Row};
+use super::authorization::{Admitted, Denied, Row, Surroundings, Who, decide};
 use crate::attestation::promote;
 use crate::directory::{AgentRow, CommitError, Directory, View};
-use crate::live::LiveSettings;
+use crate::roles::{Grant, RoleBook};
 
 /// Who calls, as far as the method's row had to find out.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub(crate) enum Caller {
     Local,
     /// An identity that may administer.
     Admin,
+    /// Somebody with these roles, which are those that the method asks for.
+    Roles(Arc<[Grant]>),
     /// An attested agent in good standing.
     Agent(AgentCaller),
     /// Anyone else; the method allows it.
@@ -62,7 +64,7 @@ impl AgentCaller {
         now: Timestamp,
     ) -> Result<&'v Arc<AgentRow>, Reason> {
         let row = view.agent(self.id());
-        match (standing(row.map(AsRef::as_ref), &self.peer, now), row) {
+        match (standing(row.map(AsRef::as_ref), Some(&self.peer), now), row) {
             (Standing::Refused(reason), _) => Err(reason),
             (Standing::Good | Standing::Promote, Some(row)) => Ok(row),
             (Standing::Good | Standing::Promote, None) => Err(Reason::AgentNotAttested),
@@ -79,7 +81,7 @@ impl AgentCaller {
 pub(crate) struct Admission {
     pub(crate) directory: Directory,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) live: LiveSettings,
+    pub(crate) roles: Arc<RoleBook>,
 }
 
 /// Why an agent is refused; each value maps to one SPIRE detail that agents act on.
@@ -91,80 +93,81 @@ pub(crate) enum Standing {
     Refused(Reason),
 }
 
-/// The standing of an agent that shows `peer`: a pure decision over its row.
-pub(crate) fn standing(row: Option<&AgentRow>, peer: &VerifiedPeer, now: Timestamp) -> Standing {
-    let serial = peer.serial().to_string();
+/// The standing of an agent that shows an SVID, or would show its current one: a pure decision over its row.
+pub(crate) fn standing(row: Option<&AgentRow>, shown: Option<&VerifiedPeer>, now: Timestamp) -> Standing {
+    let serial = shown.map(|peer| peer.serial().to_string());
     match row {
-        _ if now > peer.not_after() => Standing::Refused(Reason::AgentExpired),
+        _ if shown.is_some_and(|peer| now > peer.not_after()) => Standing::Refused(Reason::AgentExpired),
         None => Standing::Refused(Reason::AgentNotAttested),
         Some(row) if row.banned => Standing::Refused(Reason::AgentBanned),
-        Some(row) if row.serial == serial => Standing::Good,
-        Some(row) if row.renewed.as_ref().is_some_and(|(renewed, _)| *renewed == serial) => Standing::Promote,
-        Some(_) => Standing::Refused(Reason::AgentNotActive),
+        Some(row) => match serial {
+            None if now > row.expires_at => Standing::Refused(Reason::AgentExpired),
+            None => Standing::Good,
+            Some(serial) if row.serial == serial => Standing::Good,
+            Some(serial) if row.renewed.as_ref().is_some_and(|(renewed, _)| *renewed == serial) => {
+                Standing::Promote
+            }
+            Some(_) => Standing::Refused(Reason::AgentNotActive),
+        },
+    }
+}
+
+/// Who is at the other end of a connection.
+pub(crate) fn who(peer: Option<&Peer>) -> Who<'_> {
+    match peer {
+        Some(Peer::Local(local)) => Who::Local { uid: local.uid, gid: local.gid },
+        Some(Peer::Tls { identity: Some(peer), .. }) => Who::Identity(peer.spiffe_id(), Some(peer)),
+        Some(Peer::Tls { identity: None, .. }) | None => Who::Stranger,
     }
 }
 
 impl Admission {
     pub(crate) async fn admit(&self, row: &'static Row, peer: Option<&Peer>) -> Result<Caller, Status> {
-        let Row { method, allowed: classes, .. } = *row;
-        let denied = || {
-            refusal(
-                Code::PermissionDenied,
-                Reason::MethodNotAllowed,
-                &format!("authorization denied for method {method}"),
-            )
-        };
-        let identity = match peer {
-            Some(Peer::Local(_)) if classes.contains(&Class::Local) => return Ok(Caller::Local),
-            Some(Peer::Tls { identity, .. }) => identity.as_ref(),
-            _ => None,
-        };
-        if let Some(identity) = identity {
-            let view = self.directory.view();
-            if classes.contains(&Class::Admin) && self.is_admin(&view, identity) {
-                return Ok(Caller::Admin);
-            }
-            if classes.contains(&Class::Agent) {
-                self.agent(method, identity).await?;
-                return Ok(Caller::Agent(AgentCaller { peer: identity.clone(), method }));
-            }
-        }
-        if classes.contains(&Class::Anyone) { Ok(Caller::Stranger) } else { Err(denied()) }
-    }
-
-    fn is_admin(&self, view: &View, identity: &VerifiedPeer) -> bool {
-        let now = self.clock.now();
-        now <= identity.not_after()
-            && (self.live.load().admin_ids.contains(identity.spiffe_id())
-                || view
-                    .entries_of(identity.spiffe_id())
-                    .any(|row| row.entry.admin && !row.entry.is_expired(now)))
-    }
-
-    /// Checks the agent's standing and makes a renewed SVID its current one when it is first used.
-    async fn agent(&self, method: &str, identity: &VerifiedPeer) -> Result<(), Status> {
+        let who = who(peer);
         // A conflict means that another call changed the row, as a rule to what this one wants: so it looks again.
         for _ in 0..PROMOTE_TRIES_MAX {
             let view = self.directory.view();
-            let row = view.agent(identity.spiffe_id());
-            let row = match (standing(row.map(AsRef::as_ref), identity, self.clock.now()), row) {
-                (Standing::Good, _) => return Ok(()),
-                (Standing::Refused(reason), _) => return Err(agent_refusal(method, reason)),
-                (Standing::Promote, None) => return Err(agent_refusal(method, Reason::AgentNotAttested)),
-                (Standing::Promote, Some(row)) => row,
-            };
-            match promote(&self.directory, row).await {
-                Ok(()) => return Ok(()),
-                Err(CommitError::Conflict(_)) => {}
-                Err(error @ CommitError::Store(_)) => {
-                    warn!(agent_id = %row.spiffe_id, error = %ErrorChain(&error), "cannot record an agent's renewed SVID");
-                    let message = "the first use of the renewed SVID could not be stored";
-                    return Err(refusal(Code::Internal, Reason::StoreFailed, message));
+            let at = Surroundings { view: &view, roles: &self.roles, now: self.clock.now() };
+            let admitted = decide(row, who, at).map_err(|denied| refused(row.method, denied))?;
+            return Ok(match (admitted, who) {
+                (Admitted::Agent { renewed: true }, Who::Identity(id, _)) => {
+                    self.promote(&view, id).await?;
+                    continue;
                 }
+                (Admitted::Agent { .. }, Who::Identity(_, Some(peer))) => {
+                    Caller::Agent(AgentCaller { peer: peer.clone(), method: row.method })
+                }
+                (Admitted::Local, _) => Caller::Local,
+                (Admitted::Admin, _) => Caller::Admin,
+                (Admitted::Roles(grants), _) => Caller::Roles(grants),
+                (Admitted::Anyone | Admitted::Agent { .. }, _) => Caller::Stranger,
+            });
+        }
+        let message = "the agent is being changed by others";
+        Err(refusal(Code::Aborted, Reason::Overloaded, message))
+    }
+
+    /// Makes a renewed SVID the agent's current one when it is first used.
+    async fn promote(&self, view: &View, id: &SpiffeId) -> Result<(), Status> {
+        let Some(row) = view.agent(id) else { return Ok(()) };
+        match promote(&self.directory, row).await {
+            Ok(()) | Err(CommitError::Conflict(_)) => Ok(()),
+            Err(error @ CommitError::Store(_)) => {
+                warn!(agent_id = %row.spiffe_id, error = %ErrorChain(&error), "cannot record an agent's renewed SVID");
+                let message = "the first use of the renewed SVID could not be stored";
+                Err(refusal(Code::Internal, Reason::StoreFailed, message))
             }
         }
-        let message = format!("agent {} is being changed by others", identity.spiffe_id());
-        Err(refusal(Code::Aborted, Reason::Overloaded, &message))
+    }
+}
+
+fn refused(method: &str, denied: Denied) -> Status {
+    match denied {
+        Denied::Agent(reason) => agent_refusal(method, reason),
+        Denied::Class => {
+            let message = format!("authorization denied for method {method}");
+            refusal(Code::PermissionDenied, Reason::MethodNotAllowed, &message)
+        }
     }
 }
 

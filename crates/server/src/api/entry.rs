@@ -15,6 +15,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::info;
 
 use super::caller::caller_of;
+use super::entry_access::EntryAccess;
 use super::filter::{
     SelectorFilter, SetMatch, bad_request, check_batch, page_size, page_token, parse_page_token,
 };
@@ -144,6 +145,7 @@ fn item_status(fault: &EntryFault, verb: &str) -> types::Status {
         EntryFault::Invalid(_) | EntryFault::TooLarge(_) => Code::InvalidArgument,
         EntryFault::Similar(_) | EntryFault::IdTaken(_) => Code::AlreadyExists,
         EntryFault::NotFound => Code::NotFound,
+        EntryFault::Role(_) => Code::PermissionDenied,
         EntryFault::Contended(_) => Code::Aborted,
         EntryFault::NoBundle(_) | EntryFault::Store(_) => Code::Internal,
     };
@@ -177,6 +179,7 @@ impl EntryService {
         &self,
         item: &types::Entry,
         mask: &EntryMask,
+        access: &EntryAccess<'_>,
     ) -> wire::batch_create_entry_response::Result {
         use wire::batch_create_entry_response::Result as Item;
         let draft = match self.draft(item) {
@@ -186,7 +189,8 @@ impl EntryService {
                 return Item { status: Some(bad_item(message)), entry: None };
             }
         };
-        match entries::create(&self.context.directory, &self.context.trust_domain, draft).await {
+        let Context { directory, trust_domain, .. } = self.context.as_ref();
+        match entries::create(directory, trust_domain, draft, &access.permit()).await {
             Ok(row) => {
                 log_entry(&row, "entry created");
                 Item { status: status_ok(), entry: Some(mask.apply(entry_to_proto(&row.entry))) }
@@ -204,6 +208,7 @@ impl EntryService {
         item: &types::Entry,
         input: &EntryMask,
         output: &EntryMask,
+        access: &EntryAccess<'_>,
     ) -> wire::batch_update_entry_response::Result {
         use wire::batch_update_entry_response::Result as Item;
         let refused = |status| Item { status: Some(status), entry: None };
@@ -218,7 +223,8 @@ impl EntryService {
             return refused(bad_item(format!("failed to convert entry: {error}")));
         }
         let change = |old: &RegistrationEntry| merge_entry(old, item, input).unwrap_or_else(|_| old.clone());
-        match entries::update(&self.context.directory, &self.context.trust_domain, &id, change).await {
+        let Context { directory, trust_domain, .. } = self.context.as_ref();
+        match entries::update(directory, trust_domain, &id, change, &access.permit()).await {
             Ok(row) => {
                 log_entry(&row, "entry updated");
                 Item { status: status_ok(), entry: Some(output.apply(entry_to_proto(&row.entry))) }
@@ -233,9 +239,16 @@ impl EntryService {
         Ok(self.context.directory.view().entry(&id).map_or(row, |last| last.row))
     }
 
-    fn select(&self, filter: &Filter, after: u64, limit: Option<usize>) -> Vec<Arc<EntryRow>> {
+    fn select(
+        &self,
+        filter: &Filter,
+        access: &EntryAccess<'_>,
+        after: u64,
+        limit: Option<usize>,
+    ) -> Vec<Arc<EntryRow>> {
         let view = self.context.directory.view();
-        let passing = |row: &&Arc<EntryRow>| row.row > after && filter.passes(&row.entry);
+        let passing =
+            |row: &&Arc<EntryRow>| row.row > after && filter.passes(&row.entry) && access.sees(&row.entry);
         let mut rows: Vec<_> = match (&filter.spiffe_id, &filter.parent_id, &filter.federates_with) {
             (Some(spiffe_id), _, _) => view.entries_of(spiffe_id).filter(passing).cloned().collect(),
             (None, Some(parent), _) => view.children(parent).filter(passing).cloned().collect(),
@@ -265,10 +278,13 @@ impl wire::entry_server::Entry for EntryService {
         &self,
         request: Request<wire::CountEntriesRequest>,
     ) -> Result<Response<wire::CountEntriesResponse>, Status> {
+        let caller = caller_of(&request)?.clone();
+        let access = EntryAccess::of(&caller, &self.context)?;
         let count = match request.into_inner().filter {
-            None => self.context.directory.view().entry_count(),
-            Some(filter) => {
-                self.select(&Filter::check(filter.into(), &self.context.trust_domain)?, 0, None).len()
+            None if access.is_everything() => self.context.directory.view().entry_count(),
+            filter => {
+                let filter = filter.unwrap_or_default().into();
+                self.select(&Filter::check(filter, &self.context.trust_domain)?, &access, 0, None).len()
             }
         };
         Ok(Response::new(wire::CountEntriesResponse { count: i32::try_from(count).unwrap_or(i32::MAX) }))
@@ -278,6 +294,8 @@ impl wire::entry_server::Entry for EntryService {
         &self,
         request: Request<wire::ListEntriesRequest>,
     ) -> Result<Response<wire::ListEntriesResponse>, Status> {
+        let caller = caller_of(&request)?.clone();
+        let access = EntryAccess::of(&caller, &self.context)?;
         let request = request.into_inner();
         let mask = EntryMask::output(request.output_mask);
         let filter = request.filter.unwrap_or_default().into();
@@ -287,7 +305,7 @@ impl wire::entry_server::Entry for EntryService {
             Some(_) => self.page_start(&request.page_token)?,
             None => 0,
         };
-        let rows = self.select(&filter, after, size);
+        let rows = self.select(&filter, &access, after, size);
         // A page with rows always has a token, so that the last one is empty: clients rely on it.
         let next_page_token = match (size, rows.last()) {
             (Some(_), Some(last)) => page_token(last.row, &last.entry.id),
@@ -301,13 +319,16 @@ impl wire::entry_server::Entry for EntryService {
         &self,
         request: Request<wire::GetEntryRequest>,
     ) -> Result<Response<types::Entry>, Status> {
+        let caller = caller_of(&request)?.clone();
+        let access = EntryAccess::of(&caller, &self.context)?;
         let request = request.into_inner();
         if request.id.is_empty() {
             return Err(bad_request("missing ID"));
         }
         let view = self.context.directory.view();
         let row = request.id.parse().ok().and_then(|id: EntryId| view.entry(&id));
-        match row {
+        // An entry that the caller's role does not show is not there for it.
+        match row.filter(|row| access.sees(&row.entry)) {
             Some(row) => {
                 let mask = EntryMask::output(request.output_mask);
                 Ok(Response::new(mask.apply(entry_to_proto(&row.entry))))
@@ -320,11 +341,13 @@ impl wire::entry_server::Entry for EntryService {
         &self,
         request: Request<wire::BatchCreateEntryRequest>,
     ) -> Result<Response<wire::BatchCreateEntryResponse>, Status> {
+        let caller = caller_of(&request)?.clone();
+        let access = EntryAccess::of(&caller, &self.context)?;
         let request = request.into_inner();
         check_batch(request.entries.len())?;
         let mask = EntryMask::output(request.output_mask);
         // Started together, so that the store makes them durable as one group; each is a transaction of its own.
-        let items = request.entries.iter().map(|item| self.create_one(item, &mask));
+        let items = request.entries.iter().map(|item| self.create_one(item, &mask, &access));
         let results = futures_util::future::join_all(items).await;
         Ok(Response::new(wire::BatchCreateEntryResponse { results }))
     }
@@ -333,12 +356,14 @@ impl wire::entry_server::Entry for EntryService {
         &self,
         request: Request<wire::BatchUpdateEntryRequest>,
     ) -> Result<Response<wire::BatchUpdateEntryResponse>, Status> {
+        let caller = caller_of(&request)?.clone();
+        let access = EntryAccess::of(&caller, &self.context)?;
         let request = request.into_inner();
         check_batch(request.entries.len())?;
         let (input, output) = (EntryMask::input(request.input_mask), EntryMask::output(request.output_mask));
         let mut results = Vec::with_capacity(request.entries.len());
         for item in &request.entries {
-            results.push(self.update_one(item, &input, &output).await);
+            results.push(self.update_one(item, &input, &output, &access).await);
         }
         Ok(Response::new(wire::BatchUpdateEntryResponse { results }))
     }
@@ -348,14 +373,17 @@ impl wire::entry_server::Entry for EntryService {
         request: Request<wire::BatchDeleteEntryRequest>,
     ) -> Result<Response<wire::BatchDeleteEntryResponse>, Status> {
         use wire::batch_delete_entry_response::Result as Item;
+        let caller = caller_of(&request)?.clone();
+        let access = EntryAccess::of(&caller, &self.context)?;
         let request = request.into_inner();
         check_batch(request.ids.len())?;
+        let access = &access;
         let delete_one = |id: String| async move {
             if id.is_empty() {
                 return Item { status: Some(bad_item("missing entry ID".into())), id };
             }
             let outcome = match id.parse::<EntryId>() {
-                Ok(id) => entries::delete(&self.context.directory, &id).await,
+                Ok(id) => entries::delete(&self.context.directory, &id, &access.permit()).await,
                 Err(_) => Err(EntryFault::NotFound),
             };
             match outcome {

@@ -24,11 +24,13 @@ use tonic_health::pb::health_server::Health as _;
 
 use super::agent::AgentService;
 use super::bundle::BundleService;
+use super::caller::Caller;
 use super::entry::EntryService;
 use super::trust_domain::TrustDomainService;
 use crate::attestation::{attest_join_token, create_join_token, post_version, renew};
 use crate::context::Context;
 use crate::directory::agent_key;
+use crate::entries::anything;
 use crate::fixtures::{agent, context, create, csr, entry, id};
 
 /// A context with an agent, an entry and a token, whose store takes nothing any more.
@@ -37,9 +39,16 @@ async fn broken() -> Arc<Context> {
     agent(&context.directory, "/spire/agent/x/1", &[]).await;
     create(&context.directory, types::Entry { id: "one".into(), ..entry(&id("/node"), "/web", &["a:1"]) })
         .await;
-    create_join_token(&context, "token".into(), 60, None).await.unwrap();
+    create_join_token(&context, "token".into(), 60, None, &anything).await.unwrap();
     context.directory.close();
     context
+}
+
+/// A request that the gate let in over the admin socket.
+fn local<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Caller::Local);
+    request
 }
 
 #[track_caller]
@@ -56,7 +65,7 @@ async fn operators_are_told_that_the_store_failed() {
     let agents = AgentService::new(context.clone());
     let agent_id = Some(spiffe_id_to_proto(&id("/spire/agent/x/1")));
     let token = agent_api::CreateJoinTokenRequest { ttl: 60, ..Default::default() };
-    check(agents.create_join_token(Request::new(token)).await);
+    check(agents.create_join_token(local(token)).await);
     check(agents.ban_agent(Request::new(agent_api::BanAgentRequest { id: agent_id.clone() })).await);
     check(agents.delete_agent(Request::new(agent_api::DeleteAgentRequest { id: agent_id })).await);
     let view = context.directory.view();
@@ -72,14 +81,14 @@ async fn each_item_of_a_batch_is_told_that_the_store_failed() {
         entries: vec![entry(&id("/node"), "/new", &["a:1"]); 2],
         output_mask: None,
     };
-    let created = entries.batch_create_entry(Request::new(create)).await.unwrap().into_inner().results;
+    let created = entries.batch_create_entry(local(create)).await.unwrap().into_inner().results;
     let update = entry_api::BatchUpdateEntryRequest {
         entries: vec![types::Entry { id: "one".into(), ..entry(&id("/node"), "/new", &["a:1"]) }],
         ..Default::default()
     };
-    let updated = entries.batch_update_entry(Request::new(update)).await.unwrap().into_inner().results;
+    let updated = entries.batch_update_entry(local(update)).await.unwrap().into_inner().results;
     let delete = entry_api::BatchDeleteEntryRequest { ids: vec!["one".into()] };
-    let deleted = entries.batch_delete_entry(Request::new(delete)).await.unwrap().into_inner().results;
+    let deleted = entries.batch_delete_entry(local(delete)).await.unwrap().into_inner().results;
     let statuses =
         created.iter().map(|result| &result.status).chain(updated.iter().map(|result| &result.status));
     for status in statuses.chain(deleted.iter().map(|result| &result.status)) {
@@ -165,5 +174,5 @@ async fn reading_goes_on_without_the_store() {
     let context = broken().await;
     let entries = EntryService { context };
     let get = entry_api::GetEntryRequest { id: "one".into(), output_mask: None };
-    assert_eq!(entries.get_entry(Request::new(get)).await.unwrap().into_inner().id, "one");
+    assert_eq!(entries.get_entry(local(get)).await.unwrap().into_inner().id, "one");
 }

@@ -3,6 +3,7 @@
 use spindle_testkit::{ManualClock, NOW};
 
 use super::*;
+use crate::entries::anything;
 use crate::fixtures::{agent, context, csr, directory, id};
 
 #[tokio::test]
@@ -11,7 +12,7 @@ async fn a_ban_at_the_moment_of_an_attestation_holds() {
     let agent_id = id("/spire/agent/join_token/node-1");
     for _ in 0..20 {
         agent(&context.directory, "/spire/agent/join_token/node-1", &[]).await;
-        create_join_token(&context, "node-1".into(), 60, None).await.unwrap();
+        create_join_token(&context, "node-1".into(), 60, None, &anything).await.unwrap();
         let (attested, banned) =
             tokio::join!(attest_join_token(&context, "node-1", csr()), ban(&context, &agent_id));
         banned.unwrap();
@@ -25,7 +26,7 @@ async fn a_ban_at_the_moment_of_an_attestation_holds() {
 #[tokio::test]
 async fn of_many_uses_of_one_token_at_once_one_wins() {
     let context = context(&ManualClock::default()).await;
-    create_join_token(&context, "node-1".into(), 60, None).await.unwrap();
+    create_join_token(&context, "node-1".into(), 60, None, &anything).await.unwrap();
     let uses = (0..16).map(|_| attest_join_token(&context, "node-1", csr()));
     let (won, lost): (Vec<_>, Vec<_>) =
         futures_util::future::join_all(uses).await.into_iter().partition(Result::is_ok);
@@ -76,10 +77,10 @@ async fn a_request_is_not_looked_at_before_the_token_is_found() {
 #[tokio::test]
 async fn the_removal_of_an_ended_token_spares_a_new_one_of_the_same_name() {
     let context = context(&ManualClock::default()).await;
-    create_join_token(&context, "node-1".into(), 10, None).await.unwrap();
+    create_join_token(&context, "node-1".into(), 10, None, &anything).await.unwrap();
     let ended = context.directory.view().join_token("node-1").unwrap();
     context.directory.commit(removal("node-1", ended.revision)).await.unwrap();
-    create_join_token(&context, "node-1".into(), 60, None).await.unwrap();
+    create_join_token(&context, "node-1".into(), 60, None, &anything).await.unwrap();
     let late = context.directory.commit(removal("node-1", ended.revision)).await;
     assert!(matches!(late, Err(CommitError::Conflict(_))), "{late:?}");
     assert_eq!(context.directory.view().join_token("node-1").unwrap().expires_at, NOW + 60);

@@ -25,6 +25,8 @@ pub(crate) const JOIN_TOKEN: Kind = Kind(4);
 pub(crate) const BUNDLE: Kind = Kind(5);
 /// A journal of authorities, one per server and family, by server name and family.
 pub(crate) const JOURNAL: Kind = Kind(6);
+/// The roles of an identity, by SPIFFE ID.
+pub(crate) const ROLES: Kind = Kind(20);
 
 /// Says when an entry last began to federate with a trust domain, by its name. Nothing else depends on its value: whoever
 /// adds a reference writes it blindly, so that many can at once, and whoever deletes the bundle asks that it has stayed.
@@ -68,6 +70,10 @@ pub(crate) fn journal_key() -> RecordKey {
 
 pub(crate) fn jwt_journal_key() -> RecordKey {
     RecordKey::new(JOURNAL, b"local/jwt")
+}
+
+pub(crate) fn roles_key(id: &SpiffeId) -> RecordKey {
+    RecordKey::new(ROLES, id.as_str().as_bytes())
 }
 
 /// One key for all entries with the same parent, SPIFFE ID and selector set: a digest of the three, each with its length
@@ -122,6 +128,7 @@ pub(crate) fn describe(key: &RecordKey) -> String {
         REFERENCE => "mark of references to",
         RELATIONSHIP => "federation relationship",
         UNLINKING => "unlinking of",
+        ROLES => "roles of",
         _ => "unknown record",
     };
     if key.kind == SIMILARITY { kind.into() } else { format!("{kind} {}", String::from_utf8_lossy(&key.key)) }

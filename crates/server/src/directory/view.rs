@@ -14,6 +14,7 @@ use spindle_store::{Change, HistoryId, Record, RecordKey};
 
 use super::agent::AgentRow;
 use super::federation::Federation;
+use super::role_holder::RoleHolder;
 use super::{DirectoryError, bundle_record, records as keys};
 
 /// A registration entry with its place in listings and the revision of its last change.
@@ -80,6 +81,9 @@ pub(crate) struct View {
     journal: Option<Arc<records::JournalRecord>>,
     jwt_journal: Option<Arc<records::JournalRecord>>,
     federation: Federation,
+    /// Entries with the admin or downstream flag.
+    with_power: HashTrieSetSync<EntryId>,
+    roles: RedBlackTreeMapSync<SpiffeId, Arc<RoleHolder>>,
 }
 
 impl View {
@@ -105,6 +109,8 @@ impl View {
             journal: None,
             jwt_journal: None,
             federation: Federation::new(),
+            with_power: HashTrieSetSync::new_sync(),
+            roles: RedBlackTreeMapSync::new_sync(),
         };
         let mut entries = Vec::new();
         stored.retain(|record| record.key.kind != keys::SIMILARITY);
@@ -170,6 +176,11 @@ impl View {
                     self.journal = journal;
                 }
             }
+            keys::ROLES => {
+                let holder = RoleHolder::from_record(keys::decode(record)?, record.revision)
+                    .map_err(|why| DirectoryError::Record { key: keys::describe(&record.key), why })?;
+                self.roles.insert_mut(holder.spiffe_id.clone(), Arc::new(holder));
+            }
             _ => self.federation.put(record)?,
         }
         Ok(())
@@ -198,6 +209,11 @@ impl View {
                     touched.bundles.insert(name);
                 }
             }
+            keys::ROLES => {
+                if let Ok(id) = text.parse::<SpiffeId>() {
+                    self.roles.remove_mut(&id);
+                }
+            }
             _ => self.federation.delete(key.kind, text),
         }
     }
@@ -214,6 +230,9 @@ impl View {
             .federates_with
             .iter()
             .for_each(|name| index(&mut self.federation.by_trust_domain, name, id));
+        if new.entry.admin || new.entry.downstream {
+            self.with_power.insert_mut(id.clone());
+        }
         self.rows.insert_mut(row, new.clone());
         self.entries.insert_mut(id.clone(), new.clone());
         (old, Some(new))
@@ -228,6 +247,7 @@ impl View {
         for name in &old.entry.federates_with {
             unindex(&mut self.federation.by_trust_domain, name, id);
         }
+        self.with_power.remove_mut(id);
         Some(old)
     }
 
@@ -276,6 +296,21 @@ impl View {
     /// What is known about other trust domains beside their bundles.
     pub(crate) fn federation(&self) -> &Federation {
         &self.federation
+    }
+
+    /// Entries with the admin or downstream flag, in no order.
+    pub(crate) fn entries_with_power(&self) -> impl Iterator<Item = &Arc<EntryRow>> {
+        self.members(Some(&self.with_power))
+    }
+
+    /// The stored roles of an identity.
+    pub(crate) fn roles_of(&self, id: &SpiffeId) -> Option<&Arc<RoleHolder>> {
+        self.roles.get(id)
+    }
+
+    /// Every identity that was given roles, in order of their SPIFFE IDs.
+    pub(crate) fn role_holders(&self) -> impl Iterator<Item = &Arc<RoleHolder>> {
+        self.roles.values()
     }
 
     /// An entry with the same parent, SPIFFE ID and selectors.

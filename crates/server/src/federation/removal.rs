@@ -178,7 +178,7 @@ mod tests {
             // The first holds the store up, so that the second is not applied when the third looks.
             let ((), created, deleted, ()) = tokio::join!(
                 foreign_bundle(&directory, "third.example", 1),
-                entries::create(&directory, &trust_domain, referring()),
+                entries::create(&directory, &trust_domain, referring(), &entries::anything),
                 delete(&directory, &name, unlinking),
                 async { go.send(()).unwrap() },
             );
@@ -202,7 +202,7 @@ mod tests {
             |old: &RegistrationEntry| RegistrationEntry { federates_with: vec![other()], ..old.clone() };
         let ((), updated, deleted, ()) = tokio::join!(
             foreign_bundle(&directory, "third.example", 1),
-            entries::update(&directory, &trust_domain, &plain, refer),
+            entries::update(&directory, &trust_domain, &plain, refer, &entries::anything),
             delete(&directory, &name, None),
             async { go.send(()).unwrap() },
         );
@@ -220,8 +220,8 @@ mod tests {
         let ((), deleted, created, updated, ()) = tokio::join!(
             foreign_bundle(&directory, "third.example", 1),
             delete(&directory, &name, None),
-            entries::create(&directory, &trust_domain, referring()),
-            entries::update(&directory, &trust_domain, &plain, refer),
+            entries::create(&directory, &trust_domain, referring(), &entries::anything),
+            entries::update(&directory, &trust_domain, &plain, refer, &entries::anything),
             async { go.send(()).unwrap() },
         );
         deleted.unwrap();
@@ -236,12 +236,12 @@ mod tests {
             let directory = directory();
             let (trust_domain, name, one) = (trust_domain(), other(), "one".parse().unwrap());
             foreign_bundle(&directory, other().name(), 1).await;
-            entries::create(&directory, &trust_domain, referring()).await.unwrap();
+            entries::create(&directory, &trust_domain, referring(), &entries::anything).await.unwrap();
             let go = halt(&directory);
             let change = |old: &RegistrationEntry| RegistrationEntry { admin: true, ..old.clone() };
             let ((), updated, deleted, ()) = tokio::join!(
                 foreign_bundle(&directory, "third.example", 1),
-                entries::update(&directory, &trust_domain, &one, change),
+                entries::update(&directory, &trust_domain, &one, change, &entries::anything),
                 delete(&directory, &name, Some(unlinking)),
                 async { go.send(()).unwrap() },
             );

@@ -4,62 +4,74 @@ use std::collections::BTreeSet;
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use spindle_proto::admin::v1 as admin_api;
+use spindle_proto::admin::v1::roles_client::RolesClient;
 use spindle_proto::refusal::{permission_denied_details_of, reason_of};
 use spindle_proto::spire::api::server::agent::v1 as agent_api;
+use spindle_proto::spire::api::types;
 use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
+use spindle_server::{Role, RoleSubject};
+use spindle_spiffe_core::SpiffeId;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-use crate::support::{TestServer, entry, id, in_time};
+use crate::support::{SVID_TTL_SECS, TestServer, assignment, entry, grant_of, id, in_time, own_uid};
 
-/// `l` is the admin socket, `a` an administrator, `g` an agent in good standing, `*` anyone. Written down once more, apart
-/// from the server's own table: changing who may call a method has to be done twice, on purpose.
+/// `l` is the admin socket, `a` an administrator, `r` a reader, `e` a registrar (of entries), `o` an operator, `g` an agent in
+/// good standing, `*` anyone. Written down once more, apart from the server's own table: changing who may call a method has
+/// to be done twice, on purpose.
 const ROWS: &[(&str, &str)] = &[
-    ("/spire.api.server.agent.v1.Agent/CountAgents", "la"),
-    ("/spire.api.server.agent.v1.Agent/ListAgents", "la"),
-    ("/spire.api.server.agent.v1.Agent/GetAgent", "la"),
-    ("/spire.api.server.agent.v1.Agent/DeleteAgent", "la"),
-    ("/spire.api.server.agent.v1.Agent/BanAgent", "la"),
+    ("/spire.api.server.agent.v1.Agent/CountAgents", "laro"),
+    ("/spire.api.server.agent.v1.Agent/ListAgents", "laro"),
+    ("/spire.api.server.agent.v1.Agent/GetAgent", "laro"),
+    ("/spire.api.server.agent.v1.Agent/DeleteAgent", "lao"),
+    ("/spire.api.server.agent.v1.Agent/BanAgent", "lao"),
     ("/spire.api.server.agent.v1.Agent/AttestAgent", "*"),
     ("/spire.api.server.agent.v1.Agent/RenewAgent", "g"),
     ("/spire.api.server.agent.v1.Agent/PostStatus", "g"),
-    ("/spire.api.server.agent.v1.Agent/CreateJoinToken", "la"),
+    ("/spire.api.server.agent.v1.Agent/CreateJoinToken", "lao"),
     ("/spire.api.server.bundle.v1.Bundle/GetBundle", "*"),
-    ("/spire.api.server.bundle.v1.Bundle/CountBundles", "la"),
-    ("/spire.api.server.bundle.v1.Bundle/GetFederatedBundle", "lag"),
+    ("/spire.api.server.bundle.v1.Bundle/CountBundles", "laro"),
+    ("/spire.api.server.bundle.v1.Bundle/GetFederatedBundle", "larog"),
     ("/spire.api.server.bundle.v1.Bundle/AppendBundle", "la"),
-    ("/spire.api.server.bundle.v1.Bundle/ListFederatedBundles", "la"),
+    ("/spire.api.server.bundle.v1.Bundle/ListFederatedBundles", "laro"),
     ("/spire.api.server.bundle.v1.Bundle/BatchCreateFederatedBundle", "la"),
     ("/spire.api.server.bundle.v1.Bundle/BatchUpdateFederatedBundle", "la"),
     ("/spire.api.server.bundle.v1.Bundle/BatchSetFederatedBundle", "la"),
     ("/spire.api.server.bundle.v1.Bundle/BatchDeleteFederatedBundle", "la"),
-    ("/spire.api.server.trustdomain.v1.TrustDomain/ListFederationRelationships", "la"),
-    ("/spire.api.server.trustdomain.v1.TrustDomain/GetFederationRelationship", "la"),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/ListFederationRelationships", "laro"),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/GetFederationRelationship", "laro"),
     ("/spire.api.server.trustdomain.v1.TrustDomain/BatchCreateFederationRelationship", "la"),
     ("/spire.api.server.trustdomain.v1.TrustDomain/BatchUpdateFederationRelationship", "la"),
     ("/spire.api.server.trustdomain.v1.TrustDomain/BatchDeleteFederationRelationship", "la"),
-    ("/spire.api.server.trustdomain.v1.TrustDomain/RefreshBundle", "la"),
-    ("/spire.api.server.debug.v1.Debug/GetInfo", "l"),
-    ("/spire.api.server.entry.v1.Entry/CountEntries", "la"),
-    ("/spire.api.server.entry.v1.Entry/ListEntries", "la"),
-    ("/spire.api.server.entry.v1.Entry/GetEntry", "la"),
-    ("/spire.api.server.entry.v1.Entry/BatchCreateEntry", "la"),
-    ("/spire.api.server.entry.v1.Entry/BatchUpdateEntry", "la"),
-    ("/spire.api.server.entry.v1.Entry/BatchDeleteEntry", "la"),
+    ("/spire.api.server.trustdomain.v1.TrustDomain/RefreshBundle", "lao"),
+    ("/spire.api.server.debug.v1.Debug/GetInfo", "lro"),
+    ("/spire.api.server.entry.v1.Entry/CountEntries", "laroe"),
+    ("/spire.api.server.entry.v1.Entry/ListEntries", "laroe"),
+    ("/spire.api.server.entry.v1.Entry/GetEntry", "laroe"),
+    ("/spire.api.server.entry.v1.Entry/BatchCreateEntry", "laoe"),
+    ("/spire.api.server.entry.v1.Entry/BatchUpdateEntry", "laoe"),
+    ("/spire.api.server.entry.v1.Entry/BatchDeleteEntry", "laoe"),
     ("/spire.api.server.entry.v1.Entry/GetAuthorizedEntries", "g"),
     ("/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries", "g"),
     ("/spire.api.server.svid.v1.SVID/MintX509SVID", "la"),
     ("/spire.api.server.svid.v1.SVID/BatchNewX509SVID", "g"),
     ("/spire.api.server.svid.v1.SVID/MintJWTSVID", "la"),
     ("/spire.api.server.svid.v1.SVID/NewJWTSVID", "g"),
-    ("/spire.api.server.logger.v1.Logger/GetLogger", "l"),
-    ("/spire.api.server.logger.v1.Logger/SetLogLevel", "l"),
-    ("/spire.api.server.logger.v1.Logger/ResetLogLevel", "l"),
+    ("/spire.api.server.logger.v1.Logger/GetLogger", "lro"),
+    ("/spire.api.server.logger.v1.Logger/SetLogLevel", "lo"),
+    ("/spire.api.server.logger.v1.Logger/ResetLogLevel", "lo"),
     ("/spindle.sync.v1.Sync/Follow", "g"),
-    ("/grpc.health.v1.Health/Check", "l"),
-    ("/grpc.health.v1.Health/List", "l"),
-    ("/grpc.health.v1.Health/Watch", "l"),
+    (CAN, "*"),
+    ("/spindle.admin.v1.Roles/ListRoles", "laro"),
+    ("/spindle.admin.v1.Roles/GrantRole", "la"),
+    ("/spindle.admin.v1.Roles/RevokeRole", "la"),
+    ("/grpc.health.v1.Health/Check", "lroe"),
+    ("/grpc.health.v1.Health/List", "lroe"),
+    ("/grpc.health.v1.Health/Watch", "lroe"),
 ];
+
+const CAN: &str = "/spindle.admin.v1.Roles/Can";
 
 /// In newer descriptors of the health service than ours; clients that have it may ask and be told it is not there.
 const NOT_DESCRIBED: &str = "/grpc.health.v1.Health/List";
@@ -107,9 +119,25 @@ async fn passes(channel: &Channel, method: &str) -> Result<(), Status> {
     }
 }
 
-/// Every row against one caller of the classes in `letters`; returns the refusals.
+/// What the server answers when the caller asks whether it may call the method.
+async fn may(channel: &Channel, spiffe_id: &str, method: &str) -> admin_api::CanResponse {
+    let request = admin_api::CanRequest { spiffe_id: spiffe_id.into(), method: method.into(), entry: None };
+    let answer = in_time(RolesClient::new(channel.clone()).can(request)).await.unwrap().into_inner();
+    assert_eq!((answer.allowed, answer.method.as_str()), (answer.reason.is_empty(), method), "{answer:?}");
+    assert!(!answer.explanation.is_empty(), "{answer:?}");
+    answer
+}
+
+/// Every row against one caller of the classes in `letters`; returns the refusals. Asked beforehand, the server says the
+/// same.
 async fn check_rows(channel: &Channel, who: &str, letters: &str) -> Vec<(&'static str, Status)> {
     let mut refusals = Vec::new();
+    for (method, allowed) in ROWS {
+        let expected = *allowed == "*" || allowed.chars().any(|letter| letters.contains(letter));
+        let answer = may(channel, "", method).await;
+        // A registrar's verb is asked for without an entry, and the callers here have all of them.
+        assert_eq!(answer.allowed, expected, "{who} asks about {method}: {answer:?}");
+    }
     for (method, allowed) in ROWS {
         let expected = *allowed == "*" || allowed.chars().any(|letter| letters.contains(letter));
         match passes(channel, method).await {
@@ -149,39 +177,154 @@ fn every_method_that_is_described_has_a_row_and_every_row_a_method() {
     assert_eq!(described(), rows);
 }
 
-#[tokio::test]
-async fn the_admin_socket_may_manage_and_is_no_agent() {
-    let server = TestServer::start().await;
-    let refusals = check_rows(&server.admin().await, "the admin socket", "l").await;
-    assert!(refusals.iter().all(|(_, status)| permission_denied_details_of(status).is_none()));
+/// Every kind of caller and the letters of its classes. One more kind is one line here and one in [`connect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Socket,
+    SocketWithRole(Role),
+    ListedAdmin,
+    AdminEntry,
+    ListedRole(Role),
+    GrantedRole(Role),
+    Agent,
+    Workload,
+    Stranger,
+}
+
+const KINDS: &[(Kind, &str)] = &[
+    (Kind::Socket, "l"),
+    (Kind::SocketWithRole(Role::Reader), "r"),
+    (Kind::SocketWithRole(Role::Registrar), "e"),
+    (Kind::SocketWithRole(Role::Operator), "o"),
+    (Kind::ListedAdmin, "a"),
+    (Kind::AdminEntry, "a"),
+    (Kind::ListedRole(Role::Reader), "r"),
+    (Kind::ListedRole(Role::Registrar), "e"),
+    (Kind::ListedRole(Role::Operator), "o"),
+    (Kind::GrantedRole(Role::Reader), "r"),
+    (Kind::GrantedRole(Role::Registrar), "e"),
+    (Kind::GrantedRole(Role::Operator), "o"),
+    (Kind::Agent, "g"),
+    (Kind::Workload, ""),
+    (Kind::Stranger, ""),
+];
+
+/// A server that knows such a caller, the caller's connection, and its SPIFFE ID if it shows one.
+async fn connect(kind: Kind) -> (TestServer, Channel, Option<SpiffeId>) {
+    let caller = id("/caller");
+    let server = TestServer::start_with(|config| match kind {
+        Kind::ListedAdmin => config.admin_ids = vec![caller.clone()],
+        Kind::ListedRole(role) => {
+            config.roles = vec![assignment(RoleSubject::Identity(caller.clone()), role)]
+        }
+        Kind::SocketWithRole(role) => config.roles = vec![assignment(RoleSubject::Uid(own_uid()), role)],
+        _ => {}
+    });
+    let server = server.await;
+    match kind {
+        Kind::Socket | Kind::SocketWithRole(_) => {
+            let channel = server.admin().await;
+            return (server, channel, None);
+        }
+        Kind::Stranger => {
+            let channel = server.dial(None).await;
+            return (server, channel, None);
+        }
+        Kind::Agent => {
+            let agent = server.attest().await;
+            return (server, agent.channel, Some(agent.id));
+        }
+        Kind::AdminEntry => {
+            let admin = types::Entry { admin: true, ..entry(&id("/node"), "/caller", &["unix:uid:0"]) };
+            server.create_one(admin).await;
+        }
+        Kind::GrantedRole(role) => server.grant("/caller", grant_of(role)).await,
+        Kind::Workload => {
+            server.create_one(entry(&id("/node"), "/caller", &["unix:uid:0"])).await;
+        }
+        Kind::ListedAdmin | Kind::ListedRole(_) => {}
+    }
+    let channel = server.dial_as("/caller").await;
+    (server, channel, Some(caller))
+}
+
+/// The refusals of a caller without any right, by what it shows.
+fn check_refusals(kind: Kind, refusals: &[(&'static str, Status)], standing: Standing, code: &str) {
+    let shows_identity =
+        !matches!(kind, Kind::Socket | Kind::SocketWithRole(_) | Kind::Stranger | Kind::Agent);
+    if shows_identity {
+        return check_standing(refusals, standing, code);
+    }
+    for (method, status) in refusals {
+        assert_eq!(permission_denied_details_of(status), None, "{kind:?} {method}");
+        assert_eq!(reason_of(status).as_deref(), Some("method_not_allowed"), "{kind:?} {method}");
+    }
 }
 
 #[tokio::test]
-async fn an_identity_with_an_admin_entry_may_manage() {
+async fn every_method_answers_every_kind_of_caller_as_the_table_says() {
+    for (kind, letters) in KINDS {
+        let (_server, channel, _) = connect(*kind).await;
+        let refusals = check_rows(&channel, &format!("{kind:?}"), letters).await;
+        check_refusals(*kind, &refusals, Standing::AgentNotAttested, "agent_not_attested");
+    }
+}
+
+#[tokio::test]
+async fn an_svid_of_any_kind_of_caller_is_worth_nothing_once_it_has_ended() {
+    for (kind, letters) in KINDS {
+        let (server, channel, caller) = connect(*kind).await;
+        if caller.is_none() {
+            continue;
+        }
+        server.clock.advance(SVID_TTL_SECS);
+        check_rows(&channel, &format!("{kind:?} in its last second"), letters).await;
+        server.clock.advance(1);
+        let refusals = check_rows(&channel, &format!("{kind:?} after its end"), "").await;
+        check_standing(&refusals, Standing::AgentExpired, "agent_expired");
+    }
+}
+
+#[tokio::test]
+async fn an_administrator_is_told_what_somebody_else_may_do() {
+    for (kind, letters) in KINDS {
+        let (server, _channel, caller) = connect(*kind).await;
+        let Some(caller) = caller else { continue };
+        let admin = server.admin().await;
+        for (method, allowed) in ROWS {
+            let expected = *allowed == "*" || allowed.chars().any(|letter| letters.contains(letter));
+            let answer = may(&admin, caller.as_str(), method).await;
+            assert_eq!(answer.allowed, expected, "{kind:?} {method}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_admin_flag_and_a_role_are_asked_for_at_every_call() {
     let server = TestServer::start().await;
-    let mut admin = entry(&id("/node"), "/operator", &["unix:uid:0"]);
-    admin.admin = true;
+    let admin = types::Entry { admin: true, ..entry(&id("/node"), "/operator", &["unix:uid:0"]) };
     let entry_id = server.create_one(admin).await;
     let channel = server.dial_as("/operator").await;
-    let refusals = check_rows(&channel, "an admin entry", "a").await;
-    check_standing(&refusals, Standing::AgentNotAttested, "agent_not_attested");
-    // The flag is asked for at every call, not when the connection is made.
+    check_rows(&channel, "an admin entry", "a").await;
     server.delete(&entry_id).await;
     check_rows(&channel, "a former admin", "").await;
+    server.grant("/operator", grant_of(Role::Operator)).await;
+    check_rows(&channel, "an operator", "o").await;
+    server.grant("/operator", grant_of(Role::Registrar)).await;
+    check_rows(&channel, "an operator and registrar", "oe").await;
+    server.revoke("/operator").await;
+    check_rows(&channel, "a former operator", "").await;
 }
 
 #[tokio::test]
-async fn an_identity_listed_in_the_settings_may_manage() {
-    let server = TestServer::start_with(|config| config.admin_ids = vec![id("/listed")]).await;
-    check_rows(&server.dial_as("/listed").await, "a listed admin", "a").await;
-    check_rows(&server.dial_as("/other").await, "a workload", "").await;
-}
-
-#[tokio::test]
-async fn an_agent_may_call_what_agents_need_and_nothing_else() {
+async fn an_agent_with_a_role_may_do_both() {
     let server = TestServer::start().await;
     let agent = server.attest().await;
-    check_rows(&agent.channel, "an agent", "g").await;
+    server.grant(agent.id.path(), grant_of(Role::Reader)).await;
+    check_rows(&agent.channel, "an agent and reader", "gr").await;
+    server.ban(&agent.id).await;
+    // Readers are not agents: banning one stops it as an agent, and the role has to be taken from it too.
+    check_rows(&agent.channel, "a banned agent and reader", "r").await;
 }
 
 #[tokio::test]
@@ -200,24 +343,6 @@ async fn an_agent_that_is_listed_as_admin_may_do_both() {
 }
 
 #[tokio::test]
-async fn a_caller_without_certificate_may_attest_and_read_the_bundle() {
-    let server = TestServer::start().await;
-    let refusals = check_rows(&server.dial(None).await, "a stranger", "").await;
-    for (method, status) in refusals {
-        assert_eq!(permission_denied_details_of(&status), None, "{method}");
-        assert_eq!(reason_of(&status).as_deref(), Some("method_not_allowed"), "{method}");
-    }
-}
-
-#[tokio::test]
-async fn a_workload_is_neither_admin_nor_agent() {
-    let server = TestServer::start().await;
-    server.create_one(entry(&id("/node"), "/web", &["unix:uid:0"])).await;
-    let refusals = check_rows(&server.dial_as("/web").await, "a workload", "").await;
-    check_standing(&refusals, Standing::AgentNotAttested, "agent_not_attested");
-}
-
-#[tokio::test]
 async fn a_banned_agent_may_call_nothing_of_an_agents() {
     let server = TestServer::start().await;
     let agent = server.attest().await;
@@ -233,18 +358,6 @@ async fn an_evicted_agent_may_call_nothing_of_an_agents() {
     server.evict(&agent.id).await;
     let refusals = check_rows(&agent.channel, "an evicted agent", "").await;
     check_standing(&refusals, Standing::AgentNotAttested, "agent_not_attested");
-}
-
-#[tokio::test]
-async fn an_identity_that_has_ended_since_the_handshake_may_call_nothing() {
-    let server = TestServer::start_with(|config| config.admin_ids = vec![id("/listed")]).await;
-    let (agent, admin) = (server.attest().await, server.dial_as("/listed").await);
-    server.clock.set(agent.svid.expires_at());
-    check_rows(&agent.channel, "an agent in its last second", "g").await;
-    server.clock.advance(1);
-    let refusals = check_rows(&agent.channel, "an expired agent", "").await;
-    check_standing(&refusals, Standing::AgentExpired, "agent_expired");
-    check_rows(&admin, "an expired admin", "").await;
 }
 
 #[tokio::test]

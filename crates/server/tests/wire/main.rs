@@ -23,6 +23,7 @@ mod jwt;
 mod live;
 mod malformed;
 mod relationships;
+mod roles;
 mod support;
 mod svid;
 mod withheld;

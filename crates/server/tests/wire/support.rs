@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use spindle_keys::{Key, KeyType, certificate_request};
+use spindle_proto::admin::v1 as admin_api;
+use spindle_proto::admin::v1::roles_client::RolesClient;
 use spindle_proto::convert::{bundle_from_proto, bundle_to_proto, spiffe_id_to_proto};
 use spindle_proto::refusal::reason_of;
 use spindle_proto::spire::api::server::agent::v1::agent_client::AgentClient;
@@ -19,8 +21,9 @@ use spindle_proto::spire::api::server::{
 use spindle_proto::spire::api::types;
 use spindle_runtime::{Shutdown, SystemEntropy};
 use spindle_server::{
-    CaSubject, JwtSettings, KeySettings, LiveSettings, RateLimitSettings, RunningServer, Server,
-    ServerConfig, ServerError, StoreKind, StoreSettings,
+    CaSubject, EntryRules, Grant, JwtSettings, KeySettings, LiveSettings, PathPrefix, RateLimitSettings,
+    Role, RoleAssignment, RoleSubject, RunningServer, Server, ServerConfig, ServerError, StoreKind,
+    StoreSettings, Verb,
 };
 use spindle_spiffe_core::{Bundle, Reason, SpiffeId, TrustDomain, X509Bundles, X509Svid, verify_x509_svid};
 use spindle_store::{Store, StoreConfig, Transaction};
@@ -110,6 +113,43 @@ pub(crate) fn code_of(status: &Option<types::Status>) -> Code {
     Code::from(status.as_ref().unwrap().code)
 }
 
+/// The user of this process.
+pub(crate) fn own_uid() -> u32 {
+    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap())
+}
+
+/// A role on the wire; a registrar's is for everything below `/ci`, below parents there too.
+pub(crate) fn grant_of(role: Role) -> admin_api::Grant {
+    let bare = admin_api::Grant { role: role.as_str().into(), ..Default::default() };
+    match role {
+        Role::Reader | Role::Operator => bare,
+        Role::Registrar => admin_api::Grant {
+            path_prefix: "/ci/".into(),
+            verbs: Verb::ALL.iter().map(|verb| verb.as_str().into()).collect(),
+            ..bare
+        },
+    }
+}
+
+/// The same role, given by the configuration.
+pub(crate) fn assignment(subject: RoleSubject, role: Role) -> RoleAssignment {
+    let prefix: PathPrefix = "/ci/".parse().unwrap();
+    let grant = match role {
+        Role::Reader => Grant::Reader,
+        Role::Operator => Grant::Operator,
+        Role::Registrar => Grant::Registrar(EntryRules {
+            path_prefix: prefix.clone(),
+            parent_path_prefix: prefix,
+            verbs: Verb::ALL.to_vec(),
+            max_x509_svid_ttl_secs: None,
+            max_jwt_svid_ttl_secs: None,
+            allow_admin: false,
+            allow_downstream: false,
+        }),
+    };
+    RoleAssignment { subject, grant }
+}
+
 /// The result of a call that must answer in time.
 pub(crate) async fn in_time<T>(call: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, call).await.expect("an answer in time")
@@ -162,6 +202,7 @@ impl TestServer {
             node_attestors: Default::default(),
             agent_spiffe_id_as_selector: false,
             admin_ids: Vec::new(),
+            roles: Vec::new(),
             // All callers come from one address here, and tests wait for nothing.
             rate_limits: RateLimitSettings { attestation: false, signing: false },
             operations: Default::default(),
@@ -399,6 +440,22 @@ impl TestServer {
         let request = entry_api::BatchDeleteEntryRequest { ids: vec![id.to_owned()] };
         let results = self.entries().await.batch_delete_entry(request).await.unwrap().into_inner().results;
         assert_eq!(results[0].status.as_ref().unwrap().code, 0, "{results:?}");
+    }
+
+    pub(crate) async fn roles(&self) -> RolesClient<Channel> {
+        RolesClient::new(self.admin().await)
+    }
+
+    /// Gives the identity of `path` a role.
+    pub(crate) async fn grant(&self, path: &str, grant: admin_api::Grant) {
+        let request = admin_api::GrantRoleRequest { spiffe_id: id(path).to_string(), grant: Some(grant) };
+        self.roles().await.grant_role(request).await.unwrap();
+    }
+
+    /// Takes all roles from the identity of `path`.
+    pub(crate) async fn revoke(&self, path: &str) {
+        let request = admin_api::RevokeRoleRequest { spiffe_id: id(path).to_string(), role: String::new() };
+        self.roles().await.revoke_role(request).await.unwrap();
     }
 
     pub(crate) async fn ban(&self, agent: &SpiffeId) {

@@ -1,6 +1,6 @@
 //! `--print-defaults`: a file that says what holds when nothing is set.
 
-use spindle_server::JwtSettings;
+use spindle_server::{JwtSettings, ServerConfig};
 
 use super::{BIND_ADDRESS, BIND_PORT, CA_TTL_SECS, SOCKET_PATH, X509_SVID_TTL_SECS};
 use crate::duration::print_secs;
@@ -9,6 +9,7 @@ use crate::duration::print_secs;
 pub fn print_defaults() -> String {
     let (ca_ttl, svid_ttl) = (print_secs(CA_TTL_SECS), print_secs(X509_SVID_TTL_SECS));
     let jwt_svid_ttl = print_secs(JwtSettings::TTL_SECS);
+    let signing_queue = ServerConfig::SIGNING_QUEUE_MAX;
     format!(
         r#"server {{
     # trust_domain = "example.org"   # required
@@ -30,6 +31,12 @@ pub fn print_defaults() -> String {
     default_jwt_svid_ttl = "{jwt_svid_ttl}"
     jwt_issuer = ""                  # tokens name no issuer
     admin_ids = []
+    # roles {{}}                       # nobody has a role
+    # ratelimit {{
+    #     attestation = true         # one a second of each caller
+    #     signing = true             # 500 SVIDs a second of each caller
+    #     signing_queue = {signing_queue}
+    # }}
     log_level = "INFO"
     log_format = "text"
     # log_file = "server.log"        # standard output

@@ -32,6 +32,7 @@ pub(super) const SERVER: &[Key] = &[
     ("disable_jwt_svids", Yes),
     ("audit_log_enabled", Yes),
     ("ratelimit", Yes),
+    ("roles", Yes),
     ("proxy_protocol_trusted_cidrs", Only("[]")),
     ("prune_attested_nodes_expired_for", Yes),
     ("prune_attested_nodes_batch_size", Yes),
@@ -47,6 +48,18 @@ pub(super) const SERVER: &[Key] = &[
 pub(super) const CA_SUBJECT: &[Key] = &[("country", Yes), ("organization", Yes), ("common_name", Yes)];
 
 pub(super) const RATE_LIMIT: &[Key] = &[("attestation", Yes), ("signing", Yes), ("signing_queue", Yes)];
+
+pub(super) const ROLES: &[Key] = &[("reader", Yes), ("registrar", Yes), ("operator", Yes)];
+
+pub(super) const REGISTRAR: &[Key] = &[
+    ("path_prefix", Yes),
+    ("parent_path_prefix", Yes),
+    ("verbs", Yes),
+    ("max_x509_svid_ttl", Yes),
+    ("max_jwt_svid_ttl", Yes),
+    ("allow_admin", Yes),
+    ("allow_downstream", Yes),
+];
 
 pub(super) const EXPERIMENTAL: &[Key] = &[
     ("cache_reload_interval", NoEffect(IN_MEMORY)),

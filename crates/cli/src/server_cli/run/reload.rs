@@ -21,6 +21,7 @@ use crate::hcl::Item;
 const LIVE: &[&str] = &[
     "server.log_level",
     "server.default_x509_svid_ttl",
+    "server.default_jwt_svid_ttl",
     "server.agent_ttl",
     "server.admin_ids",
     "server.ratelimit",
@@ -108,6 +109,12 @@ fn changes(old: &Reloadable, new: &Reloadable) -> Vec<String> {
         ttl(old.default_x509_svid_ttl_secs),
         ttl(new.default_x509_svid_ttl_secs),
     );
+    change(
+        &mut changes,
+        "server.default_jwt_svid_ttl",
+        ttl(old.default_jwt_svid_ttl_secs),
+        ttl(new.default_jwt_svid_ttl_secs),
+    );
     change(&mut changes, "server.agent_ttl", ttl(old.agent_ttl_secs), ttl(new.agent_ttl_secs));
     change(&mut changes, "server.admin_ids", ids(old), ids(new));
     let (old, new) = (old.rate_limits, new.rate_limits);
@@ -128,6 +135,7 @@ mod tests {
         assert!(changes(&old, &old).is_empty());
         let new = Reloadable {
             default_x509_svid_ttl_secs: 60,
+            default_jwt_svid_ttl_secs: 30,
             agent_ttl_secs: 7200,
             admin_ids: vec!["spiffe://a/b".parse().unwrap(), "spiffe://a/c".parse().unwrap()],
             rate_limits: RateLimitSettings { attestation: true, signing: false },
@@ -136,6 +144,7 @@ mod tests {
             changes(&old, &new),
             [
                 "server.default_x509_svid_ttl: 1h0m0s -> 1m0s",
+                "server.default_jwt_svid_ttl: 5m0s -> 30s",
                 "server.agent_ttl: 1h0m0s -> 2h0m0s",
                 "server.admin_ids: [] -> [spiffe://a/b, spiffe://a/c]",
                 "server.ratelimit.signing: true -> false",

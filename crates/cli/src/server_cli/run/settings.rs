@@ -38,6 +38,7 @@ pub(in crate::server_cli) fn config(settings: ServerSettings) -> Result<ServerCo
         agent_spiffe_id_as_selector: settings.agent_spiffe_id_as_selector,
         jwt: settings.jwt,
         admin_ids: settings.admin_ids,
+        roles: settings.roles,
         signing_queue_max: settings.rate_limits.signing_queue,
         rate_limits: RateLimitSettings {
             attestation: settings.rate_limits.attestation,

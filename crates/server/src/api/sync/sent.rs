@@ -219,7 +219,7 @@ mod tests {
         let agent = agent(&directory, "/spire/agent/x/1", &[]).await;
         put(&directory, "a").await;
         let older = directory.view();
-        crate::entries::delete(&directory, &"a".parse().unwrap()).await.unwrap();
+        crate::entries::delete(&directory, &"a".parse().unwrap(), &crate::entries::anything).await.unwrap();
         let mut sent = Sent::nothing(trust_domain());
         assert!(sent.start(&directory.view(), &agent, Since::Unknown).changed.is_empty());
         assert!(sent.update(&older, &agent, &news(&["a"])).is_none());

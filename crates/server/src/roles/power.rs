@@ -1,0 +1,118 @@
+//! Which identities are worth more than themselves.
+//!
+//! Who has an identity has the entries below it too: an agent gets what is registered below its aliases and below what it
+//! has. So whoever may register an identity that leads to an administrator could become one. The walk goes upwards from the
+//! few identities with power; it is as long as there are entries between them and the agents. Start at [`leads_to`].
+
+use std::collections::HashMap;
+
+use spindle_spiffe_core::SpiffeId;
+
+use super::book::RoleBook;
+use crate::directory::View;
+
+/// What an identity leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Power {
+    /// Somebody who may administer the server, or holds a role.
+    pub(crate) admin: bool,
+    /// A server below this one, which signs for every name.
+    pub(crate) downstream: bool,
+}
+
+impl Power {
+    const ADMIN: Power = Power { admin: true, downstream: false };
+
+    fn and(self, other: Power) -> Power {
+        Power { admin: self.admin || other.admin, downstream: self.downstream || other.downstream }
+    }
+}
+
+/// What whoever has `id` can get.
+pub(crate) fn leads_to(view: &View, book: &RoleBook, id: &SpiffeId) -> Power {
+    let mut walk = Walk::default();
+    for row in view.entries_with_power() {
+        let power = Power { admin: row.entry.admin, downstream: row.entry.downstream };
+        walk.reach(&row.entry.spiffe_id, power);
+    }
+    book.named().iter().chain(view.role_holders().map(|holder| &holder.spiffe_id)).for_each(|named| {
+        walk.reach(named, Power::ADMIN);
+    });
+    while let Some(id) = walk.news.pop() {
+        let power = walk.of(&id);
+        view.entries_of(&id).for_each(|row| walk.reach(&row.entry.parent_id, power));
+    }
+    walk.of(id)
+}
+
+#[derive(Default)]
+struct Walk {
+    reached: HashMap<SpiffeId, Power>,
+    news: Vec<SpiffeId>,
+}
+
+impl Walk {
+    fn of(&self, id: &SpiffeId) -> Power {
+        self.reached.get(id).copied().unwrap_or_default()
+    }
+
+    fn reach(&mut self, id: &SpiffeId, power: Power) {
+        let now = self.of(id).and(power);
+        if self.reached.insert(id.clone(), now) != Some(now) {
+            self.news.push(id.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spindle_proto::spire::api::types;
+
+    use super::*;
+    use crate::fixtures::{self, create, entry, id};
+    use crate::live::{LiveSettings, Reloadable};
+    use crate::roles::{Grant, RoleAssignment, RoleSubject, grant};
+
+    fn book() -> RoleBook {
+        let reader = RoleAssignment { subject: RoleSubject::Identity(id("/monitor")), grant: Grant::Reader };
+        let local = RoleAssignment { subject: RoleSubject::Uid(7), grant: Grant::Operator };
+        let admin_ids = vec![id("/listed"), "spiffe://other.example/a".parse().unwrap()];
+        RoleBook::new(LiveSettings::new(Reloadable { admin_ids, ..Reloadable::default() }), &[reader, local])
+    }
+
+    #[tokio::test]
+    async fn power_is_reached_through_the_entries_above_it() {
+        let directory = fixtures::directory();
+        let server = id("/spire/server");
+        let agent = id("/spire/agent/x/1");
+        let flagged =
+            |path, admin| types::Entry { admin, downstream: !admin, ..entry(&id("/nested"), path, &["a:1"]) };
+        create(&directory, entry(&server, "/node", &["a:1"])).await;
+        create(&directory, entry(&id("/node"), "/nested", &["a:1"])).await;
+        create(&directory, flagged("/admin", true)).await;
+        create(&directory, flagged("/sub", false)).await;
+        create(&directory, entry(&agent, "/monitor", &["a:1"])).await;
+        create(&directory, entry(&agent, "/web", &["a:1"])).await;
+        // Below itself, as an entry may well be.
+        create(&directory, entry(&id("/loop"), "/loop", &["a:1"])).await;
+        let (view, book) = (directory.view(), book());
+        let admin = Power::ADMIN;
+        let downstream = Power { admin: false, downstream: true };
+        for (path, expected) in [
+            ("/admin", admin),
+            ("/sub", downstream),
+            ("/nested", admin.and(downstream)),
+            ("/node", admin.and(downstream)),
+            ("/listed", admin),
+            ("/monitor", admin),
+            ("/spire/agent/x/1", admin),
+            ("/web", Power::default()),
+            ("/loop", Power::default()),
+            ("/nobody", Power::default()),
+        ] {
+            assert_eq!(leads_to(&view, &book, &id(path)), expected, "{path}");
+        }
+        grant(&directory, &id("/loop"), Grant::Reader).await.unwrap();
+        assert_eq!(leads_to(&directory.view(), &book, &id("/loop")), admin);
+    }
+}
