@@ -231,7 +231,8 @@ pub(crate) async fn create_join_token(
         let mut transaction = draft.clone();
         if let Some(entry) = &entry {
             let view = context.directory.view();
-            permit(&view, None, Some(entry))?;
+            let permitted = permit(&view, None, Some(entry))?;
+            transaction = entries::within(&view, transaction, permitted);
             // One that an earlier token of the same name has left behind says the same and stays.
             if view.similar(entry).is_none() {
                 transaction = transaction

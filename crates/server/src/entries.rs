@@ -12,7 +12,7 @@ use spindle_spiffe_core::{EntryId, Reason, RegistrationEntry, TrustDomain};
 use spindle_store::{InvalidTransaction, RecordKey, StoreError, Transaction};
 
 use crate::directory::{
-    CommitError, Directory, EntryRow, View, bundle_key, encode_entry, entry_key, reference_key,
+    CommitError, Directory, EntryRow, View, bundle_key, encode_entry, entry_key, power_key, reference_key,
     similarity_key,
 };
 use crate::roles::RoleRefusal;
@@ -86,21 +86,40 @@ pub(crate) fn reason_of(error: &EntryError) -> Reason {
     }
 }
 
+/// What goes with a permitted change of an entry.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Permitted {
+    /// It is permitted only as long as nobody gains power, since the identity could be the one.
+    pub(crate) only_while_power_stays: bool,
+    /// Somebody gains power by it.
+    pub(crate) gives_power: bool,
+}
+
 /// May refuse that `old` becomes `new` (an absent one is not there before or after), as things stand in the view. It is
 /// asked anew whenever a transaction has to be made anew, so it speaks of the very entry that is replaced.
-pub(crate) type Permit<'a> = dyn Fn(&View, Option<&RegistrationEntry>, Option<&RegistrationEntry>) -> Result<(), RoleRefusal>
+pub(crate) type Permit<'a> = dyn Fn(&View, Option<&RegistrationEntry>, Option<&RegistrationEntry>) -> Result<Permitted, RoleRefusal>
     + Send
     + Sync
     + 'a;
 
-/// The permit of those who may do everything.
+/// The permit of those who may do everything, in tests that are not about power.
 #[cfg(test)]
 pub(crate) fn anything(
     _: &View,
     _: Option<&RegistrationEntry>,
     _: Option<&RegistrationEntry>,
-) -> Result<(), RoleRefusal> {
-    Ok(())
+) -> Result<Permitted, RoleRefusal> {
+    Ok(Permitted::default())
+}
+
+/// Adds to a transaction what its permit asks for.
+pub(crate) fn within(view: &View, draft: Transaction, permitted: Permitted) -> Transaction {
+    let draft = match (permitted.only_while_power_stays, view.power_revision()) {
+        (false, _) => draft,
+        (true, Some(revision)) => draft.at_revision(power_key(), revision),
+        (true, None) => draft.absent(power_key()),
+    };
+    if permitted.gives_power { draft.put(power_key(), b"".as_slice()) } else { draft }
 }
 
 /// Stores a new entry and returns it as it stands.
@@ -113,7 +132,7 @@ pub(crate) async fn create(
     entry.check(trust_domain)?;
     for _ in 0..UPDATE_TRIES_MAX {
         let view = directory.view();
-        permit(&view, None, Some(&entry))?;
+        let permitted = permit(&view, None, Some(&entry))?;
         if let Some(twin) = view.similar(&entry) {
             return Err(EntryFault::Similar(twin.clone()));
         }
@@ -121,7 +140,7 @@ pub(crate) async fn create(
             return Err(EntryFault::IdTaken(entry.id));
         }
         require_bundles(&view, &entry)?;
-        match directory.commit(creation(&entry)).await {
+        match directory.commit(within(&view, creation(&entry), permitted)).await {
             Ok(_) => return directory.view().entry(&entry.id).cloned().ok_or(EntryFault::NotFound),
             Err(CommitError::Store(error)) => return Err(error.into()),
             // What stood in the way shows in the next view, or has gone again.
@@ -170,9 +189,9 @@ pub(crate) async fn update(
         let mut new = change(&old.entry);
         new.revision_number = old.entry.revision_number + 1;
         new.check(trust_domain)?;
-        permit(&view, Some(&old.entry), Some(&new))?;
+        let permitted = permit(&view, Some(&old.entry), Some(&new))?;
         require_bundles(&view, &new)?;
-        match directory.commit(replacement(&view, old, &new)).await {
+        match directory.commit(within(&view, replacement(&view, old, &new), permitted)).await {
             Ok(_) => return directory.view().entry(id).cloned().ok_or(EntryFault::NotFound),
             Err(CommitError::Store(error)) => return Err(error.into()),
             Err(CommitError::Conflict(_)) => {}
@@ -254,8 +273,8 @@ pub(crate) async fn delete(
     for _ in 0..UPDATE_TRIES_MAX {
         let view = directory.view();
         let old = view.entry(id).ok_or(EntryFault::NotFound)?;
-        permit(&view, Some(&old.entry), None)?;
-        match directory.commit(deletion(&view, old, Transaction::new())).await {
+        let permitted = permit(&view, Some(&old.entry), None)?;
+        match directory.commit(within(&view, deletion(&view, old, Transaction::new()), permitted)).await {
             Ok(_) => return Ok(()),
             Err(CommitError::Store(error)) => return Err(error.into()),
             Err(CommitError::Conflict(_)) => {}
@@ -268,4 +287,37 @@ pub(crate) async fn delete(
 pub(crate) fn deletion(view: &View, old: &EntryRow, draft: Transaction) -> Transaction {
     let draft = draft.at_revision(entry_key(&old.entry.id), old.revision).delete(entry_key(&old.entry.id));
     release(view, draft, old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{self, entry, id};
+    use crate::roles::{Grant, grant};
+
+    #[tokio::test]
+    async fn what_holds_only_while_nobody_gains_power_does_not_pass_by_somebody_who_does() {
+        let directory = fixtures::directory();
+        let limited = Permitted { only_while_power_stays: true, gives_power: false };
+        let powerful = Permitted { only_while_power_stays: false, gives_power: true };
+        let draft = |path: &str, view: &View, permitted| {
+            let wire = spindle_proto::spire::api::types::Entry {
+                id: path[1..].into(),
+                ..entry(&id("/node"), path, &["a:1"])
+            };
+            let entry = spindle_proto::convert::existing_entry_from_proto(&wire).unwrap();
+            within(view, creation(&entry), permitted)
+        };
+        let conflicts =
+            async |transaction| matches!(directory.commit(transaction).await, Err(CommitError::Conflict(_)));
+        let before = directory.view();
+        grant(&directory, &id("/a"), Grant::Reader).await.unwrap();
+        assert!(conflicts(draft("/a", &before, limited)).await, "the first to gain power");
+        let before = directory.view();
+        assert!(!conflicts(draft("/b", &before, powerful)).await);
+        assert!(conflicts(draft("/c", &before, limited)).await, "and every later one");
+        let before = directory.view();
+        assert!(!conflicts(draft("/d", &before, Permitted::default())).await);
+        assert!(!conflicts(draft("/e", &before, limited)).await, "others do not matter");
+    }
 }

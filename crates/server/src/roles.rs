@@ -19,7 +19,7 @@ use spindle_spiffe_core::spiffe_id::{ID_BYTES_MAX, SpiffeIdError};
 pub(crate) use book::RoleBook;
 pub(crate) use change::{GrantFault, grant, revoke};
 pub(crate) use message::{grant_from_record, grant_from_wire, grant_to_record, grant_to_wire};
-pub(crate) use power::leads_to;
+pub(crate) use power::{gives_power, leads_to};
 pub(crate) use rules::{Change, EntryFacts, RoleRefusal, permits, sees};
 
 /// What there is to be given.

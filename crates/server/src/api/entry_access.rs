@@ -7,12 +7,13 @@ use tonic::{Code, Status};
 use super::caller::Caller;
 use crate::context::Context;
 use crate::directory::View;
-use crate::roles::{Change, EntryFacts, Grant, RoleBook, RoleRefusal, leads_to, permits, sees};
+use crate::entries::Permitted;
+use crate::roles::{Change, EntryFacts, Grant, RoleBook, RoleRefusal, gives_power, leads_to, permits, sees};
 
 /// The caller's hold on entries.
 pub(crate) enum EntryAccess<'a> {
     /// All of them.
-    Everything,
+    Everything(&'a RoleBook),
     /// What these roles cover.
     Roles(&'a [Grant], &'a RoleBook),
 }
@@ -21,7 +22,7 @@ impl<'a> EntryAccess<'a> {
     /// The hold of the caller whom the gate let in.
     pub(crate) fn of(caller: &'a Caller, context: &'a Context) -> Result<Self, Status> {
         match caller {
-            Caller::Local | Caller::Admin => Ok(Self::Everything),
+            Caller::Local | Caller::Admin => Ok(Self::Everything(&context.roles)),
             Caller::Roles(grants) => Ok(Self::Roles(grants, &context.roles)),
             Caller::Agent(_) | Caller::Stranger => {
                 let message = "caller may not manage entries";
@@ -32,13 +33,13 @@ impl<'a> EntryAccess<'a> {
 
     /// Whether no role limits the caller.
     pub(crate) fn is_everything(&self) -> bool {
-        matches!(self, Self::Everything)
+        matches!(self, Self::Everything(_))
     }
 
     /// Whether the caller is shown this entry.
     pub(crate) fn sees(&self, entry: &RegistrationEntry) -> bool {
         match self {
-            Self::Everything => true,
+            Self::Everything(_) => true,
             Self::Roles(grants, _) => sees(grants, entry),
         }
     }
@@ -46,17 +47,26 @@ impl<'a> EntryAccess<'a> {
     /// What the transactions of `entries` ask.
     pub(crate) fn permit(
         &self,
-    ) -> impl Fn(&View, Option<&RegistrationEntry>, Option<&RegistrationEntry>) -> Result<(), RoleRefusal>
+    ) -> impl Fn(&View, Option<&RegistrationEntry>, Option<&RegistrationEntry>) -> Result<Permitted, RoleRefusal>
     {
         |view, old, new| {
-            let Self::Roles(grants, book) = self else { return Ok(()) };
-            let change = match (old.map(EntryFacts::from), new.map(EntryFacts::from)) {
-                (None, Some(new)) => Change::Create(new),
-                (Some(old), Some(new)) => Change::Update(old, new),
-                (Some(old), None) => Change::Delete(old),
-                (None, None) => return Ok(()),
+            let book = match self {
+                Self::Everything(book) => book,
+                Self::Roles(grants, book) => {
+                    let change = match (old.map(EntryFacts::from), new.map(EntryFacts::from)) {
+                        (None, Some(new)) => Change::Create(new),
+                        (Some(old), Some(new)) => Change::Update(old, new),
+                        (Some(old), None) => Change::Delete(old),
+                        (None, None) => return Ok(Permitted::default()),
+                    };
+                    may_change(grants, book, view, &change)?;
+                    book
+                }
             };
-            may_change(grants, book, view, &change)
+            Ok(Permitted {
+                only_while_power_stays: !self.is_everything(),
+                gives_power: new.is_some_and(|new| gives_power(view, book, new)),
+            })
         }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) const BUNDLE: Kind = Kind(5);
 pub(crate) const JOURNAL: Kind = Kind(6);
 /// The roles of an identity, by SPIFFE ID.
 pub(crate) const ROLES: Kind = Kind(20);
+/// Written whenever somebody gains power; a change that holds only while nobody does is based on it.
+pub(crate) const POWER: Kind = Kind(21);
 
 /// Says when an entry last began to federate with a trust domain, by its name. Nothing else depends on its value: whoever
 /// adds a reference writes it blindly, so that many can at once, and whoever deletes the bundle asks that it has stayed.
@@ -74,6 +76,10 @@ pub(crate) fn jwt_journal_key() -> RecordKey {
 
 pub(crate) fn roles_key(id: &SpiffeId) -> RecordKey {
     RecordKey::new(ROLES, id.as_str().as_bytes())
+}
+
+pub(crate) fn power_key() -> RecordKey {
+    RecordKey::new(POWER, b"mark")
 }
 
 /// One key for all entries with the same parent, SPIFFE ID and selector set: a digest of the three, each with its length
@@ -129,6 +135,7 @@ pub(crate) fn describe(key: &RecordKey) -> String {
         RELATIONSHIP => "federation relationship",
         UNLINKING => "unlinking of",
         ROLES => "roles of",
+        POWER => "power",
         _ => "unknown record",
     };
     if key.kind == SIMILARITY { kind.into() } else { format!("{kind} {}", String::from_utf8_lossy(&key.key)) }

@@ -84,6 +84,8 @@ pub(crate) struct View {
     /// Entries with the admin or downstream flag.
     with_power: HashTrieSetSync<EntryId>,
     roles: RedBlackTreeMapSync<SpiffeId, Arc<RoleHolder>>,
+    /// Store revision at which somebody last gained power; none when nobody has yet.
+    power_revision: Option<u64>,
 }
 
 impl View {
@@ -111,6 +113,7 @@ impl View {
             federation: Federation::new(),
             with_power: HashTrieSetSync::new_sync(),
             roles: RedBlackTreeMapSync::new_sync(),
+            power_revision: None,
         };
         let mut entries = Vec::new();
         stored.retain(|record| record.key.kind != keys::SIMILARITY);
@@ -176,6 +179,7 @@ impl View {
                     self.journal = journal;
                 }
             }
+            keys::POWER => self.power_revision = Some(record.revision),
             keys::ROLES => {
                 let holder = RoleHolder::from_record(keys::decode(record)?, record.revision)
                     .map_err(|why| DirectoryError::Record { key: keys::describe(&record.key), why })?;
@@ -301,6 +305,11 @@ impl View {
     /// Entries with the admin or downstream flag, in no order.
     pub(crate) fn entries_with_power(&self) -> impl Iterator<Item = &Arc<EntryRow>> {
         self.members(Some(&self.with_power))
+    }
+
+    /// Store revision at which somebody last gained power.
+    pub(crate) fn power_revision(&self) -> Option<u64> {
+        self.power_revision
     }
 
     /// The stored roles of an identity.

@@ -6,7 +6,7 @@ use spindle_spiffe_core::{Reason, SpiffeId};
 use spindle_store::{StoreError, Transaction};
 
 use super::{Grant, Role};
-use crate::directory::{CommitError, Directory, RoleHolder, roles_key};
+use crate::directory::{CommitError, Directory, RoleHolder, power_key, roles_key};
 
 /// Roles of one identity: three, and some more prefixes.
 const GRANTS_MAX: usize = 32;
@@ -94,7 +94,7 @@ async fn change(
         };
         let transaction = match grants.is_empty() {
             true => based.delete(key.clone()),
-            false => based.put(key.clone(), RoleHolder::encode(id, &grants)),
+            false => based.put(key.clone(), RoleHolder::encode(id, &grants)).put(power_key(), b"".as_slice()),
         };
         match directory.commit(transaction).await {
             Ok(_) => return Ok(grants),

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use spindle_spiffe_core::SpiffeId;
+use spindle_spiffe_core::{RegistrationEntry, SpiffeId};
 
 use super::book::RoleBook;
 use crate::directory::View;
@@ -45,6 +45,19 @@ pub(crate) fn leads_to(view: &View, book: &RoleBook, id: &SpiffeId) -> Power {
     walk.of(id)
 }
 
+/// Whether somebody gains power by this entry: who gets it, or whose parent gets it.
+pub(crate) fn gives_power(view: &View, book: &RoleBook, entry: &RegistrationEntry) -> bool {
+    // Without a child and a right of its own an identity leads nowhere, which spares nearly every entry the walk.
+    let id = &entry.spiffe_id;
+    let may_lead = || {
+        view.children(id).next().is_some()
+            || book.named().any(|named| named == id)
+            || view.roles_of(id).is_some()
+            || view.entries_of(id).any(|row| row.entry.admin || row.entry.downstream)
+    };
+    entry.admin || entry.downstream || (may_lead() && leads_to(view, book, id) != Power::default())
+}
+
 #[derive(Default)]
 struct Walk {
     reached: HashMap<SpiffeId, Power>,
@@ -66,6 +79,7 @@ impl Walk {
 
 #[cfg(test)]
 mod tests {
+    use spindle_proto::convert::entry_from_proto;
     use spindle_proto::spire::api::types;
 
     use super::*;
@@ -111,6 +125,10 @@ mod tests {
             ("/nobody", Power::default()),
         ] {
             assert_eq!(leads_to(&view, &book, &id(path)), expected, "{path}");
+            let entry = entry(&id("/new"), path, &["a:1"]);
+            if let Ok(entry) = entry_from_proto(&entry, || "new".parse().unwrap()) {
+                assert_eq!(gives_power(&view, &book, &entry), expected != Power::default(), "{path}");
+            }
         }
         grant(&directory, &id("/loop"), Grant::Reader).await.unwrap();
         assert_eq!(leads_to(&directory.view(), &book, &id("/loop")), admin);

@@ -55,14 +55,14 @@ impl Change {
         }
     }
 
-    fn old(&self) -> Option<&EntryFacts> {
+    fn before(&self) -> Option<&EntryFacts> {
         match self {
             Self::Create(_) => None,
             Self::Update(old, _) | Self::Delete(old) => Some(old),
         }
     }
 
-    fn new(&self) -> Option<&EntryFacts> {
+    fn after(&self) -> Option<&EntryFacts> {
         match self {
             Self::Create(new) | Self::Update(_, new) => Some(new),
             Self::Delete(_) => None,
@@ -171,10 +171,10 @@ fn check(
     if !rules.verbs.contains(&change.verb()) {
         return Err(RoleRefusal::Verb(change.verb()));
     }
-    let both = || change.old().into_iter().chain(change.new());
+    let both = || change.before().into_iter().chain(change.after());
     both().try_for_each(|entry| check_path(rules, entry))?;
     both().try_for_each(|entry| check_flags(rules, entry))?;
-    let Some(new) = change.new() else { return Ok(()) };
+    let Some(new) = change.after() else { return Ok(()) };
     check_ttls(rules, new, defaults)?;
     // Also of the entry as it was: other selectors for a powerful identity give it to others.
     both().try_for_each(|entry| check_power(rules, &entry.spiffe_id, power_of(&entry.spiffe_id)))

@@ -215,7 +215,7 @@ async fn connect(kind: Kind) -> (TestServer, Channel, Option<SpiffeId>) {
     let server = TestServer::start_with(|config| match kind {
         Kind::ListedAdmin => config.admin_ids = vec![caller.clone()],
         Kind::ListedRole(role) => {
-            config.roles = vec![assignment(RoleSubject::Identity(caller.clone()), role)]
+            config.roles = vec![assignment(RoleSubject::Identity(caller.clone()), role)];
         }
         Kind::SocketWithRole(role) => config.roles = vec![assignment(RoleSubject::Uid(own_uid()), role)],
         _ => {}
