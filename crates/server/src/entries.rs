@@ -39,7 +39,7 @@ pub(crate) enum EntryFault {
     #[error(transparent)]
     Role(#[from] RoleRefusal),
     /// It federates with a trust domain that has no bundle.
-    #[error("unable to find federated bundle {0:?}")]
+    #[error("unable to find federated bundle \"{id}\"", id = .0.id())]
     NoBundle(TrustDomain),
     /// Others kept changing the same entry.
     #[error("entry {0} is being changed by others")]

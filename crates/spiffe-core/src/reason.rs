@@ -120,7 +120,7 @@ reasons! {
     /// The name lies in another trust domain.
     WrongTrustDomain = "wrong_trust_domain", "use a SPIFFE ID of this server's trust domain";
     /// The entry federates with a trust domain whose bundle is not there.
-    BundleNotFound = "bundle_not_found", "set the bundle of that trust domain first, with `bundle set`";
+    BundleNotFound = "bundle_not_found", "set the bundle of that trust domain with `bundle set`; `bundle list` shows which are there";
     /// A bundle of that trust domain is there already.
     BundleExists = "bundle_exists", "replace the bundle with `bundle set`";
     /// Entries federate with the trust domain whose bundle is to go.

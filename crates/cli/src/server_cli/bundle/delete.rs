@@ -48,7 +48,9 @@ impl FromStr for Mode {
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
     let id = set(&args.id)
         .ok_or_else(|| Failure::new("id is required").try_this("set -id; `bundle list` lists the bundles"))?;
-    let trust_domains = vec![form::trust_domain("id", id)?.to_string()];
+    form::trust_domain("id", id)?;
+    // As it was typed, for so it stands in the answer.
+    let trust_domains = vec![id.to_owned()];
     let request = BatchDeleteFederatedBundleRequest { trust_domains, mode: args.mode.0.into() };
     let response = block_on(async {
         let answer = client(&args.socket, console).await?.batch_delete_federated_bundle(request).await;
