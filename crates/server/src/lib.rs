@@ -1,8 +1,9 @@
 //! The server: certificate authority and registration store of one trust domain.
 //!
-//! Stations, in the order a request passes them: `api` (gate, services), `entries` and `attestation` (one operation each),
-//! `directory` (state in memory, made durable by the store), `issuer` and `authorities` (signing), `subscriptions` (who is
-//! told). Reading the configuration and printing are left to the command line. Start at [`Server::start`].
+//! Stations, in the order a request passes them: `api` (gate, services), `entries`, `federation` and `attestation` (one
+//! operation each), `directory` (state in memory, made durable by the store), `issuer` and `authorities` (signing),
+//! `subscriptions` (who is told). Reading the configuration and printing are left to the command line. Start at
+//! [`Server::start`].
 
 mod api;
 mod attestation;

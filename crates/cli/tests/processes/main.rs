@@ -4,6 +4,7 @@
 
 mod backup;
 mod domain;
+mod foreign;
 mod full_disk;
 mod process;
 mod sigkill;

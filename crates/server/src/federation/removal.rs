@@ -88,10 +88,14 @@ fn unlink(
 
 /// Unlinks what is left of the entries of `name` after its bundle was deleted; nothing when there is nothing to do.
 pub(crate) async fn finish(directory: &Directory, name: &TrustDomain) -> Result<(), FederationFault> {
-    let mut tries = 1;
+    let (mut tries, mut left) = (1, usize::MAX);
     loop {
         let view = directory.view();
         let Some(unlinking) = view.federation().unlinking(name) else { return Ok(()) };
+        let count = view.federating_count(name);
+        if count < left {
+            (tries, left) = (1, count);
+        }
         let (rows, is_all) = portion(&view, name);
         let open = Transaction::new().exists(unlinking_key(name));
         let mut draft = unlink(&view, name, unlinking, &rows, open);
@@ -100,7 +104,6 @@ pub(crate) async fn finish(directory: &Directory, name: &TrustDomain) -> Result<
         }
         match directory.commit(draft).await {
             Ok(_) => {
-                tries = 1;
                 info!(trust_domain_id = %name, entries = rows.len(), "entries unlinked from a deleted bundle");
             }
             // One of the entries changed, or somebody else does the same.

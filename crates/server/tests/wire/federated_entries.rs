@@ -332,6 +332,26 @@ async fn more_entries_than_one_transaction_takes_are_all_unlinked_before_the_ans
     crowd(&server, &agent.id, 1).await;
 }
 
+#[tokio::test]
+async fn whoever_writes_the_trust_domain_while_many_entries_are_unlinked_waits_for_that() {
+    let server = TestServer::start().await;
+    let node = id("/node");
+    server.set_bundle(&bundle(OTHER, 1)).await;
+    crowd(&server, &node, 2500).await;
+    let new = bundle(OTHER, 2);
+    let (first, second, ()) = tokio::join!(
+        server.delete_bundle(OTHER, Mode::Dissociate),
+        server.delete_bundle(OTHER, Mode::Delete),
+        server.set_bundle(&new),
+    );
+    let codes = [first, second].map(|status| Code::from(status.code));
+    assert!(codes.iter().all(|code| [Code::Ok, Code::NotFound].contains(code)), "{codes:?}");
+    assert!(codes.contains(&Code::Ok));
+    check_references(&server).await;
+    server.set_bundle(&bundle(OTHER, 3)).await;
+    assert_eq!(federating(&server, &[OTHER]).await.len(), 0);
+}
+
 /// Leaves the store as a server does that was killed right after it deleted a bundle with many entries.
 async fn interrupted(unlinking: records::Unlinking) -> TestServer {
     let mut server = TestServer::start_with(|config| config.store.kind = StoreKind::Sled).await;
