@@ -316,6 +316,48 @@ impl bundle::bundle_server::Bundle for Service {
     ) -> Result<Response<bundle::CountBundlesResponse>, Status> {
         Err(not_faked())
     }
+
+    async fn append_bundle(
+        &self,
+        _: Request<bundle::AppendBundleRequest>,
+    ) -> Result<Response<types::Bundle>, Status> {
+        Err(not_faked())
+    }
+
+    async fn list_federated_bundles(
+        &self,
+        _: Request<bundle::ListFederatedBundlesRequest>,
+    ) -> Result<Response<bundle::ListFederatedBundlesResponse>, Status> {
+        Err(not_faked())
+    }
+
+    async fn batch_create_federated_bundle(
+        &self,
+        _: Request<bundle::BatchCreateFederatedBundleRequest>,
+    ) -> Result<Response<bundle::BatchCreateFederatedBundleResponse>, Status> {
+        Err(not_faked())
+    }
+
+    async fn batch_update_federated_bundle(
+        &self,
+        _: Request<bundle::BatchUpdateFederatedBundleRequest>,
+    ) -> Result<Response<bundle::BatchUpdateFederatedBundleResponse>, Status> {
+        Err(not_faked())
+    }
+
+    async fn batch_set_federated_bundle(
+        &self,
+        _: Request<bundle::BatchSetFederatedBundleRequest>,
+    ) -> Result<Response<bundle::BatchSetFederatedBundleResponse>, Status> {
+        Err(not_faked())
+    }
+
+    async fn batch_delete_federated_bundle(
+        &self,
+        _: Request<bundle::BatchDeleteFederatedBundleRequest>,
+    ) -> Result<Response<bundle::BatchDeleteFederatedBundleResponse>, Status> {
+        Err(not_faked())
+    }
 }
 
 #[tonic::async_trait]
