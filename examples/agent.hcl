@@ -43,6 +43,16 @@ plugins {
         plugin_data {}
     }
 
+    # In its place, for a node with a certificate: no token is needed then, and an evicted agent comes back by itself. The
+    # files are read anew for each attestation. spiffe_endpoint_socket takes the certificate from another agent instead.
+    # NodeAttestor "x509pop" {
+    #     plugin_data {
+    #         private_key_path = "./.data/node.key"
+    #         certificate_path = "./.data/node.pem"
+    #         intermediates_path = "./.data/intermediates.pem"
+    #     }
+    # }
+
     # Tells local callers apart: unix:uid, unix:gid, unix:user, unix:group, unix:supplementary_gid and, with
     # discover_workload_path, unix:path and unix:sha256.
     WorkloadAttestor "unix" {

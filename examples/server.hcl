@@ -82,4 +82,16 @@ plugins {
     NodeAttestor "join_token" {
         plugin_data {}
     }
+
+    # Or with a certificate of an authority of yours. Instead of ca_bundle_path there may stand ca_bundle_paths (a list), or
+    # mode = "spiffe", which takes SVIDs of this trust domain whose path begins with svid_prefix ("/spire-exchange/").
+    # NodeAttestor "x509pop" {
+    #     plugin_data {
+    #         ca_bundle_path = "./.data/nodes-ca.pem"
+    #         agent_path_template = "/x509pop/{{ .Fingerprint }}"
+    #         max_intermediates = 4
+    #         max_rsa_key_size = 8192
+    #         verify_client_ip = false
+    #     }
+    # }
 }

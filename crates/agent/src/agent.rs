@@ -144,7 +144,7 @@ impl Tasks {
             ExpectedServer::Id(config.trust_domain.server_id()),
             clock.clone(),
         );
-        let (link, standing) = ServerLink::new(dialer.with_identity(identity.clone()));
+        let (link, heard) = ServerLink::new(dialer.with_identity(identity.clone()));
         let (updates, received) = mpsc::channel(UPDATES_WAITING);
         let (established, is_established) = oneshot::channel();
 
@@ -176,8 +176,7 @@ impl Tasks {
             }
         });
 
-        let parts =
-            node_identity::Parts { config, keys, file, identity, trust, link, standing, clock, entropy };
+        let parts = node_identity::Parts { config, keys, file, identity, trust, link, heard, clock, entropy };
         tasks.spawn("node identity", async move {
             let kept = keep_identity(parts, established);
             // Cancel-safe: what the server gave is on disk before it is used.

@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 use crate::call_error::CallError;
 use crate::config::AgentConfig;
 use crate::error::AgentError;
-use crate::server::ServerLink;
+use crate::server::{Heard, ServerLink};
 use crate::trust::{OwnTrust, is_below, lost_authorities};
 use enroll::Enrolled;
 use keeper::Keeper;
@@ -43,7 +43,7 @@ pub(crate) struct Parts {
     pub(crate) identity: LiveIdentity,
     pub(crate) trust: OwnTrust,
     pub(crate) link: ServerLink,
-    pub(crate) standing: mpsc::Receiver<Standing>,
+    pub(crate) heard: mpsc::Receiver<Heard>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
 }
@@ -115,7 +115,7 @@ impl NodeIdentity {
             };
             // Cancel-safe: all three only wait. After each nap the step is decided anew, for the clock may have been set.
             tokio::select! {
-                Some(standing) = self.parts.standing.recv() => self.on_standing(standing).await?,
+                Some(heard) = self.parts.heard.recv() => self.on_heard(heard).await?,
                 Ok(()) = bundles.changed() => self.keep_bundle().await,
                 () = nap_until(self.parts.clock.as_ref(), wake_at) => {}
             }
@@ -175,6 +175,19 @@ impl NodeIdentity {
         ProofSource::of(&self.parts.config).filter(|_| self.state.reattestable)
     }
 
+    async fn on_heard(&mut self, heard: Heard) -> Result<(), AgentError> {
+        match heard {
+            Heard::Standing(standing) => self.on_standing(standing).await,
+            // SPIRE's agent goes on to show the dead certificate. An alert is nobody's word, so nothing is deleted for it.
+            Heard::CertificateRefused if self.source_for_another_attestation().is_some() => {
+                warn!(agent_id = %self.svid.spiffe_id(), "the server does not trust the agent SVID any more, attesting again");
+                self.renewal.hurry();
+                Ok(())
+            }
+            Heard::CertificateRefused => Ok(()),
+        }
+    }
+
     async fn on_standing(&mut self, standing: Standing) -> Result<(), AgentError> {
         let reason = match standing {
             Standing::Unknown => {
@@ -215,7 +228,7 @@ impl NodeIdentity {
         self.renewal.on_success(self.svid.validity(), now, jitter);
         self.parts.link.reopen();
         // What was said about the identity before this one does not count.
-        while self.parts.standing.try_recv().is_ok() {}
+        while self.parts.heard.try_recv().is_ok() {}
         Ok(())
     }
 

@@ -38,7 +38,16 @@ struct Shared {
     dialing: tokio::sync::Mutex<()>,
     /// Which identity of the agent it is. Changed only while `current` is locked.
     generation: watch::Sender<u64>,
-    standing: mpsc::Sender<Standing>,
+    heard: mpsc::Sender<Heard>,
+}
+
+/// What the server says of the agent's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// In answer to a call.
+    Standing(Standing),
+    /// In the TLS handshake: it does not trust the certificate, which is all that TLS can tell.
+    CertificateRefused,
 }
 
 #[derive(Default)]
@@ -58,17 +67,17 @@ pub(crate) struct Connection {
 }
 
 impl ServerLink {
-    /// A link that is not connected yet, and where to hear of the agent's standing.
-    pub(crate) fn new(dialer: TlsDialer) -> (Self, mpsc::Receiver<Standing>) {
-        let (standing, heard) = mpsc::channel(1);
+    /// A link that is not connected yet, and where to hear what the server says of the agent.
+    pub(crate) fn new(dialer: TlsDialer) -> (Self, mpsc::Receiver<Heard>) {
+        let (heard, receiver) = mpsc::channel(1);
         let shared = Shared {
             dialer,
             current: Mutex::default(),
             dialing: tokio::sync::Mutex::default(),
             generation: watch::Sender::new(0),
-            standing,
+            heard,
         };
-        (Self(Arc::new(shared)), heard)
+        (Self(Arc::new(shared)), receiver)
     }
 
     /// The connection of the moment, made when there is none.
@@ -123,14 +132,17 @@ impl ServerLink {
                 return Status::unavailable("the server refused an identity that has been replaced since")
                     .into();
             }
-            // One is enough: while it waits to be heard, the next says the same.
-            let _ = self.0.standing.try_send(standing);
+            self.say(Heard::Standing(standing));
             return error;
         }
         match error.code() {
             Some(Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal) => {
                 self.give_up(connection);
-                self.0.dialer.last_fault().map_or(error, CallError::Dial)
+                let Some(fault) = self.0.dialer.last_fault() else { return error };
+                if fault.is_refusal_by_peer() && connection.generation == self.generation() {
+                    self.say(Heard::CertificateRefused);
+                }
+                CallError::Dial(fault)
             }
             _ => error,
         }
@@ -146,6 +158,11 @@ impl ServerLink {
             .await
             .unwrap_or_else(|_| Err(Status::deadline_exceeded("the server did not answer in time")));
         answer.map(tonic::Response::into_inner).map_err(|status| self.failed(&connection, status))
+    }
+
+    /// One is enough: while it waits to be heard, the next says the same.
+    fn say(&self, what: Heard) {
+        let _ = self.0.heard.try_send(what);
     }
 
     fn give_up(&self, connection: &Connection) {
@@ -230,7 +247,7 @@ mod tests {
         assert_eq!(answer(""), Err("entry not found".into()));
     }
 
-    fn link() -> (ServerLink, mpsc::Receiver<Standing>) {
+    fn link() -> (ServerLink, mpsc::Receiver<Heard>) {
         let trust = Trust::Bundles(LiveBundles::new(X509Bundles::default()));
         let expected = ExpectedServer::Id(trust_domain().server_id());
         ServerLink::new(TlsDialer::new("127.0.0.1", 1, trust, expected, ManualClock::default().shared()))
@@ -264,13 +281,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_said_to_a_replaced_identity_is_no_standing() {
-        let (link, mut standing) = link();
+        let (link, mut heard) = link();
         let old = link.keep(channel(), 0).unwrap();
         let refused = || agent_refusal("RenewAgent", Reason::AgentNotActive);
         assert_eq!(link.failed(&old, refused()).standing(), Some(Standing::AgentNotActive));
-        assert_eq!(standing.try_recv(), Ok(Standing::AgentNotActive));
+        assert_eq!(heard.try_recv(), Ok(Heard::Standing(Standing::AgentNotActive)));
         link.reopen();
         assert_eq!(link.failed(&old, refused()).standing(), None);
-        assert!(standing.try_recv().is_err());
+        assert!(heard.try_recv().is_err());
     }
 }

@@ -53,7 +53,7 @@ impl Rig {
             ExpectedServer::Id(trust_domain().server_id()),
             self.clock.shared(),
         );
-        let (link, standing) = ServerLink::new(dialer);
+        let (link, heard) = ServerLink::new(dialer);
         let parts = Parts {
             config: Arc::new(config(&self.folder.join("data"))),
             keys: self.keys.clone(),
@@ -61,7 +61,7 @@ impl Rig {
             identity: LiveIdentity::new(),
             trust: OwnTrust::new(X509Bundle::empty(trust_domain())),
             link,
-            standing,
+            heard,
             clock: self.clock.shared(),
             entropy: Arc::new(SystemEntropy),
         };

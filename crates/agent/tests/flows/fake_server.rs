@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::{Stream, StreamExt};
+use spindle_attest::x509pop::{Circumstances, Mode, Roots, Settings, Verifier};
 use spindle_keys::{Key, KeyType};
 use spindle_proto::convert::{bundle_to_proto, entry_to_proto, spiffe_id_to_proto};
 use spindle_proto::refusal::{agent_refusal, item_ok, item_refusal, refusal};
@@ -17,9 +18,9 @@ use spindle_proto::spire::api::types;
 use spindle_proto::sync::v1 as sync;
 use spindle_runtime::SystemClock;
 use spindle_spiffe_core::{
-    Clock, Reason, RegistrationEntry, SpiffeId, Timestamp, Validity, X509Bundles, X509Svid,
+    Bundle, Clock, Reason, RegistrationEntry, SpiffeId, Timestamp, Validity, X509Bundles, X509Svid,
 };
-use spindle_testkit::TestAuthority;
+use spindle_testkit::{NodePki, TestAuthority};
 use spindle_transport::{LiveBundles, LiveIdentity, Peer, ServerTls, TlsListener, VerifiedPeer, grpc_server};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -39,6 +40,18 @@ pub(crate) struct Content {
 /// The knobs and the notes of the fake.
 pub(crate) struct Fake {
     pub(crate) ca: TestAuthority,
+    /// Signs agents' SVIDs instead of `ca` from when a test sets it; `ca` is then trusted by agents alone.
+    next_ca: Mutex<Option<TestAuthority>>,
+    /// Whose certificates the server takes.
+    clients: LiveBundles,
+    /// Vouches for nodes.
+    pub(crate) node_root: NodePki,
+    /// Whether nodes are refused as banned.
+    pub(crate) banned: AtomicBool,
+    /// How often a node has proved its certificate.
+    pub(crate) proofs: watch::Sender<u32>,
+    /// How often one was turned away as banned.
+    pub(crate) turned_away: watch::Sender<u32>,
     pub(crate) tokens: Mutex<Vec<String>>,
     /// Calls of agents are refused for this reason.
     pub(crate) refuse: watch::Sender<Option<Reason>>,
@@ -67,8 +80,15 @@ pub(crate) struct Listening {
 
 impl Fake {
     pub(crate) fn new(push: bool, agent_ttl_secs: i64) -> Arc<Self> {
+        let ca = TestAuthority::with_validity("prod.example", long_valid());
         Arc::new(Self {
-            ca: TestAuthority::with_validity("prod.example", long_valid()),
+            next_ca: Mutex::default(),
+            clients: LiveBundles::new(X509Bundles::from(ca.x509_bundle())),
+            ca,
+            node_root: NodePki::root("operator's root", SystemClock.now()),
+            banned: AtomicBool::new(false),
+            proofs: watch::Sender::new(0),
+            turned_away: watch::Sender::new(0),
             tokens: Mutex::new(vec!["good".into()]),
             refuse: watch::Sender::new(None),
             content: watch::Sender::new(Content { number: 1, ..Content::default() }),
@@ -89,8 +109,7 @@ impl Fake {
         let key = Key::generate(KeyType::EcP256).unwrap();
         let server = self.ca.issue_with(&self.ca.id("/spire/server"), key, long_valid());
         identity.set(server.svid.chain().to_vec(), &server.key.pkcs8_der()).unwrap();
-        let bundles = LiveBundles::new(X509Bundles::from(self.ca.x509_bundle()));
-        let tls = ServerTls { identity, bundles, clock: SystemClock::shared() };
+        let tls = ServerTls { identity, bundles: self.clients.clone(), clock: SystemClock::shared() };
         let runtime = Runtime::new().unwrap();
         let listener =
             runtime.spawn(async move { TlsListener::bind(([127, 0, 0, 1], 0).into(), tls).await.unwrap() });
@@ -125,6 +144,21 @@ impl Fake {
         });
     }
 
+    /// From now on another authority signs, and agents of the old one are not let in.
+    pub(crate) fn distrust_agents(&self) {
+        let next = TestAuthority::with_validity("prod.example", long_valid());
+        self.clients.set(X509Bundles::from(next.x509_bundle()));
+        *self.next_ca.lock().unwrap() = Some(next);
+    }
+
+    fn bundle(&self) -> Bundle {
+        let mut bundle = self.ca.bundle();
+        bundle
+            .x509_authorities
+            .extend(self.next_ca.lock().unwrap().iter().map(TestAuthority::x509_authority));
+        bundle
+    }
+
     fn agent_ttl_secs(&self) -> i64 {
         self.agent_ttl_secs.load(Ordering::SeqCst)
     }
@@ -135,7 +169,8 @@ impl Fake {
         csr.verify_signature().map_err(|error| Status::invalid_argument(error.to_string()))?;
         let now = SystemClock.now();
         let validity = Validity { not_before: now - 10, not_after: now + ttl_secs };
-        Ok(self.ca.sign(id, csr.certification_request_info.subject_pki.raw, &[], validity))
+        let (next, spki) = (self.next_ca.lock().unwrap(), csr.certification_request_info.subject_pki.raw);
+        Ok(next.as_ref().unwrap_or(&self.ca).sign(id, spki, &[], validity))
     }
 
     /// The agent behind a call, unless the test wants it refused.
@@ -173,9 +208,48 @@ impl Fake {
             last: true,
             entries: new.entries.values().filter(is_new).map(entry_to_proto).collect(),
             removed_entry_ids: old.iter().flat_map(|old| old.entries.keys().filter(gone).cloned()).collect(),
-            bundle: old.is_none().then(|| bundle_to_proto(&self.ca.bundle())),
+            bundle: old.is_none().then(|| bundle_to_proto(&self.bundle())),
             ..Default::default()
         }
+    }
+}
+
+impl Fake {
+    /// A challenge, and the SVID when it was answered.
+    fn prove(
+        self: &Arc<Self>,
+        payload: &[u8],
+        csr: Vec<u8>,
+        mut requests: Streaming<agent::AttestAgentRequest>,
+    ) -> Result<Answers<agent::AttestAgentResponse>, Status> {
+        let roots = Roots::from_pem(self.node_root.pem().as_bytes()).unwrap();
+        let (trust_domain, own_bundle) = (self.ca.trust_domain(), &self.ca.x509_bundle());
+        let (now, client_ip, nonce) = (SystemClock.now(), None, [7; 32]);
+        let circumstances = Circumstances { trust_domain, own_bundle, client_ip, now, nonce };
+        let verifier = Verifier::new(Settings::new(Mode::ExternalPki(roots)));
+        let refused = |why: String| Status::permission_denied(why);
+        let pending = verifier.begin(payload, &circumstances).map_err(|fault| refused(fault.to_string()))?;
+        let challenge = agent::attest_agent_response::Step::Challenge(pending.challenge().into());
+        let fake = self.clone();
+        let result = async move {
+            let answer = requests.message().await?.and_then(|request| request.step);
+            let Some(agent::attest_agent_request::Step::ChallengeResponse(answer)) = answer else {
+                return Err(Status::invalid_argument("no answer"));
+            };
+            let node = pending.finish(&answer).map_err(|fault| refused(fault.to_string()))?;
+            if fake.banned.load(Ordering::SeqCst) {
+                fake.turned_away.send_modify(|count| *count += 1);
+                let text = "failed to attest: agent is banned";
+                return Err(refusal(Code::PermissionDenied, Reason::AgentBanned, text));
+            }
+            let svid = fake.sign(&node.spiffe_id, &csr, fake.agent_ttl_secs())?;
+            fake.proofs.send_modify(|proofs| *proofs += 1);
+            let result = agent::attest_agent_response::Result { svid: Some(x509(&svid)), reattestable: true };
+            Ok(agent::attest_agent_response::Step::Result(result))
+        };
+        let steps = tokio_stream::once(Ok(challenge)).chain(futures_util::stream::once(result));
+        let message = |step: Result<_, Status>| Ok(agent::AttestAgentResponse { step: Some(step?) });
+        Ok(Box::pin(steps.map(message)))
     }
 }
 
@@ -211,11 +285,16 @@ impl agent::agent_server::Agent for Service {
         &self,
         request: Request<Streaming<agent::AttestAgentRequest>>,
     ) -> Result<Response<Self::AttestAgentStream>, Status> {
-        let first = request.into_inner().message().await?.and_then(|request| request.step);
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.and_then(|request| request.step);
         let Some(agent::attest_agent_request::Step::Params(params)) = first else {
             return Err(Status::invalid_argument("no params"));
         };
         let data = params.data.unwrap_or_default();
+        if data.r#type == "x509pop" {
+            let csr = params.params.unwrap_or_default().csr.to_vec();
+            return Ok(Response::new(self.0.prove(&data.payload, csr, requests)?));
+        }
         assert_eq!(data.r#type, "join_token");
         let token = String::from_utf8_lossy(&data.payload).into_owned();
         let mut tokens = self.0.tokens.lock().unwrap();
@@ -293,7 +372,7 @@ impl bundle::bundle_server::Bundle for Service {
         if self.0.bundle_failures.fetch_sub(1, Ordering::SeqCst) > 0 {
             return Err(Status::unavailable("not now"));
         }
-        Ok(Response::new(bundle_to_proto(&self.0.ca.bundle())))
+        Ok(Response::new(bundle_to_proto(&self.0.bundle())))
     }
 
     async fn get_federated_bundle(

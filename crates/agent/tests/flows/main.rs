@@ -5,6 +5,7 @@
 mod clocks;
 mod fake_server;
 mod gate;
+mod x509pop;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -117,7 +117,7 @@ pub enum NodeFault {
     #[error("unable to generate challenge: certificate not intended for digital signature use")]
     NotForSignatures,
     /// Nobody vouches for the leaf.
-    #[error("certificate verification failed: {0}")]
+    #[error("certificate verification failed: {}", in_words(.0))]
     NotTrusted(#[source] webpki::Error),
     /// The leaf is no SVID, where one is needed.
     #[error("valid SVID x509 cert not found: {0}")]
@@ -151,6 +151,18 @@ pub enum NodeFault {
     /// The certificate says something that does not fit a selector.
     #[error("failed to make selectors: {0}")]
     Selectors(#[from] spindle_spiffe_core::selector::SelectorError),
+}
+
+/// The path checker's words are names of its own, so the usual ones are said in plain words.
+fn in_words(error: &webpki::Error) -> String {
+    use webpki::Error::{CaUsedAsEndEntity, CertExpired, CertNotValidYet, UnknownIssuer};
+    match error {
+        UnknownIssuer => "certificate signed by unknown authority".into(),
+        CertExpired { .. } => "a certificate has expired".into(),
+        CertNotValidYet { .. } => "a certificate is not valid yet".into(),
+        CaUsedAsEndEntity => "the leaf is a certificate of an authority".into(),
+        other => other.to_string(),
+    }
 }
 
 impl NodeFault {

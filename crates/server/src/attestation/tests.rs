@@ -4,7 +4,7 @@ use spindle_testkit::{ManualClock, NOW};
 
 use super::*;
 use crate::entries::anything;
-use crate::fixtures::{agent, context, csr, directory, id};
+use crate::fixtures::{agent, context, csr, directory, id, selectors};
 
 #[tokio::test]
 async fn a_ban_at_the_moment_of_an_attestation_holds() {
@@ -21,6 +21,42 @@ async fn a_ban_at_the_moment_of_an_attestation_holds() {
         let leftover = Transaction::new().delete(join_token_key("node-1"));
         context.directory.commit(leftover).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_ban_at_the_moment_of_another_attestation_holds() {
+    let context = context(&ManualClock::default()).await;
+    let agent_id = id("/spire/agent/x509pop/node-1");
+    let node = || NodeAttributes {
+        spiffe_id: agent_id.clone(),
+        selectors: selectors(&["x509pop:subject:cn:node-1"]),
+        can_reattest: true,
+    };
+    for _ in 0..20 {
+        attest_node(&context, "x509pop", node(), csr()).await.unwrap();
+        let (attested, banned) =
+            tokio::join!(attest_node(&context, "x509pop", node(), csr()), ban(&context, &agent_id));
+        banned.unwrap();
+        assert!(context.directory.view().agent(&agent_id).unwrap().banned, "{attested:?}");
+        let refused = attest_node(&context, "x509pop", node(), csr()).await;
+        assert!(matches!(refused, Err(AttestFault::Banned)), "{refused:?}");
+        evict(&context, &agent_id).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn of_many_attestations_of_one_node_at_once_the_last_one_counts_and_none_fails() {
+    let context = context(&ManualClock::default()).await;
+    let node = || NodeAttributes {
+        spiffe_id: id("/spire/agent/x509pop/node-1"),
+        selectors: Selectors::default(),
+        can_reattest: true,
+    };
+    let all = (0..4).map(|_| attest_node(&context, "x509pop", node(), csr()));
+    let serials: Vec<_> =
+        futures_util::future::join_all(all).await.into_iter().map(|one| one.unwrap().serial).collect();
+    let row = context.directory.view().agent(&id("/spire/agent/x509pop/node-1")).unwrap().clone();
+    assert!(serials.contains(&row.serial) && row.renewed.is_none() && row.can_reattest, "{row:?}");
 }
 
 #[tokio::test]

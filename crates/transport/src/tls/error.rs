@@ -127,6 +127,12 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Whether the other side refuses our certificate, as far as a TLS alert can tell.
+    pub fn is_refusal_by_peer(&self) -> bool {
+        let Self::Handshake { source: HandshakeError::RefusedByPeer(alert), .. } = self else { return false };
+        alert_reason(*alert) != Reason::Unreachable
+    }
+
     /// The code to show: not trusted, wrong identity and expired are told apart from not reachable.
     pub fn reason(&self) -> Reason {
         match self {

@@ -137,18 +137,22 @@ fn a_chain_that_nobody_vouches_for_now_is_refused() {
     let (root, other) = (NodePki::root("root", NOW), NodePki::root("root", NOW));
     let between = root.intermediate("between");
     let rig = Rig::new(external(&[&root]));
-    let refused = |node: &NodeCertificate, above: &[&NodePki]| {
-        rig.refuses(node, above, Reason::NodeNotTrusted, "certificate verification failed");
+    let refused = |node: &NodeCertificate, above: &[&NodePki], says: &str| {
+        let says = format!("certificate verification failed: {says}");
+        rig.refuses(node, above, Reason::NodeNotTrusted, &says);
     };
-    refused(&other.node("node"), &[]);
-    refused(&other.node("node"), &[&other]);
-    refused(&between.node("node"), &[]);
+    let unknown = "certificate signed by unknown authority";
+    // Of the same name as the trusted one, so its signature is what is looked at.
+    refused(&other.node("node"), &[], "InvalidSignatureForPublicKey");
+    refused(&other.node("node"), &[&other], "InvalidSignatureForPublicKey");
+    refused(&NodePki::root("stranger", NOW).node("node"), &[], unknown);
+    refused(&between.node("node"), &[], unknown);
     let over =
         |request: &mut NodeRequest| request.validity = Validity { not_before: NOW - 60, not_after: NOW - 1 };
     let early =
         |request: &mut NodeRequest| request.validity = Validity { not_before: NOW + 1, not_after: NOW + 60 };
-    refused(&root.node_with(over), &[]);
-    refused(&root.node_with(early), &[]);
+    refused(&root.node_with(over), &[], "a certificate has expired");
+    refused(&root.node_with(early), &[], "a certificate is not valid yet");
     // Roots have dates too.
     let ended = NodePki::root_with("root", Validity { not_before: NOW - 60, not_after: NOW - 1 }, NOW);
     let rig = Rig::new(external(&[&ended]));
