@@ -15,7 +15,7 @@ pub use message::{Challenge, MESSAGE_BYTES_MAX, MessageError, Payload, Response}
 pub use path_template::{PathTemplate, PathTemplateError};
 pub use proof::{NONCE_BYTES, NodeKey, NodeKeyError, Nonce, ProofError};
 pub use roots::{Roots, RootsError};
-pub use verifier::{AttestedNode, Circumstances, Mode, NodeFault, Pending, Settings, Verifier};
+pub use verifier::{AttestedNode, Circumstances, Mode, NodeFault, Pending, Place, Settings, Verifier};
 
 /// The plugin name, which is also the type of its selectors.
 pub const NAME: &str = "x509pop";

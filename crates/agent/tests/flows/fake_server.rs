@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::{Stream, StreamExt};
-use spindle_attest::x509pop::{Circumstances, Mode, Roots, Settings, Verifier};
 use spindle_keys::{Key, KeyType};
 use spindle_proto::convert::{bundle_to_proto, entry_to_proto, spiffe_id_to_proto};
 use spindle_proto::refusal::{agent_refusal, item_ok, item_refusal, refusal};
@@ -27,6 +26,8 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
+
+mod nodes;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -211,45 +212,6 @@ impl Fake {
             bundle: old.is_none().then(|| bundle_to_proto(&self.bundle())),
             ..Default::default()
         }
-    }
-}
-
-impl Fake {
-    /// A challenge, and the SVID when it was answered.
-    fn prove(
-        self: &Arc<Self>,
-        payload: &[u8],
-        csr: Vec<u8>,
-        mut requests: Streaming<agent::AttestAgentRequest>,
-    ) -> Result<Answers<agent::AttestAgentResponse>, Status> {
-        let roots = Roots::from_pem(self.node_root.pem().as_bytes()).unwrap();
-        let (trust_domain, own_bundle) = (self.ca.trust_domain(), &self.ca.x509_bundle());
-        let (now, client_ip, nonce) = (SystemClock.now(), None, [7; 32]);
-        let circumstances = Circumstances { trust_domain, own_bundle, client_ip, now, nonce };
-        let verifier = Verifier::new(Settings::new(Mode::ExternalPki(roots)));
-        let refused = |why: String| Status::permission_denied(why);
-        let pending = verifier.begin(payload, &circumstances).map_err(|fault| refused(fault.to_string()))?;
-        let challenge = agent::attest_agent_response::Step::Challenge(pending.challenge().into());
-        let fake = self.clone();
-        let result = async move {
-            let answer = requests.message().await?.and_then(|request| request.step);
-            let Some(agent::attest_agent_request::Step::ChallengeResponse(answer)) = answer else {
-                return Err(Status::invalid_argument("no answer"));
-            };
-            let node = pending.finish(&answer).map_err(|fault| refused(fault.to_string()))?;
-            if fake.banned.load(Ordering::SeqCst) {
-                fake.turned_away.send_modify(|count| *count += 1);
-                let text = "failed to attest: agent is banned";
-                return Err(refusal(Code::PermissionDenied, Reason::AgentBanned, text));
-            }
-            let svid = fake.sign(&node.spiffe_id, &csr, fake.agent_ttl_secs())?;
-            fake.proofs.send_modify(|proofs| *proofs += 1);
-            let result = agent::attest_agent_response::Result { svid: Some(x509(&svid)), reattestable: true };
-            Ok(agent::attest_agent_response::Step::Result(result))
-        };
-        let steps = tokio_stream::once(Ok(challenge)).chain(futures_util::stream::once(result));
-        let message = |step: Result<_, Status>| Ok(agent::AttestAgentResponse { step: Some(step?) });
-        Ok(Box::pin(steps.map(message)))
     }
 }
 

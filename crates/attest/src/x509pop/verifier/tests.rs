@@ -1,4 +1,4 @@
-use spindle_spiffe_core::Validity;
+use spindle_spiffe_core::{Reason, Validity};
 use spindle_testkit::{NOW, NodeCertificate, NodeKeyKind, NodePki, NodeRequest, TestAuthority};
 
 use super::*;
