@@ -34,6 +34,14 @@ fn dns_names() {
 }
 
 #[test]
+fn audiences() {
+    explore(
+        &texts(&["db", "https://a.example\nhttps://b.example\n\nc", &"a\n".repeat(99)]),
+        invariants::audience,
+    );
+}
+
+#[test]
 fn entry_ids_and_hints() {
     explore(&texts(&["6d5a6b2c-0f4e-4d0f", "internal"]), invariants::entry_texts);
 }

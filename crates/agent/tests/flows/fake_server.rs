@@ -437,6 +437,20 @@ impl svid::svid_server::Svid for Service {
     ) -> Result<Response<svid::MintX509svidResponse>, Status> {
         Err(not_faked())
     }
+
+    async fn mint_jwtsvid(
+        &self,
+        _: Request<svid::MintJwtsvidRequest>,
+    ) -> Result<Response<svid::MintJwtsvidResponse>, Status> {
+        Err(not_faked())
+    }
+
+    async fn new_jwtsvid(
+        &self,
+        _: Request<svid::NewJwtsvidRequest>,
+    ) -> Result<Response<svid::NewJwtsvidResponse>, Status> {
+        Err(not_faked())
+    }
 }
 
 #[tonic::async_trait]

@@ -8,7 +8,7 @@ use spindle_spiffe_core::bundle_document::{self, map};
 use spindle_spiffe_core::certificate::split_der_certificates;
 use spindle_spiffe_core::public_key::PublicKey;
 use spindle_spiffe_core::{
-    BundleEndpointUrl, DnsName, EntryId, Hint, Selector, SpiffeId, Timestamp, TrustDomain, X509Bundle,
+    Audience, BundleEndpointUrl, DnsName, EntryId, Hint, Selector, SpiffeId, Timestamp, TrustDomain, X509Bundle,
     X509Bundles, X509Svid, pem, verify_x509_svid,
 };
 
@@ -44,6 +44,17 @@ pub(crate) fn dns_name(input: &[u8]) {
     assert!(text.is_ascii() && text.len() <= 253);
     assert!(text.split('.').all(|label| (1..=63).contains(&label.len())));
     assert!(text.bytes().skip(1).all(|byte| byte != b'*'));
+}
+
+/// An accepted audience, of the lines of the input, is what was given without what is empty, and within its bounds.
+pub(crate) fn audience(input: &[u8]) {
+    let Ok(text) = from_utf8(input) else { return };
+    let given: Vec<String> = text.split('\n').map(str::to_owned).collect();
+    let Ok(audience) = Audience::new(given.clone()) else { return };
+    let kept: Vec<String> = given.into_iter().filter(|value| !value.is_empty()).collect();
+    assert_eq!(audience.values(), kept);
+    assert!((1..=100).contains(&kept.len()) && kept.iter().map(String::len).sum::<usize>() <= 16 * 1024);
+    assert!(audience.to_string().chars().count() <= 257);
 }
 
 /// The small texts of an entry.
