@@ -1,7 +1,7 @@
-//! CPU time of the server process for each X509-SVID it issues to an agent over TLS.
+//! CPU time of the server process for each X509-SVID and each JWT-SVID it issues to an agent over TLS.
 //!
-//! The agent is this program: attested with a join token, it sends CSRs made before in batches, one call at a time. Key
-//! generation and TLS on the agent's side are not in the figure; TLS, authorisation and log on the server's side are.
+//! The agent is this program: attested with a join token, it sends CSRs made before in batches, one call at a time, then asks
+//! for tokens, one a call. Key generation and TLS on the agent's side are not in the figure; TLS, authorisation and log on the server's side are.
 
 use anyhow::{Context, Result, ensure};
 use rustls_pki_types::CertificateDer;
@@ -24,6 +24,9 @@ const BATCH_CSRS: usize = 50;
 /// Calls in a turn: each has CSRs of its own.
 const BATCHES: usize = 20;
 
+/// Tokens in a turn.
+const TOKENS: usize = 500;
+
 type Batch = Vec<svid_api::NewX509svidParams>;
 
 /// Issues and prints.
@@ -39,6 +42,25 @@ pub(crate) async fn measure(server: &Server, yardstick: &Yardstick) -> Result<()
         })
         .await?;
     cost.print(&format!("server: CPU per X509-SVID, BatchNewX509SVID, batches of {BATCH_CSRS}"));
+    let entry_ids: Vec<String> = batches[0].iter().map(|param| param.entry_id.clone()).collect();
+    let cost = yardstick
+        .cost(&server.process, async || {
+            for entry_id in entry_ids.iter().cycle().take(TOKENS) {
+                new_token(&mut client, entry_id).await?;
+            }
+            Ok(TOKENS.try_into()?)
+        })
+        .await?;
+    cost.print("server: CPU per JWT-SVID, NewJWTSVID");
+    Ok(())
+}
+
+/// One call for one token.
+async fn new_token(client: &mut SvidClient<Channel>, entry_id: &str) -> Result<()> {
+    let request =
+        svid_api::NewJwtsvidRequest { entry_id: entry_id.to_owned(), audience: vec!["bench".into()] };
+    let svid = client.new_jwtsvid(request).await?.into_inner().svid.context("an SVID in the answer")?;
+    ensure!(!svid.token.is_empty(), "the token is empty");
     Ok(())
 }
 
