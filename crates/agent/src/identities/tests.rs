@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use spindle_proto::refusal::come_back;
 use spindle_runtime::SystemEntropy;
-use spindle_spiffe_core::{Selectors, X509Authority};
+use spindle_spiffe_core::{JwtAuthority, Selectors, X509Authority};
 use tokio::sync::{Notify, watch};
 use tonic::Status;
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
@@ -249,6 +249,34 @@ async fn a_bundle_that_cannot_be_understood_or_is_empty_takes_no_good_one_away()
     assert!(!snapshot.own_bundle().bundle.is_empty());
     let names: Vec<String> = snapshot.federated_names().map(ToString::to_string).collect();
     assert_eq!(names, ["partner.example"]);
+}
+
+#[tokio::test]
+async fn jwt_authorities_that_come_are_tainted_or_go_touch_no_x509_svid() {
+    let rig = rig(600);
+    let x509_authorities = rig.server.authority.bundle.authorities().to_vec();
+    let bundle = |jwt_authorities: &[&JwtAuthority]| {
+        let (x509_authorities, jwt_authorities) =
+            (x509_authorities.clone(), jwt_authorities.iter().map(|one| (*one).clone()).collect());
+        Some(Bundle { x509_authorities, jwt_authorities, ..Bundle::new(trust_domain()) })
+    };
+    let jwt = |kid: &str| {
+        let key = spindle_keys::Key::generate(KeyType::EcP256).unwrap();
+        JwtAuthority::new(kid, key.spki_der(), None, false).unwrap()
+    };
+    let (first, second) = (jwt("1"), jwt("2"));
+    let tainted = first.clone().with_taint(true);
+    let mut view = rig.view();
+    let (own_bundle, entries) = (bundle(&[&first]), vec![one("a")]);
+    rig.apply(|update| Update { snapshot: true, own_bundle, entries, ..update }).await;
+    until(&mut view, |view| view.content.identities.len() == 1).await;
+    for jwt_authorities in [&[&first, &second][..], &[&tainted, &second], &[&second], &[]] {
+        let own_bundle = bundle(jwt_authorities);
+        rig.apply(|update| Update { own_bundle, ..update }).await;
+    }
+    assert_eq!(rig.server.calls.load(Ordering::SeqCst), 1, "nothing was signed anew");
+    assert!(!view.has_changed().unwrap(), "and no stream of X509-SVIDs has news");
+    assert_eq!(rig.cache.snapshot().own_bundle().bundle, rig.server.authority.bundle);
 }
 
 #[tokio::test]
