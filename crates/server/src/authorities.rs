@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwapOption;
 use prost::Message;
 use rustls_pki_types::CertificateDer;
-use spindle_ca::{AuthoritySlots, CaSubject, JournalEntry, Slot, X509Ca, restore};
+use spindle_ca::{AuthoritySlots, CaCertificate, CaSubject, Family, JournalEntry, Slot, X509Ca, restore};
 use spindle_keys::{Key, KeyManager, KeyType};
 use spindle_runtime::Shutdown;
 use spindle_spiffe_core::{
@@ -27,7 +27,7 @@ use spindle_transport::{LiveBundles, LiveIdentity};
 use tracing::{info, warn};
 
 use own_svid::{ChainLink, OwnSvid};
-use rotation::{CHECK_SECS_MAX, Family, Rotation};
+use rotation::{CHECK_SECS_MAX, Rotating, Rotation};
 
 pub(crate) use jwt::{JwtAuthorities, JwtAuthoritySettings};
 
@@ -92,7 +92,7 @@ pub(crate) struct Authorities {
     directory: Directory,
     keys: Arc<dyn KeyManager>,
     entropy: Arc<dyn Entropy>,
-    rotation: Rotation<spindle_ca::CaCertificate, X509Ca>,
+    rotation: Rotation<CaCertificate, X509Ca>,
     active: ArcSwapOption<X509Ca>,
     identity: LiveIdentity,
     bundles: LiveBundles,
@@ -208,8 +208,8 @@ impl Authorities {
     }
 }
 
-impl Family for Authorities {
-    type Public = spindle_ca::CaCertificate;
+impl Rotating for Authorities {
+    type Public = CaCertificate;
     type Authority = X509Ca;
     const NAME: &'static str = "X.509 authority";
 
@@ -218,7 +218,7 @@ impl Family for Authorities {
     }
 
     async fn prepare(&self, slot: Slot) -> Result<(), AuthoritiesError> {
-        let key_id = slot.key_id(spindle_ca::Family::X509);
+        let key_id = slot.key_id(Family::X509);
         let key = new_key(&self.keys, key_id, self.settings.key_type).await?;
         let now = self.rotation.clock.now();
         let validity =

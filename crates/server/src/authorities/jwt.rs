@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use prost::Message;
-use spindle_ca::{AuthoritySlots, JournalEntry, JwtPublicKey, JwtSigner, Slot, restore_jwt};
+use spindle_ca::{AuthoritySlots, Family, JournalEntry, JwtPublicKey, JwtSigner, Slot, restore_jwt};
 use spindle_keys::{KeyManager, KeyType};
 use spindle_runtime::Shutdown;
 use spindle_spiffe_core::{Bundle, Clock, Entropy, Timestamp, TrustDomain, Validity};
 use spindle_store::Transaction;
 use tracing::{info, warn};
 
-use super::rotation::{self, CHECK_SECS_MAX, Family, Rotation};
+use super::rotation::{self, CHECK_SECS_MAX, Rotating, Rotation};
 use super::{AuthoritiesError, journal, new_key, roots};
 use crate::bundles;
 use crate::directory::{Directory, jwt_journal_key};
@@ -116,7 +116,7 @@ impl JwtAuthorities {
     }
 }
 
-impl Family for JwtAuthorities {
+impl Rotating for JwtAuthorities {
     type Public = JwtPublicKey;
     type Authority = JwtSigner;
     const NAME: &'static str = "JWT authority";
@@ -126,7 +126,7 @@ impl Family for JwtAuthorities {
     }
 
     async fn prepare(&self, slot: Slot) -> Result<(), AuthoritiesError> {
-        let key_id = slot.key_id(spindle_ca::Family::Jwt);
+        let key_id = slot.key_id(Family::Jwt);
         let key = new_key(&self.keys, key_id, self.settings.key_type).await?;
         let now = self.rotation.clock.now();
         let validity = Validity { not_before: now - BACKDATE_SECS, not_after: now + self.settings.ttl_secs };

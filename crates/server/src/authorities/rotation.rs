@@ -1,8 +1,8 @@
 //! The loop that carries out what the slots decide, the same for X.509 and JWT authorities.
 //!
 //! An authority is in the bundle before it signs, and signs only once every connected agent has acknowledged that bundle
-//! or the grace is over. A [`Family`] knows how its authorities are made and stored; steps of the loop and of operators
-//! take turns. Start at [`advance`].
+//! or the grace is over. A family ([`Rotating`]) knows how its authorities are made and stored; steps of the loop and of
+//! operators take turns. Start at [`advance`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -39,7 +39,7 @@ pub(super) const REST_MAX: Duration = Duration::from_secs(CHECK_SECS_MAX.unsigne
 const FAILURES_MAX: u32 = 10;
 
 /// One family of authorities, as far as the loop has to know it. `Send` stands at each future because a task runs the loop.
-pub(super) trait Family: Send + Sync + 'static {
+pub(super) trait Rotating: Send + Sync + 'static {
     /// What is public of an authority.
     type Public: Clone + Send;
     /// An authority that signs.
@@ -200,7 +200,7 @@ pub(super) fn prepared_ids<P>(journal: &[JournalEntry<P>]) -> Vec<String> {
 }
 
 /// Rotates a family's authorities until the shutdown begins.
-pub(super) async fn run<F: Family>(family: Arc<F>, shutdown: Shutdown) {
+pub(super) async fn run<F: Rotating>(family: Arc<F>, shutdown: Shutdown) {
     let rotation = family.rotation();
     loop {
         let wait_until = match advance(family.as_ref()).await {
@@ -223,7 +223,7 @@ pub(super) async fn run<F: Family>(family: Arc<F>, shutdown: Shutdown) {
 }
 
 /// Carries out steps until the slots wait; returns when to ask again.
-pub(super) async fn advance<F: Family>(family: &F) -> Result<Timestamp, AuthoritiesError> {
+pub(super) async fn advance<F: Rotating>(family: &F) -> Result<Timestamp, AuthoritiesError> {
     let rotation = family.rotation();
     let _turn = rotation.turn().await;
     loop {
@@ -257,14 +257,14 @@ pub(super) async fn advance<F: Family>(family: &F) -> Result<Timestamp, Authorit
 }
 
 /// Lets the authority that is prepared in `slot` sign. Only for whoever has the turn.
-pub(super) async fn activate<F: Family>(family: &F, slot: Slot) -> Result<(), AuthoritiesError> {
+pub(super) async fn activate<F: Rotating>(family: &F, slot: Slot) -> Result<(), AuthoritiesError> {
     let slots = changed_slots(family, |slots| slots.on_activated(slot))?;
     family.take_over(slots).await
 }
 
 /// Lets an authority sign again that agents know already, if there is one: none of those in place is valid by a clock
 /// that was set. Returns whether one does.
-async fn resume<F: Family>(family: &F, now: Timestamp) -> Result<bool, AuthoritiesError> {
+async fn resume<F: Rotating>(family: &F, now: Timestamp) -> Result<bool, AuthoritiesError> {
     let found = {
         let state = family.rotation().lock();
         let at_hand = |entry: &&JournalEntry<F::Public>| state.loaded.contains_key(&entry.authority_id);
@@ -279,7 +279,7 @@ async fn resume<F: Family>(family: &F, now: Timestamp) -> Result<bool, Authoriti
 }
 
 /// A copy of the slots after `change`, to be stored before it counts.
-pub(super) fn changed_slots<F: Family>(
+pub(super) fn changed_slots<F: Rotating>(
     family: &F,
     change: impl FnOnce(&mut AuthoritySlots<F::Public>) -> Result<(), SlotError>,
 ) -> Result<AuthoritySlots<F::Public>, SlotError> {

@@ -9,7 +9,7 @@ use tonic::Code;
 use tracing::{info, warn};
 
 use super::super::AuthoritiesError;
-use super::super::rotation::{self, Family};
+use super::super::rotation::{self, Rotating};
 use super::{JwtAuthorities, with_journal};
 use crate::bundles;
 use crate::directory::CommitError;
