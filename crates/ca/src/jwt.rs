@@ -46,8 +46,8 @@ pub struct JwtSvidRequest<'a> {
     pub token_id: Option<[u8; 16]>,
 }
 
-/// A signed token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A signed token. Whoever has it can use it, so it is not printed.
+#[derive(Clone, PartialEq, Eq)]
 pub struct SignedJwtSvid {
     /// In JWS compact serialization.
     pub token: String,
@@ -235,6 +235,12 @@ impl fmt::Debug for JwtSigner {
     }
 }
 
+impl fmt::Debug for SignedJwtSvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SignedJwtSvid({}, {} to {})", self.spiffe_id, self.issued_at, self.expires_at)
+    }
+}
+
 /// The `alg` by which that kind of key signs.
 fn algorithm(key_type: KeyType) -> &'static str {
     match key_type {
@@ -287,11 +293,14 @@ mod tests {
     }
 
     #[test]
-    fn a_signer_prints_no_secret() {
+    fn neither_signer_nor_token_prints_its_secret() {
         let key = Key::generate(KeyType::EcP256).unwrap();
         let end = Timestamp::from_unix_secs(9);
         let validity = Validity { not_before: end, not_after: end };
         let signer = JwtSigner::new(&"prod.example".parse().unwrap(), key, "k1", validity).unwrap();
         assert_eq!(format!("{signer:?}"), "JwtSigner(k1 of prod.example)");
+        let spiffe_id = "spiffe://prod.example/a".parse().unwrap();
+        let svid = SignedJwtSvid { token: "secret".into(), spiffe_id, issued_at: end, expires_at: end };
+        assert!(!format!("{svid:?}").contains("secret"));
     }
 }

@@ -198,7 +198,8 @@ impl JwtAuthorities {
             return Err(JwtAuthorityError::NotTainted);
         }
         let slots = rotation::changed_slots(self, |slots| match own {
-            Some(_) => slots.revoke(authority_id),
+            // What counts is the flag in the bundle, which was there a moment ago.
+            Some(_) => slots.taint(authority_id).and_then(|()| slots.revoke(authority_id)),
             None => Ok(()),
         })?;
         let trust_domain = &self.settings.trust_domain;
