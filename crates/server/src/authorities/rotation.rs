@@ -1,17 +1,19 @@
 //! The loop that carries out what the slots decide, the same for X.509 and JWT authorities.
 //!
 //! An authority is in the bundle before it signs, and signs only once every connected agent has acknowledged that bundle
-//! or the grace is over. A family ([`Rotating`]) knows how its authorities are made and stored; steps of the loop and of
-//! operators take turns. Start at [`advance`].
+//! or the grace is over. A family ([`Rotating`]) knows how its authorities are made and stored. One task owns a
+//! family's slots: it rotates them, and does what operators order in between. Start at [`run`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use spindle_ca::{AuthoritySlots, AuthorityStatus, JournalEntry, Restored, Slot, SlotError, SlotStep};
 use spindle_runtime::{Shutdown, sleep_until};
 use spindle_spiffe_core::{Clock, ErrorChain, Timestamp};
+use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use super::{AuthoritiesError, roots};
@@ -65,13 +67,29 @@ pub(super) trait Rotating: Send + Sync + 'static {
     fn upkeep(&self, now: Timestamp) -> impl Future<Output = Result<Timestamp, AuthoritiesError>> + Send;
 }
 
+/// Orders that may wait; more are refused rather than piled up. People type them.
+const ORDERS_MAX: usize = 64;
+
+/// A piece of work on the slots that ends by answering whoever ordered it.
+type Order = BoxFuture<'static, ()>;
+
+/// Why an order is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotTaken {
+    #[error("{ORDERS_MAX} orders for authorities are waiting already")]
+    Busy,
+    #[error("the server is stopping")]
+    Stopping,
+}
+
 /// What a family's loop works on.
 pub(super) struct Rotation<P, A> {
     pub(super) clock: Arc<dyn Clock>,
     subscriptions: Subscriptions,
     state: Mutex<State<P, A>>,
-    /// Held for a whole step, so that the loop and operators never both change the slots.
-    turn: tokio::sync::Mutex<()>,
+    orders: mpsc::Sender<Order>,
+    /// Whoever holds it does what is ordered: the task that rotates, for as long as it runs.
+    inbox: tokio::sync::Mutex<mpsc::Receiver<Order>>,
     /// Failures to rotate since it last worked.
     failures: AtomicU32,
 }
@@ -104,11 +122,13 @@ impl<P, A: Clone> Rotation<P, A> {
             published: None,
             unused: Vec::new(),
         };
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         Self {
             clock,
             subscriptions,
             state: Mutex::new(state),
-            turn: tokio::sync::Mutex::default(),
+            orders,
+            inbox: tokio::sync::Mutex::new(inbox),
             failures: AtomicU32::new(0),
         }
     }
@@ -117,9 +137,22 @@ impl<P, A: Clone> Rotation<P, A> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the turn to change the slots. Whoever has it may await the store meanwhile.
-    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.turn.lock().await
+    /// Has the task that owns the slots do `work`, and waits for its outcome. Once it is taken it is done to its end, also when
+    /// whoever ordered it has gone.
+    pub(super) async fn order<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, NotTaken> {
+        let (answer, answered) = oneshot::channel();
+        let order = Box::pin(async move {
+            // Nobody may wait for it any more.
+            let _ = answer.send(work.await);
+        });
+        self.orders.try_send(order).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotTaken::Busy,
+            mpsc::error::TrySendError::Closed(_) => NotTaken::Stopping,
+        })?;
+        answered.await.map_err(|_| NotTaken::Stopping)
     }
 
     /// Whether authorities rotate when they are due: a failure or a few are made good by the next attempt.
@@ -199,9 +232,10 @@ pub(super) fn prepared_ids<P>(journal: &[JournalEntry<P>]) -> Vec<String> {
     prepared.map(|entry| entry.authority_id.clone()).collect()
 }
 
-/// Rotates a family's authorities until the shutdown begins.
+/// Rotates a family's authorities, and does what operators order, until the shutdown begins.
 pub(super) async fn run<F: Rotating>(family: Arc<F>, shutdown: Shutdown) {
     let rotation = family.rotation();
+    let mut inbox = rotation.inbox.lock().await;
     loop {
         let wait_until = match advance(family.as_ref()).await {
             Ok(until) => {
@@ -214,18 +248,21 @@ pub(super) async fn run<F: Rotating>(family: Arc<F>, shutdown: Shutdown) {
                 rotation.clock.now() + CHECK_SECS_MAX
             }
         };
-        // Both arms only wait, so each is cancel-safe.
+        // All arms only wait, so each is cancel-safe.
         tokio::select! {
             () = rotation.rest(wait_until) => {}
-            () = shutdown.begun() => return,
+            Some(order) = inbox.recv() => order.await,
+            () = shutdown.begun() => break,
         }
     }
+    // Whoever waits for an answer is told by the end of its channel.
+    inbox.close();
+    while inbox.try_recv().is_ok() {}
 }
 
 /// Carries out steps until the slots wait; returns when to ask again.
 pub(super) async fn advance<F: Rotating>(family: &F) -> Result<Timestamp, AuthoritiesError> {
     let rotation = family.rotation();
-    let _turn = rotation.turn().await;
     loop {
         let now = rotation.clock.now();
         let published = rotation.is_published(now);
@@ -256,7 +293,7 @@ pub(super) async fn advance<F: Rotating>(family: &F) -> Result<Timestamp, Author
     }
 }
 
-/// Lets the authority that is prepared in `slot` sign. Only for whoever has the turn.
+/// Lets the authority that is prepared in `slot` sign.
 pub(super) async fn activate<F: Rotating>(family: &F, slot: Slot) -> Result<(), AuthoritiesError> {
     let slots = changed_slots(family, |slots| slots.on_activated(slot))?;
     family.take_over(slots).await

@@ -1,7 +1,10 @@
 //! What operators may do to JWT authorities: look, prepare, activate, taint, revoke.
 //!
-//! The rules are SPIRE's, and so are the texts of refusals. Each operation waits for its turn with the rotation and is one
-//! transaction; what it answers is durable. A prepared authority that is activated by hand skips the wait for agents.
+//! The rules are SPIRE's, and so are the texts of refusals. Orders are carried out one after the other by the task that owns the
+//! slots, each as one transaction; what is answered is durable. A prepared authority that is activated by hand skips the wait
+//! for agents. Start at [`JwtAuthorities::order`].
+
+use std::sync::Arc;
 
 use spindle_ca::{AuthorityStatus, JournalEntry, JwtPublicKey, SlotError};
 use spindle_spiffe_core::{Bundle, JwtAuthority, Reason, Timestamp};
@@ -9,10 +12,23 @@ use tonic::Code;
 use tracing::{info, warn};
 
 use super::super::AuthoritiesError;
-use super::super::rotation::{self, Rotating};
+use super::super::rotation::{self, NotTaken, Rotating};
 use super::{JwtAuthorities, with_journal};
 use crate::bundles;
 use crate::directory::CommitError;
+
+/// What an operator wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum JwtOrder {
+    /// Make the next authority and publish it, in place of what stands beside the active one.
+    Prepare,
+    /// Let the prepared authority of that ID sign now, whether agents have heard of it or not.
+    Activate(String),
+    /// Mark the authority of that ID, which has signed before, so that what it signed gets replaced.
+    Taint(String),
+    /// Take the tainted authority of that ID out of the bundle.
+    Revoke(String),
+}
 
 /// One authority as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +59,11 @@ pub(crate) enum JwtAuthorityError {
     #[error("unexpected authority ID")]
     UnexpectedId,
     /// Activation of an authority that signed before.
-    #[error("only Prepared authorities can be activated")]
+    #[error("only Prepared authorities can be activated: unsupported local authority status: OLD")]
     NotPrepared,
     #[error("unable to taint current local authority")]
     TaintActive,
-    #[error("only Old local authorities can be tainted")]
+    #[error("only Old local authorities can be tainted: unsupported local authority status: PREPARED")]
     TaintPrepared,
     #[error("failed to taint JWT authority: key is already tainted")]
     AlreadyTainted,
@@ -62,14 +78,17 @@ pub(crate) enum JwtAuthorityError {
     #[error("failed to revoke JWT authority: it is not possible to revoke an untainted key")]
     NotTainted,
     #[error("{0}")]
+    NotTaken(#[from] NotTaken),
+    #[error("{0}")]
     Failed(#[from] AuthoritiesError),
 }
 
 impl JwtAuthorityError {
-    /// The status of a refused call. What SPIRE answers with INTERNAL although the request is at fault is told as such.
+    /// The status of a refused call. What only the bundle can tell is INTERNAL, as with SPIRE.
     pub(crate) fn code(&self) -> Code {
         match self {
-            Self::NoActive => Code::Unavailable,
+            Self::NoActive | Self::NotTaken(NotTaken::Stopping) => Code::Unavailable,
+            Self::NotTaken(NotTaken::Busy) => Code::ResourceExhausted,
             Self::NoId
             | Self::UnexpectedId
             | Self::TaintActive
@@ -77,10 +96,11 @@ impl JwtAuthorityError {
             | Self::RevokeActive
             | Self::RevokePrepared
             | Self::RevokeUnknown => Code::InvalidArgument,
-            Self::NotPrepared | Self::AlreadyTainted | Self::TaintGone | Self::NotTainted => {
-                Code::FailedPrecondition
-            }
-            Self::Failed(_) => Code::Internal,
+            Self::NotPrepared
+            | Self::AlreadyTainted
+            | Self::TaintGone
+            | Self::NotTainted
+            | Self::Failed(_) => Code::Internal,
         }
     }
 
@@ -88,6 +108,8 @@ impl JwtAuthorityError {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::NoActive => Reason::ServerStarting,
+            Self::NotTaken(NotTaken::Stopping) => Reason::ServerStopping,
+            Self::NotTaken(NotTaken::Busy) => Reason::Overloaded,
             Self::NoId => Reason::BadRequest,
             Self::UnexpectedId | Self::RevokeUnknown | Self::TaintGone => Reason::AuthorityNotFound,
             Self::NotPrepared
@@ -130,9 +152,25 @@ impl JwtAuthorities {
         })
     }
 
-    /// Makes the next authority and publishes it, in place of what stands beside the active one.
-    pub(crate) async fn prepare_next(&self) -> Result<AuthorityState, JwtAuthorityError> {
-        let _turn = self.rotation.turn().await;
+    /// Hands an order to the task that owns the authorities and waits for its answer.
+    pub(crate) async fn order(
+        self: &Arc<Self>,
+        order: JwtOrder,
+    ) -> Result<AuthorityState, JwtAuthorityError> {
+        let this = self.clone();
+        self.rotation.order(async move { this.execute(order).await }).await?
+    }
+
+    pub(super) async fn execute(&self, order: JwtOrder) -> Result<AuthorityState, JwtAuthorityError> {
+        match order {
+            JwtOrder::Prepare => self.prepare_next().await,
+            JwtOrder::Activate(id) => self.activate(&id).await,
+            JwtOrder::Taint(id) => self.taint(&id).await,
+            JwtOrder::Revoke(id) => self.revoke(&id).await,
+        }
+    }
+
+    async fn prepare_next(&self) -> Result<AuthorityState, JwtAuthorityError> {
         let slot = match self.rotation.lock().slots.active() {
             Some(active) => active.slot.other(),
             None => return Err(JwtAuthorityError::NoActive),
@@ -141,9 +179,7 @@ impl JwtAuthorities {
         self.state()?.prepared.ok_or(JwtAuthorityError::NoActive)
     }
 
-    /// Lets the prepared authority sign now, whether agents have heard of it or not.
-    pub(crate) async fn activate(&self, authority_id: &str) -> Result<AuthorityState, JwtAuthorityError> {
-        let _turn = self.rotation.turn().await;
+    async fn activate(&self, authority_id: &str) -> Result<AuthorityState, JwtAuthorityError> {
         let slot = match self.find(authority_id)? {
             Some(entry) if entry.status == AuthorityStatus::Prepared => entry.slot,
             Some(entry) if self.stands_beside_the_active(&entry) => {
@@ -156,10 +192,8 @@ impl JwtAuthorities {
         Ok(self.state()?.active)
     }
 
-    /// Marks an authority that has signed before, so that what it signed gets replaced. Unlike SPIRE, which looks no further
-    /// back than the last one, any is taken that is still in the bundle.
-    pub(crate) async fn taint(&self, authority_id: &str) -> Result<AuthorityState, JwtAuthorityError> {
-        let _turn = self.rotation.turn().await;
+    /// Unlike SPIRE, which looks no further back than the last one, this takes any that is still in the bundle.
+    async fn taint(&self, authority_id: &str) -> Result<AuthorityState, JwtAuthorityError> {
         match self.find(authority_id)?.ok_or(JwtAuthorityError::UnexpectedId)?.status {
             AuthorityStatus::Active => return Err(JwtAuthorityError::TaintActive),
             AuthorityStatus::Prepared => return Err(JwtAuthorityError::TaintPrepared),
@@ -183,9 +217,8 @@ impl JwtAuthorities {
         Ok(AuthorityState { authority_id, expires_at })
     }
 
-    /// Takes a tainted authority out of the bundle: an old one of this server, or any that others have published.
-    pub(crate) async fn revoke(&self, authority_id: &str) -> Result<AuthorityState, JwtAuthorityError> {
-        let _turn = self.rotation.turn().await;
+    /// An old one of this server goes, or any that others have published.
+    async fn revoke(&self, authority_id: &str) -> Result<AuthorityState, JwtAuthorityError> {
         let own = self.find(authority_id)?;
         match own.as_ref().map(|entry| entry.status) {
             Some(AuthorityStatus::Active) => return Err(JwtAuthorityError::RevokeActive),
