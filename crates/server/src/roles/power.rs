@@ -51,7 +51,7 @@ pub(crate) fn gives_power(view: &View, book: &RoleBook, entry: &RegistrationEntr
     let id = &entry.spiffe_id;
     let may_lead = || {
         view.children(id).next().is_some()
-            || book.named().any(|named| named == id)
+            || book.named().contains(id)
             || view.roles_of(id).is_some()
             || view.entries_of(id).any(|row| row.entry.admin || row.entry.downstream)
     };
