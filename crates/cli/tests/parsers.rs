@@ -15,7 +15,10 @@ fn sample(name: &str) -> Vec<u8> {
 #[test]
 fn configuration_files() {
     let json = br#"{"server": {"trust_domain": "td", "bind_port": 8081, "admin_ids": ["spiffe://td/a"]}}"#;
-    explore(&[sample("server.hcl"), sample("agent.hcl"), json.to_vec()], invariants::config_text);
+    let roles = br#"server { roles { reader "unix:uid:7" {}
+        registrar "spiffe://td/ci" { path_prefix = "/ci/" verbs = ["create"] max_x509_svid_ttl = "1h" } } }"#;
+    let samples = [sample("server.hcl"), sample("agent.hcl"), json.to_vec(), roles.to_vec()];
+    explore(&samples, invariants::config_text);
 }
 
 #[test]
@@ -24,6 +27,12 @@ fn durations() {
         &["1h30m", "1.5h", "300ms", "0", "+1us", "-1s"].map(|text| text.into()),
         invariants::duration_text,
     );
+}
+
+#[test]
+fn role_texts() {
+    let texts = ["/", "/ci", "/ci/a/", "/other", "unix:uid:7", "unix:gid:0", "spiffe://td/ci"];
+    explore(&texts.map(|text| text.into()), invariants::role_texts);
 }
 
 #[test]

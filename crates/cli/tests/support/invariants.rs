@@ -10,6 +10,8 @@ use clap::Parser;
 use spindle_cli::config::agent::RawAgent;
 use spindle_cli::config::server::RawServer;
 use spindle_cli::{duration, go_flags, hcl};
+use spindle_server::{PathPrefix, RoleSubject};
+use spindle_spiffe_core::SpiffeId;
 
 /// A file is understood or refused with the line of the fault; what is understood is read or refused as either daemon's.
 pub(crate) fn config_text(input: &[u8]) {
@@ -30,6 +32,25 @@ pub(crate) fn duration_text(input: &[u8]) {
     match duration::parse_secs(text) {
         Ok(secs) => assert_eq!(Duration::from_secs(secs.try_into().unwrap()), read),
         Err(_) => assert_ne!(read.subsec_nanos(), 0),
+    }
+}
+
+/// A prefix covers only what it is the start of, segment by segment; a subject prints as it was read.
+pub(crate) fn role_texts(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(prefix) = text.parse::<PathPrefix>() {
+        let stem = text.strip_suffix('/').unwrap_or(text);
+        let covers =
+            |path: &str| format!("spiffe://td{path}").parse::<SpiffeId>().ok().map(|id| prefix.covers(&id));
+        assert_eq!(prefix.as_str(), text);
+        assert!(covers(&format!("{stem}/a")).is_none_or(|covered| covered), "{text:?}");
+        assert!(covers(&format!("{stem}a")).is_none_or(|covered| !covered || stem.is_empty()), "{text:?}");
+        assert!(
+            covers("/other/a").is_none_or(|covered| !covered || "/other/a/".starts_with(&format!("{stem}/")))
+        );
+    }
+    if let Ok(subject) = text.parse::<RoleSubject>() {
+        assert_eq!(subject.to_string().parse::<RoleSubject>(), Ok(subject));
     }
 }
 

@@ -140,6 +140,7 @@ impl Admission {
                 (Admitted::Local, _) => Caller::Local,
                 (Admitted::Admin, _) => Caller::Admin,
                 (Admitted::Roles(grants), _) => Caller::Roles(grants),
+                // Agents always show their SVID here; one that did not would be nobody to the service.
                 (Admitted::Anyone | Admitted::Agent { .. }, _) => Caller::Stranger,
             });
         }

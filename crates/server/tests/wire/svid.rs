@@ -250,6 +250,20 @@ async fn a_batch_beyond_what_one_caller_may_have_signed_in_a_second_is_refused()
 }
 
 #[tokio::test]
+async fn an_agent_that_asks_for_too_much_keeps_no_other_behind_the_same_address_waiting() {
+    let server = TestServer::start_with(|config| config.rate_limits.signing = true).await;
+    let (greedy, other) = (server.attest().await, server.attest().await);
+    let full = || vec![param("none", vec![1]); 500];
+    batch(&greedy, full()).await.unwrap();
+    // Twenty seconds' worth, which the other one would have to sit out if it were counted with this one.
+    let flood = futures_util::future::join_all((0..20).map(|_| batch(&greedy, full())));
+    tokio::select! {
+        _ = flood => panic!("the flood is over first"),
+        answer = batch(&other, full()) => assert_eq!(answer.unwrap().len(), 500),
+    }
+}
+
+#[tokio::test]
 async fn a_large_batch_is_answered_in_order() {
     let server = TestServer::start().await;
     let agent = server.attest().await;
