@@ -80,3 +80,43 @@ pub(crate) fn may_change(
 ) -> Result<(), RoleRefusal> {
     permits(grants, change, book.defaults(), &|id| leads_to(view, book, id))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use spindle_proto::convert::existing_entry_from_proto;
+    use spindle_proto::spire::api::types;
+    use spindle_testkit::ManualClock;
+
+    use super::*;
+    use crate::fixtures::{context, create, entry, id};
+
+    fn of_wire(wire: &types::Entry) -> RegistrationEntry {
+        existing_entry_from_proto(&types::Entry { id: "new".into(), ..wire.clone() }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_role_permits_holds_while_power_stays_and_a_gain_of_power_is_told_by_everybody() {
+        let context = context(&ManualClock::default()).await;
+        let admin = types::Entry { admin: true, ..entry(&id("/node"), "/admin", &["a:1"]) };
+        create(&context.directory, admin.clone()).await;
+        let view = context.directory.view();
+        let plain = of_wire(&entry(&id("/node"), "/web", &["a:1"]));
+        let leads = of_wire(&entry(&id("/edge"), "/node", &["a:1"]));
+        let asked = |caller: &Caller, new: &RegistrationEntry| {
+            let access = EntryAccess::of(caller, &context).unwrap();
+            let permitted = access.permit()(&view, None, Some(new))?;
+            Ok::<_, RoleRefusal>((permitted.only_while_power_stays, permitted.gives_power))
+        };
+        let operator = Caller::Roles(Arc::new([Grant::Operator]));
+        assert_eq!(asked(&operator, &plain), Ok((true, false)));
+        assert!(matches!(asked(&operator, &leads), Err(RoleRefusal::Power { .. })));
+        for caller in [Caller::Local, Caller::Admin] {
+            assert_eq!(asked(&caller, &plain), Ok((false, false)));
+            assert_eq!(asked(&caller, &leads), Ok((false, true)));
+            assert_eq!(asked(&caller, &of_wire(&admin)), Ok((false, true)));
+        }
+        assert!(EntryAccess::of(&Caller::Stranger, &context).is_err());
+    }
+}
