@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// What signing one CSR is taken for until it was measured.
 const CSR_TIME_GUESS: Duration = Duration::from_millis(1);
@@ -48,6 +49,8 @@ struct State {
     first: VecDeque<oneshot::Sender<Turn>>,
     usual: VecDeque<oneshot::Sender<Turn>>,
     csr_time: Duration,
+    /// When all those who were turned away will have had their turn, if they come back when they were told to.
+    promised_until: Option<Instant>,
 }
 
 /// Room in the line for the CSRs of one call; given back as they are signed, and on drop.
@@ -69,6 +72,7 @@ impl SigningQueue {
             first: VecDeque::new(),
             usual: VecDeque::new(),
             csr_time: CSR_TIME_GUESS,
+            promised_until: None,
         };
         Self(Arc::new(Shared { csrs_max, workers, state: Mutex::new(state) }))
     }
@@ -84,9 +88,7 @@ impl SigningQueue {
         if state.csrs > 0 && with_these > room {
             // A call larger than the room has to wait until nobody else is there.
             let too_many = (with_these - room).min(state.csrs);
-            let too_many = u32::try_from(too_many.div_ceil(self.0.workers)).unwrap_or(u32::MAX);
-            let after = state.csr_time.saturating_mul(too_many);
-            return Err(after.clamp(*COME_BACK.start(), *COME_BACK.end()));
+            return Err(state.come_back(too_many, csrs, self.0.workers));
         }
         state.csrs = with_these;
         drop(state);
@@ -135,6 +137,23 @@ impl SigningQueue {
     /// Our lock guards numbers and lists that are valid at every step, so a panic elsewhere does not spoil them.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// When to come back with `csrs` requests, of which `too_many` have no room. Those who were turned away before come
+    /// first, so that they do not all meet again at the same moment.
+    fn come_back(&mut self, too_many: usize, csrs: usize, workers: usize) -> Duration {
+        let work = |csrs: usize| {
+            self.csr_time.saturating_mul(u32::try_from(csrs.div_ceil(workers)).unwrap_or(u32::MAX))
+        };
+        let now = Instant::now();
+        let promised =
+            self.promised_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let after = work(too_many).max(promised).clamp(*COME_BACK.start(), *COME_BACK.end());
+        let mine = work(csrs).min(*COME_BACK.end());
+        self.promised_until = Some(now + (after + mine).min(*COME_BACK.end()));
+        after
     }
 }
 
@@ -229,6 +248,22 @@ mod tests {
         let small = SigningQueue::new(1, 64);
         let _one = small.enter(1, Urgency::Usual).expect("room");
         assert_eq!(small.enter(1, Urgency::Usual).err(), Some(Duration::from_millis(50)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_are_turned_away_are_told_to_come_back_one_after_the_other() {
+        let queue = SigningQueue::new(1000, 2);
+        let _full = queue.enter(1000, Urgency::Usual).expect("room");
+        let after = || queue.enter(500, Urgency::Usual).err().map(|after| after.as_millis());
+        assert_eq!([after(), after(), after()], [Some(250), Some(500), Some(750)]);
+        tokio::time::advance(Duration::from_millis(600)).await;
+        assert_eq!(after(), Some(400), "what was promised comes nearer");
+        for _ in 0..1000 {
+            let _ = after();
+        }
+        assert_eq!(after(), Some(30_000), "and nobody is sent away for longer than this");
+        tokio::time::advance(secs(100)).await;
+        assert_eq!(after(), Some(250), "promises that are over are forgotten");
     }
 
     #[tokio::test]
