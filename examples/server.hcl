@@ -3,7 +3,8 @@
 #     spindle-server run -config examples/server.hcl
 #
 # Keys and blocks are SPIRE's. `spindle-server run --print-defaults` shows what holds when a key is not set, and
-# `spindle-server run -config FILE --check-config` checks a file without starting anything.
+# `spindle-server validate -config FILE` checks a file and the places it names without starting anything. What is marked
+# with (reload) can be changed while the server runs: send it SIGHUP.
 
 server {
     # The name that all SPIFFE IDs of this server begin with: spiffe://example.org/... It cannot be changed later.
@@ -30,18 +31,15 @@ server {
         common_name = ""
     }
 
-    # Lifetime of workloads' X509-SVIDs whose entry names none, and of agents' SVIDs. Agents renew at half of it.
+    # Lifetime of workloads' X509-SVIDs whose entry names none, and of agents' SVIDs. Agents renew at half of it. (reload)
     default_x509_svid_ttl = "1h"
     agent_ttl = "1h"
 
     # JWT-SVIDs: lifetime of those whose entry names none, kind of key (that of ca_key_type when not set), and the issuer they
     # name, if a verifier asks for one. disable_jwt_svids = true makes a server without them.
-    default_jwt_svid_ttl = "5m"
+    default_jwt_svid_ttl = "5m"   # (reload)
     jwt_key_type = "ec-p256"
     # jwt_issuer = "https://issuer.example.org"
-
-    # Workloads with these identities may manage the server over TLS.
-    admin_ids = []
 
     # Callers that may do a part of that: reader (looks), operator (agents, tokens, entries that give nobody power), and
     # registrar (entries within limits). Named by SPIFFE ID, or by unix:uid:NUMBER or unix:gid:NUMBER for this machine's
@@ -56,10 +54,38 @@ server {
     #     }
     # }
 
+    # Workloads with these identities may manage the server over TLS. (reload)
+    admin_ids = []
+
+    # How often one address may attest and have SVIDs signed is bounded; here the bounds can be taken off. (reload)
+    ratelimit {
+        attestation = true
+        signing = true
+    }
+
+    # Agents whose SVID ended so long ago are forgotten. Those that joined with a token only if prune_tofu_nodes says so:
+    # they cannot come back by themselves.
+    prune_attested_nodes_expired_for = "720h"
+    prune_tofu_nodes = false
+    prune_attested_nodes_batch_size = 1000
+
+    # One line in the log for each call: who, what, and with what outcome.
+    audit_log_enabled = false
+
+    # panic, fatal, error, warn, info, debug or trace. (reload) `spindle-server logger set` changes it as well.
     log_level = "INFO"
     log_format = "text"
     # Instead of standard output; SIGUSR2 opens it anew after it was renamed.
     # log_file = "server.log"
+}
+
+# Answers over HTTP whether the server is alive and ready.
+health_checks {
+    listener_enabled = false
+    bind_address = "localhost"
+    bind_port = "8080"
+    live_path = "/live"
+    ready_path = "/ready"
 }
 
 plugins {

@@ -4,6 +4,7 @@ mod api;
 mod healthcheck;
 mod run;
 mod svids;
+mod validate;
 mod watch;
 mod write;
 
@@ -31,6 +32,8 @@ struct Args {
 enum Command {
     /// Runs the agent.
     Run(run::Args),
+    /// Checks a configuration and the places it names, without starting anything.
+    Validate(run::Args),
     /// Determines agent health status.
     Healthcheck(healthcheck::Args),
     /// Calls the Workload API as this process.
@@ -56,6 +59,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, console: &mut Console<'_>)
 fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args, console),
+        Command::Validate(args) => validate::run(&args, console),
         Command::Healthcheck(args) => healthcheck::run(&args, console),
         Command::Api(api::Command::Fetch(args)) => api::run(&args, console),
         Command::Api(api::Command::Watch(args)) => watch::run(&args, console),

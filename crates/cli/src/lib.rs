@@ -18,6 +18,7 @@ pub mod input;
 mod local;
 pub mod output;
 pub mod pem;
+mod preflight;
 mod run_flags;
 pub mod server_cli;
 pub mod service;

@@ -14,6 +14,7 @@ mod role;
 mod run;
 mod store;
 mod token;
+mod validate;
 mod x509;
 
 use std::ffi::OsString;
@@ -39,6 +40,8 @@ struct Args {
 enum Command {
     /// Runs the server.
     Run(run::Args),
+    /// Checks a configuration and the places it names, without starting anything.
+    Validate(run::Args),
     /// Determines server health status.
     Healthcheck(healthcheck::Args),
     /// Creates, changes and shows registration entries.
@@ -96,6 +99,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, console: &mut Console<'_>)
 fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args, console),
+        Command::Validate(args) => validate::run(&args, console),
         Command::Healthcheck(args) => healthcheck::run(&args, console),
         Command::Entry(command) => entry::run(command, console),
         Command::Agent(command) => agent::run(command, console),

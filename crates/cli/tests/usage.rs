@@ -285,3 +285,122 @@ fn a_configuration_fault_is_told_by_key_and_line_before_anything_starts() {
     let mode = run("spindle-agent", &["run", "-rebootstrapMode", "always"], &[]);
     assert!(mode.err.contains("-rebootstrapMode always is not supported yet"), "{}", mode.err);
 }
+
+/// A whole server file in `dir`, with `more` in its `server` block and `below` under it.
+fn server_file(dir: &Path, more: &str, below: &str) -> String {
+    let path = dir.join("server.conf");
+    let (data, socket) = (dir.join("data"), dir.join("run/api.sock"));
+    let text = format!(
+        "server {{\n trust_domain = \"example.org\"\n data_dir = {data:?}\n socket_path = {socket:?}\n {more}\n}}\n{below}"
+    );
+    std::fs::write(&path, text).unwrap();
+    name(&path).to_owned()
+}
+
+#[test]
+fn validate_says_in_spires_words_that_a_configuration_is_valid_and_makes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let sql = r#"plugins { DataStore "sql" { plugin_data { database_type = "sqlite3" connection_string = "x" } } }"#;
+    let file = server_file(dir.path(), "", sql);
+    let ended = run("spindle-server", &["validate", "-config", &file], &[]);
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+    assert!(
+        ended.out.starts_with("Note: plugins.DataStore.sql: ") && ended.out.lines().count() == 2,
+        "{}",
+        ended.out
+    );
+    assert!(ended.out.ends_with("\nSPIRE server configuration file is valid.\n"), "{}", ended.out);
+    let args =
+        ["-trustDomain", "example.org", "-serverAddress", "a", "-serverPort", "1", "-insecureBootstrap"];
+    let places =
+        ["-dataDir", name(&dir.path().join("agent")), "-socketPath", name(&dir.path().join("a.sock"))]
+            .map(str::to_owned);
+    let attestor = dir.path().join("agent.conf");
+    std::fs::write(&attestor, "plugins { WorkloadAttestor \"unix\" { } }").unwrap();
+    let mut line = vec!["validate", "-config", name(&attestor)];
+    line.extend(args);
+    line.extend(places.iter().map(String::as_str));
+    let ended = run("spindle-agent", &line, &[]);
+    assert_eq!(
+        (ended.code, ended.out.as_str()),
+        (0, "SPIRE agent configuration file is valid.\n"),
+        "{}",
+        ended.err
+    );
+    let mut left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["agent.conf", "server.conf"], "nothing else was made");
+}
+
+#[test]
+fn validate_names_every_place_that_cannot_be_used_and_exits_with_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let in_the_way = dir.path().join("in-the-way");
+    std::fs::write(&in_the_way, "").unwrap();
+    let below = in_the_way.join("below");
+    let file = server_file(
+        dir.path(),
+        &format!("bind_address = \"192.0.2.1\" log_file = {:?}", dir.path().join("none/server.log")),
+        &format!("plugins {{ KeyManager \"disk\" {{ plugin_data {{ keys_path = {below:?} }} }} }}"),
+    );
+    let ended = run("spindle-server", &["validate", "-config", &file], &[]);
+    assert_eq!((ended.code, ended.out.as_str()), (1, ""));
+    assert!(
+        ended.err.starts_with("SPIRE server configuration file is invalid.\nValidation errors:\n"),
+        "{}",
+        ended.err
+    );
+    for key in ["\tplugins.KeyManager:\n\t\t", "\tserver.bind_address:\n\t\t", "\tserver.log_file:\n\t\t"] {
+        assert!(ended.err.contains(key), "{key}: {}", ended.err);
+    }
+    let bundle = dir.path().join("bundle.pem");
+    std::fs::write(&bundle, "no certificate").unwrap();
+    let file = dir.path().join("agent.conf");
+    let text = format!(
+        "agent {{ trust_domain = \"example.org\" server_address = \"a\" server_port = 1 data_dir = {:?} trust_bundle_path = {bundle:?} \
+         socket_path = {:?} }}\nplugins {{ WorkloadAttestor \"unix\" {{ }} }}",
+        dir.path().join("data"),
+        dir.path().join("a.sock"),
+    );
+    std::fs::write(&file, text).unwrap();
+    let ended = run("spindle-agent", &["validate", "-config", name(&file)], &[]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.err.contains("\tagent.trust_bundle_path:\n"), "{}", ended.err);
+}
+
+#[test]
+fn validate_says_of_a_faulty_file_what_run_would_say() {
+    let dir = tempfile::tempdir().unwrap();
+    for (more, below, expected) in [
+        ("bind_prt = 1", "", "server.bind_prt (line 5) is not a known key; did you mean bind_port?"),
+        ("log_level = \"loud\"", "", "server.log_level"),
+        ("", "plugins { KeyManager \"nosuch\" { } }", "plugins.KeyManager.nosuch"),
+        (
+            "",
+            "plugins { DataStore \"sql\" { plugin_data { database_type = \"mysql\" } } }",
+            "mysql cannot be used",
+        ),
+        ("ca_subject { country = [\"US\", \"DE\"] }", "", "server.ca_subject.country"),
+        ("", "health_checks { live_path = \"x\" }", "health_checks.live_path"),
+    ] {
+        let file = server_file(dir.path(), more, below);
+        let ended = run("spindle-server", &["validate", "-config", &file], &[]);
+        assert_eq!((ended.code, ended.out.as_str()), (1, ""), "{more} {below}");
+        assert!(ended.err.starts_with("SPIRE server configuration file is invalid: "), "{}", ended.err);
+        assert!(ended.err.contains(expected), "{expected}: {}", ended.err);
+    }
+    refused(
+        "spindle-server validate -config /nonexistent.conf",
+        1,
+        "SPIRE server configuration file is invalid: cannot read",
+    );
+    refused(
+        "spindle-agent validate",
+        1,
+        "SPIRE agent configuration file is invalid: agent.trust_domain is required",
+    );
+    refused("spindle-server validate -confg x", 1, "--config");
+}

@@ -1,8 +1,8 @@
 //! `run`: the agent itself, until a signal or a fault ends it.
 
-mod flags;
+pub(super) mod flags;
 mod reload;
-mod settings;
+pub(super) mod settings;
 
 use std::sync::Arc;
 

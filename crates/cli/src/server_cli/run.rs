@@ -1,9 +1,9 @@
 //! `run`: the server itself, until a signal or a fault ends it.
 
-mod flags;
+pub(super) mod flags;
 mod node_attestors;
 mod reload;
-mod settings;
+pub(super) mod settings;
 
 use std::sync::Arc;
 

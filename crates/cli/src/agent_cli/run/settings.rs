@@ -18,7 +18,10 @@ const JOIN_TOKEN_BYTES_MAX: u64 = 4096;
 ///
 /// # Errors
 /// When the token's file cannot be read or holds no token.
-pub(super) fn config(settings: AgentSettings, proc_root: Option<String>) -> Result<AgentConfig, Failure> {
+pub(in crate::agent_cli) fn config(
+    settings: AgentSettings,
+    proc_root: Option<String>,
+) -> Result<AgentConfig, Failure> {
     let join_token = match (&settings.join_token, &settings.join_token_file) {
         (Some(token), _) => Some(JoinToken::new(token.reveal())),
         (None, Some(path)) => Some(read_token(path)?),

@@ -46,7 +46,7 @@ pub(in crate::server_cli) struct Args {
 }
 
 /// The file as it was parsed; empty when there is none.
-pub(super) fn items(args: &Args, vars: Vars<'_>) -> Result<Vec<Item>, ConfigError> {
+pub(in crate::server_cli) fn items(args: &Args, vars: Vars<'_>) -> Result<Vec<Item>, ConfigError> {
     match config_file(&args.config, CONFIG_PATH) {
         Some(path) => read_file(&path, args.expand_env, vars),
         None => Ok(Vec::new()),
@@ -54,7 +54,7 @@ pub(super) fn items(args: &Args, vars: Vars<'_>) -> Result<Vec<Item>, ConfigErro
 }
 
 /// A parsed file with the flags laid over it.
-pub(super) fn ready(args: &Args, file: &[Item]) -> Result<ServerSettings, ConfigError> {
+pub(in crate::server_cli) fn ready(args: &Args, file: &[Item]) -> Result<ServerSettings, ConfigError> {
     let file = RawServer::read(file)?;
     let flags = RawServer {
         trust_domain: set(&args.trust_domain).map(str::to_owned),

@@ -1,0 +1,57 @@
+//! `validate`: checks file, flags and the places they name, and starts nothing.
+//!
+//! SPIRE's agent does not look at its plugins here; ours refuses what `run` would refuse.
+
+use spindle_runtime::LogTarget;
+use spindle_spiffe_core::{Bundle, ErrorChain, X509Bundle};
+
+use super::run::{Args, flags, settings};
+use crate::config::agent::{AgentSettings, BundleFormat, KeyChoice, TrustChoice};
+use crate::console::{Console, Vars};
+use crate::error::Failure;
+use crate::preflight::{self, Invalid, Preflight};
+
+pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
+    let checked = check(args, console.vars);
+    preflight::print(console, "agent", checked)
+}
+
+fn check(args: &Args, vars: Vars<'_>) -> Result<(Vec<String>, Result<(), Invalid>), Failure> {
+    let ready = flags::ready(args, &flags::items(args, vars)?)?;
+    let notes = ready.notes.clone();
+    let places = places(&ready);
+    settings::config(ready, vars("HOST_PROC"))?;
+    Ok((notes, places.into_result("agent")))
+}
+
+fn places(ready: &AgentSettings) -> Preflight {
+    let mut preflight = Preflight::default();
+    preflight.directory("agent.data_dir", &ready.data_dir);
+    if let KeyChoice::Disk(directory) = &ready.keys {
+        preflight.directory("plugins.KeyManager", directory);
+    }
+    preflight.socket("agent.socket_path", &ready.socket_path);
+    if let LogTarget::File(path) = &ready.logs.target {
+        preflight.log_file("agent.log_file", path);
+    }
+    if let TrustChoice::File(path, format) = &ready.trust
+        && let Some(content) = preflight.file("agent.trust_bundle_path", path)
+        && let Err(what) = bundle(ready, *format, &content)
+    {
+        preflight.fault("agent.trust_bundle_path", format!("{}: {what}", path.display()));
+    }
+    preflight
+}
+
+fn bundle(ready: &AgentSettings, format: BundleFormat, content: &[u8]) -> Result<(), String> {
+    let trust_domain = ready.trust_domain.clone();
+    let bundle = match format {
+        BundleFormat::Pem => {
+            X509Bundle::from_pem(trust_domain, content).map_err(|error| ErrorChain(&error).to_string())
+        }
+        BundleFormat::Spiffe => Bundle::from_json(trust_domain, content)
+            .map(|bundle| bundle.x509_bundle())
+            .map_err(|error| ErrorChain(&error).to_string()),
+    }?;
+    if bundle.is_empty() { Err("it holds no authority".into()) } else { Ok(()) }
+}
