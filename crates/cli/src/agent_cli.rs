@@ -14,11 +14,11 @@ pub(crate) use svids::{Fetched, verify};
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::console::Console;
 use crate::error::Failure;
-use crate::go_flags;
+use crate::{completion, go_flags, manual};
 
 /// Runs a Spindle agent and calls its Workload API.
 #[derive(Debug, Parser)]
@@ -36,6 +36,10 @@ enum Command {
     Validate(run::Args),
     /// Determines agent health status.
     Healthcheck(healthcheck::Args),
+    /// Prints a completion script for a shell.
+    Completion(completion::Args),
+    /// Prints the manual page, or writes those of all commands.
+    Man(manual::Args),
     /// Calls the Workload API as this process.
     #[command(subcommand)]
     Api(api::Command),
@@ -63,5 +67,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Healthcheck(args) => healthcheck::run(&args, console),
         Command::Api(api::Command::Fetch(args)) => api::run(&args, console),
         Command::Api(api::Command::Watch(args)) => watch::run(&args, console),
+        Command::Completion(args) => completion::run(&args, &Args::command(), console),
+        Command::Man(args) => manual::run(&args, &Args::command(), console),
     }
 }

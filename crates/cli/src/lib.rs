@@ -7,6 +7,8 @@
 pub mod agent_cli;
 pub mod args;
 pub mod client;
+mod command_tree;
+mod completion;
 pub mod config;
 pub mod console;
 pub mod duration;
@@ -16,6 +18,7 @@ pub mod go_flags;
 pub mod hcl;
 pub mod input;
 mod local;
+mod manual;
 pub mod output;
 pub mod pem;
 mod preflight;

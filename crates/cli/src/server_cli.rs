@@ -19,14 +19,14 @@ mod x509;
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tonic::transport::Channel;
 
 use crate::args::Socket;
 use crate::client::connect;
 use crate::console::Console;
 use crate::error::Failure;
-use crate::{go_flags, socket};
+use crate::{completion, go_flags, manual, socket};
 
 /// Runs a Spindle server and manages it over its local socket.
 #[derive(Debug, Parser)]
@@ -76,6 +76,10 @@ enum Command {
     /// Gives callers parts of an administrator's rights.
     #[command(subcommand)]
     Role(role::Command),
+    /// Prints a completion script for a shell.
+    Completion(completion::Args),
+    /// Prints the manual page, or writes those of all commands.
+    Man(manual::Args),
     /// Mints X509-SVIDs.
     #[command(subcommand)]
     X509(x509::Command),
@@ -113,6 +117,8 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Can(args) => can::run(&args, console),
         Command::Role(command) => role::run(command, console),
         Command::X509(x509::Command::Mint(args)) => x509::run(&args, console),
+        Command::Completion(args) => completion::run(&args, &Args::command(), console),
+        Command::Man(args) => manual::run(&args, &Args::command(), console),
     }
 }
 

@@ -8,11 +8,11 @@ mod show;
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::console::Console;
 use crate::error::Failure;
-use crate::go_flags;
+use crate::{completion, go_flags, manual};
 
 /// Runs a whole Spindle trust domain on this machine.
 #[derive(Debug, Parser)]
@@ -30,6 +30,10 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Three workloads tell the story in about a minute, then it ends by itself.
     Demo(demo::Args),
+    /// Prints a completion script for a shell.
+    Completion(completion::Args),
+    /// Prints the manual page, or writes those of all commands.
+    Man(manual::Args),
     /// One workload of the demo.
     #[command(subcommand, hide = true)]
     DemoWorkload(demo::workload::Command),
@@ -56,5 +60,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Quickstart(args) => quickstart::run(&args, console),
         Command::Demo(args) => demo::run(&args, console),
         Command::DemoWorkload(command) => demo::workload::run(&command, console),
+        Command::Completion(args) => completion::run(&args, &Args::command(), console),
+        Command::Man(args) => manual::run(&args, &Args::command(), console),
     }
 }
