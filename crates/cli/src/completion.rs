@@ -79,13 +79,12 @@ fn single_dash(script: &str, flags: &BTreeSet<String>, labels: Labels) -> String
         let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(after.len());
         let (name, tail) = after.split_at(end);
         translated.push_str(before);
-        match flags.contains(name) {
-            true if labels == Labels::Both && tail.starts_with(')') => {
-                translated.push_str(&format!("--{name}|-{name}"))
-            }
-            true => translated.push_str(&format!("-{name}")),
-            false => translated.push_str(&found[..2 + end]),
-        }
+        let known = flags.contains(name);
+        translated.push_str(&match known {
+            true if labels == Labels::Both && tail.starts_with(')') => format!("--{name}|-{name}"),
+            true => format!("-{name}"),
+            false => format!("--{name}"),
+        });
         rest = tail;
     }
     translated.push_str(rest);

@@ -40,11 +40,13 @@ impl Preflight {
 
     /// The place of a file that is made when it is missing, with the directories above it.
     pub(crate) fn file_to_make(&mut self, key: &str, path: &Path) {
+        if path.exists() {
+            self.file(key, path);
+            return;
+        }
         match path.parent() {
-            _ if path.exists() => drop(self.file(key, path)),
-            Some(parent) => {
-                self.directory(key, if parent == Path::new("") { Path::new(".") } else { parent })
-            }
+            Some(parent) if parent == Path::new("") => self.directory(key, Path::new(".")),
+            Some(parent) => self.directory(key, parent),
             None => self.fault(key, format!("{} is no name of a file", path.display())),
         }
     }

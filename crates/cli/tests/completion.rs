@@ -70,7 +70,7 @@ fn a_path_is_completed_behind_its_flag_whether_it_has_one_dash_or_two() {
     let conf = dir.path().join("server.conf").to_str().unwrap().to_owned();
     let start = &conf[..conf.len() - 4];
     for flag in ["-config", "--config"] {
-        assert_eq!(offered(dir.path(), &format!("spindle-server run {flag} {start}")), [conf.clone()]);
+        assert_eq!(offered(dir.path(), &format!("spindle-server run {flag} {start}")), [conf.as_str()]);
     }
 }
 

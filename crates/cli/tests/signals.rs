@@ -1,4 +1,4 @@
-//! What a running server does when it is sent a signal.
+//! What a running server does when it is sent a signal, and what it writes to its log.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -209,4 +209,111 @@ fn a_log_level_that_was_set_hides_lines_until_it_is_reset() {
         "Error: the value \"loud\" is not a valid setting"
     );
     assert!(server.print("logger get").starts_with("Logger Level : debug"));
+}
+
+#[test]
+fn a_file_with_an_sqlite_database_starts_and_one_line_says_what_takes_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = dir.path().join("datastore.sqlite3");
+    std::fs::write(&database, "SQLite format 3").unwrap();
+    let sql = format!(
+        "}}\nplugins {{ DataStore \"sql\" {{ plugin_data {{ database_type = \"sqlite3\" connection_string = {database:?} }} }}"
+    );
+    let server = Server::start(dir.path(), &sql);
+    let lines = lines(&dir.path().join("server.log"));
+    let notes: Vec<_> = lines.iter().filter(|line| line["level"] == "warning").collect();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(
+        notes[0]["note"].as_str().unwrap().starts_with("plugins.DataStore.sql: the embedded store"),
+        "{notes:?}"
+    );
+    assert!(dir.path().join("data/store").is_dir());
+    assert_eq!(server.print("entry count"), "0 registration entries\n");
+    assert_eq!(std::fs::read_to_string(&database).unwrap(), "SQLite format 3", "the database is left alone");
+}
+
+#[test]
+fn the_audit_log_stands_in_the_log_with_spires_fields() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), "audit_log_enabled = true");
+    let made = server.call("entry create -parentID spiffe://example.org/node -spiffeID spiffe://example.org/a -selector unix:uid:1");
+    assert!(made.status.success());
+    server.call("agent show -spiffeID spiffe://example.org/spire/agent/x/none");
+    server.lines_from(0, "API accessed");
+    let lines = lines(&dir.path().join("server.log"));
+    let records: Vec<_> = lines.iter().filter(|line| line["msg"] == "API accessed").collect();
+    assert_eq!(records.len(), 2, "{records:#?}");
+    assert!(records.iter().all(|record| record["type"] == "audit" && record["authorized_as"] == "local"));
+    assert_eq!(
+        (&records[0]["status"], &records[0]["spiffe_id"]),
+        (&"success".into(), &"spiffe://example.org/a".into())
+    );
+    assert_eq!(records[0]["caller_path"], env!("CARGO_BIN_EXE_spindle-server"));
+    assert_eq!(
+        (&records[1]["status_code"], &records[1]["status_message"]),
+        (&5.into(), &"agent not found".into())
+    );
+}
+
+/// An agent with its log in a file, ended when this is dropped.
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Fails only when it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_agent_takes_over_its_log_level_and_names_what_needs_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), "");
+    let started = server.lines_from(0, "Starting Server APIs");
+    let address = started.iter().find_map(|line| line["address"].as_str()).expect("an address");
+    let port = address.rsplit(':').next().expect("a port").to_owned();
+    let token = server.print("token generate -spiffeID spiffe://example.org/node");
+    let token =
+        token.lines().next().and_then(|line| line.strip_prefix("Token: ")).expect("a token").to_owned();
+    let (config, log) = (dir.path().join("agent.conf"), dir.path().join("agent.log"));
+    let write = |settings: &str| {
+        let text = format!("agent {{\n{settings}\n}}\nplugins {{ WorkloadAttestor \"unix\" {{ }} }}\n");
+        std::fs::write(&config, text).unwrap();
+    };
+    write("");
+    let at = |name: &str| dir.path().join(name);
+    let child = Command::new(env!("CARGO_BIN_EXE_spindle-agent"))
+        .args(["run", "-trustDomain", "example.org", "-serverAddress", "127.0.0.1", "-insecureBootstrap"])
+        .args(["-serverPort", &port, "-joinToken", &token, "-logFormat", "json", "-config"])
+        .arg(&config)
+        .arg("-dataDir")
+        .arg(at("agent"))
+        .arg("-socketPath")
+        .arg(at("agent.sock"))
+        .arg("-logFile")
+        .arg(&log)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("starts");
+    let agent = Agent(child);
+    let wait_for = |message: &str| loop {
+        if let Some(line) = lines(&log).into_iter().find(|line| line["msg"] == message) {
+            return line;
+        }
+        assert!(server.is_healthy(), "the server does not answer");
+    };
+    while !at("agent.sock").exists() {
+        assert!(server.is_healthy(), "the server does not answer");
+    }
+    let hang_up = || kill(Pid::from_raw(agent.0.id().try_into().unwrap()), Signal::SIGHUP).unwrap();
+    write("log_level = \"debug\" allow_unauthenticated_verifiers = true");
+    hang_up();
+    assert_eq!(wait_for("configuration reloaded")["changes"], "agent.log_level: info -> debug");
+    let others = wait_for("these keys have changed and cannot be reloaded: restart the agent");
+    assert_eq!(others["keys"], "agent.allow_unauthenticated_verifiers");
+    write("log_levl = \"info\"");
+    hang_up();
+    let error = wait_for("configuration not reloaded: everything stays as it was");
+    assert!(error["error"].as_str().unwrap().contains("did you mean log_level?"), "{error}");
 }

@@ -293,7 +293,7 @@ fn server_file(dir: &Path, more: &str, below: &str) -> String {
     let text = format!(
         "server {{\n trust_domain = \"example.org\"\n data_dir = {data:?}\n socket_path = {socket:?}\n {more}\n}}\n{below}"
     );
-    std::fs::write(&path, text).unwrap();
+    std::fs::write(&path, text).expect("written");
     name(&path).to_owned()
 }
 

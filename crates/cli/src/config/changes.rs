@@ -9,7 +9,14 @@ use crate::hcl::{Item, Value};
 pub fn changed_keys(before: &[Item], after: &[Item]) -> Vec<String> {
     let (before, after) = (flat(before), flat(after));
     let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    keys.into_iter().filter(|key| before.get(*key) != after.get(*key)).cloned().collect()
+    let changed: BTreeSet<&String> =
+        keys.into_iter().filter(|key| before.get(*key) != after.get(*key)).collect();
+    // A block that was empty and is not any more is told by what is in it.
+    let is_around = |outer: &String, inner: &String| {
+        inner.strip_prefix(outer.as_str()).is_some_and(|rest| rest.starts_with('.'))
+    };
+    let told_apart = |key: &&&String| !changed.iter().any(|other| is_around(key, other));
+    changed.iter().filter(told_apart).map(|key| (*key).clone()).collect()
 }
 
 /// Every key that holds a value, with all it was set to, in the order of the file.
@@ -55,6 +62,8 @@ mod tests {
         check("a = 1\n b { c = [\"x\", \"y\"] }", "b { c = [\"y\", \"x\"] }", &["a", "b.c"]);
         check("p \"one\" { d { k = 1 } }", "p \"two\" { d { k = 1 } }", &["p.one.d.k", "p.two.d.k"]);
         check("p \"one\" { }", "", &["p.one"]);
+        check("b { }", "b { c = 3 }", &["b.c"]);
+        check("bc = 1\n b { }", "b { c = 3 }", &["b.c", "bc"]);
         check("a = [ { x = 1 } ]", "a = [ { x = 2 } ]", &["a"]);
     }
 
