@@ -12,10 +12,10 @@ pub fn changed_keys(before: &[Item], after: &[Item]) -> Vec<String> {
     let changed: BTreeSet<&String> =
         keys.into_iter().filter(|key| before.get(*key) != after.get(*key)).collect();
     // A block that was empty and is not any more is told by what is in it.
-    let is_around = |outer: &String, inner: &String| {
-        inner.strip_prefix(outer.as_str()).is_some_and(|rest| rest.starts_with('.'))
+    let told_apart = |key: &&&String| {
+        let inside = format!("{key}.");
+        !changed.range(inside.clone()..).next().is_some_and(|next| next.starts_with(&inside))
     };
-    let told_apart = |key: &&&String| !changed.iter().any(|other| is_around(key, other));
     changed.iter().filter(told_apart).map(|key| (*key).clone()).collect()
 }
 

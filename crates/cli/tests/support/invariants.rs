@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use spindle_cli::config::agent::RawAgent;
+use spindle_cli::config::changes::changed_keys;
 use spindle_cli::config::server::RawServer;
 use spindle_cli::{duration, go_flags, hcl};
 use spindle_server::{PathPrefix, RoleSubject};
@@ -19,6 +20,8 @@ pub(crate) fn config_text(input: &[u8]) {
     match hcl::parse(text) {
         Ok(items) => {
             let _ = (RawServer::read(&items).is_ok(), RawAgent::read(&items).is_ok());
+            assert!(changed_keys(&items, &items).is_empty(), "a file differs from itself");
+            assert_eq!(changed_keys(&items, &[]), changed_keys(&[], &items));
         }
         Err(fault) => assert!((1..=text.lines().count() + 1).contains(&fault.line), "{fault}"),
     }
