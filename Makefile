@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run demo test check bench clients torture fuzz fuzz-check deny help
+.PHONY: run demo test check bench clients torture fuzz fuzz-check deny conformance help
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -33,6 +33,10 @@ bench: ## What Spindle costs: the release binaries, measured as processes of the
 clients: ## Only the suites of stock client libraries
 	@$(CARGO) build --bins
 	@tests/clients/run
+
+conformance: ## The compatibility table, row by row, against the built server (Go); ROW=RPC-ENTRY-LIST for one
+	@$(CARGO) build --bins
+	@tests/conformance/run $(if $(ROW),-run 'TestRows/^$(ROW)$$')
 
 torture: ## SIGKILL 200 rounds and power cut 20 rounds, for each embedded store
 	SPINDLE_TORTURE_ROUNDS=200 SPINDLE_POWERCUT_ROUNDS=20 $(CARGO) test -p spindle-store -- --nocapture
