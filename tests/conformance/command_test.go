@@ -101,8 +101,8 @@ func runCommand(t *testing.T) {
 	Execute(t, s.Dir, nil, "", "run").Fails(t, 1)
 	// Without -config it reads the file of this name.
 	Must(t, os.MkdirAll(filepath.Join(s.Dir, "conf", "server"), 0o755))
-	s.WriteFile(t, "conf/server/server.conf", "server { unknown_key = 1 }")
-	Execute(t, s.Dir, nil, "", "run").Fails(t, 1, "unknown")
+	s.WriteFile(t, "conf/server/server.conf", "server {\n trust_domain = \"example.org\"\n}\nplugins {}\n")
+	Execute(t, s.Dir, nil, "", "run").Fails(t, 1, "data_dir")
 	Execute(t, s.Dir, nil, "", "run", "-config", s.ConfigPath, "-logLevel", "loud").Fails(t, 1, "loud")
 }
 

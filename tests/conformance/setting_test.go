@@ -337,15 +337,24 @@ func auditLog(t *testing.T) {
 		}
 		return found
 	}
-	Eventually(t, "both calls are recorded", func() bool { return len(records()) >= 2 })
-	first, second := records()[0], records()[1]
+	// The record of the call whose field has that value; other calls may have records, too.
+	record := func(key, value string) (found map[string]any) {
+		Eventually(t, fmt.Sprintf("a call with %s %s is recorded", key, value), func() bool {
+			for _, one := range records() {
+				if one[key] == value {
+					found = one
+				}
+			}
+			return found != nil
+		})
+		return found
+	}
+	first, second := record("spiffe_id", "spiffe://example.org/audited"), record("status", "error")
 	Equal(t, "the type", first["type"], any("audit"))
 	Equal(t, "the outcome", first["status"], any("success"))
 	Equal(t, "the kind of caller", first["authorized_as"], any("local"))
-	Equal(t, "the SPIFFE ID", first["spiffe_id"], any("spiffe://example.org/audited"))
 	True(t, "each call has an id", first["request_id"] != nil && first["request_id"] != second["request_id"])
 	True(t, "a local caller is named by user", first["caller_uid"] != nil && first["caller_gid"] != nil)
-	Equal(t, "the outcome of a refusal", second["status"], any("error"))
 	True(t, "its code and text", second["status_code"] != nil && second["status_message"] != nil)
 	quiet := Start(t, Settings{})
 	create(t, quiet, entry("/n", "/audited", "a:1"))
