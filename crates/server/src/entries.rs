@@ -136,13 +136,14 @@ pub(crate) async fn create(
         if let Some(twin) = view.similar(&entry) {
             return Err(EntryFault::Similar(twin.clone()));
         }
-        if view.entry(&entry.id).is_some() {
-            return Err(EntryFault::IdTaken(entry.id));
-        }
         require_bundles(&view, &entry)?;
         match directory.commit(within(&view, creation(&entry), permitted)).await {
             Ok(_) => return directory.view().entry(&entry.id).cloned().ok_or(EntryFault::NotFound),
             Err(CommitError::Store(error)) => return Err(error.into()),
+            // Left to the store, which looks for a similar entry first: one may come earlier in the same batch.
+            Err(CommitError::Conflict(conflict)) if *conflict.precondition.key() == entry_key(&entry.id) => {
+                return Err(EntryFault::IdTaken(entry.id));
+            }
             // What stood in the way shows in the next view, or has gone again.
             Err(CommitError::Conflict(_)) => {}
         }

@@ -1,6 +1,6 @@
 //! The Entry service: registration entries for operators, and the authorised set for agents.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use spindle_proto::convert::{
@@ -101,10 +101,11 @@ impl Filter {
             && self.selectors.as_ref().is_none_or(|filter| filter.passes(&entry.selectors))
             && self.hint.as_ref().is_none_or(|hint| entry.hint.as_str() == hint)
             && (!self.downstream || entry.downstream)
-            && self
-                .federates_with
-                .as_ref()
-                .is_none_or(|(given, how)| how.passes(&entry.federates_with.iter().cloned().collect(), given))
+            && self.federates_with.as_ref().is_none_or(|(given, how)| {
+                let names = &entry.federates_with;
+                let shared = names.iter().filter(|name| given.contains(name)).count();
+                how.passes(names.len(), given.len(), shared)
+            })
     }
 }
 
@@ -160,6 +161,19 @@ fn item_status(fault: &EntryFault, verb: &str) -> types::Status {
 fn bad_item(message: String) -> types::Status {
     info!(reason = Reason::BadRequest.code(), error = %message, "entry refused");
     item_refusal(Code::InvalidArgument, Reason::BadRequest, message)
+}
+
+/// The items cut into runs in which no entry comes twice. Those of a run are started together, so that the store makes them
+/// durable as one group; a later change of the same entry waits for the earlier one.
+fn distinct_runs(items: &[types::Entry]) -> impl Iterator<Item = &[types::Entry]> {
+    let mut rest = items;
+    std::iter::from_fn(move || {
+        let mut seen = HashSet::new();
+        let end = rest.iter().position(|item| !seen.insert(item.id.as_str())).unwrap_or(rest.len());
+        let (run, later) = rest.split_at(end);
+        rest = later;
+        (!run.is_empty()).then_some(run)
+    })
 }
 
 impl EntryService {
@@ -362,8 +376,9 @@ impl wire::entry_server::Entry for EntryService {
         check_batch(request.entries.len())?;
         let (input, output) = (EntryMask::input(request.input_mask), EntryMask::output(request.output_mask));
         let mut results = Vec::with_capacity(request.entries.len());
-        for item in &request.entries {
-            results.push(self.update_one(item, &input, &output, &access).await);
+        for run in distinct_runs(&request.entries) {
+            let items = run.iter().map(|item| self.update_one(item, &input, &output, &access));
+            results.extend(futures_util::future::join_all(items).await);
         }
         Ok(Response::new(wire::BatchUpdateEntryResponse { results }))
     }
@@ -420,5 +435,25 @@ impl wire::entry_server::Entry for EntryService {
     ) -> Result<Response<sync_entries::AnswerStream>, Status> {
         let caller = caller_of(&request)?.agent()?.clone();
         sync_entries::answer(self.context.clone(), caller, request.into_inner()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_end_before_an_entry_that_comes_again() {
+        let check = |ids: &str, expected: &[&str]| {
+            let items: Vec<_> =
+                ids.chars().map(|id| types::Entry { id: id.into(), ..Default::default() }).collect();
+            let runs: Vec<String> =
+                distinct_runs(&items).map(|run| run.iter().map(|item| item.id.as_str()).collect()).collect();
+            assert_eq!(runs, expected, "{ids}");
+        };
+        check("", &[]);
+        check("abc", &["abc"]);
+        check("abacab", &["ab", "ac", "ab"]);
+        check("aaa", &["a", "a", "a"]);
     }
 }

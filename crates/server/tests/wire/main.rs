@@ -22,6 +22,7 @@ mod health_probes;
 mod jwt;
 mod live;
 mod malformed;
+mod model;
 mod relationships;
 mod roles;
 mod support;

@@ -270,6 +270,11 @@ impl TestServer {
         store.close();
     }
 
+    /// Lets go of the server as it stands. Its tasks end with the runtime they are in; nobody closes anything.
+    pub(crate) fn abandon(&mut self) {
+        drop(self.running.take());
+    }
+
     /// Tries to start the stopped server on a port that it may not get.
     pub(crate) async fn try_boot_on(&self, port: u16) -> Result<(), ServerError> {
         let config = ServerConfig { bind_port: port, ..self.config.clone() };
