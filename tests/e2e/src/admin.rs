@@ -74,16 +74,49 @@ impl Admin {
         self.register_all(vec![entry]).await?.pop().context("one result for one entry")
     }
 
+    /// Replaces entries in one call.
+    ///
+    /// # Errors
+    /// When the server refuses the call or any of the entries.
+    pub async fn update_all(&self, entries: Vec<types::Entry>) -> Result<()> {
+        let mut client = entry_api::entry_client::EntryClient::new(self.0.clone());
+        let request = entry_api::BatchUpdateEntryRequest { entries, input_mask: None, output_mask: None };
+        let results = client.batch_update_entry(request).await?.into_inner().results;
+        results.into_iter().try_for_each(|result| accepted("update", result.status))
+    }
+
+    /// One page of the entries that a request selects.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn list(&self, request: entry_api::ListEntriesRequest) -> Result<Vec<types::Entry>> {
+        let mut client = entry_api::entry_client::EntryClient::new(self.0.clone());
+        Ok(client.list_entries(request).await?.into_inner().entries)
+    }
+
     /// Deletes an entry.
     ///
     /// # Errors
     /// When the server refuses.
     pub async fn unregister(&self, entry_id: &str) -> Result<()> {
-        let mut client = entry_api::entry_client::EntryClient::new(self.0.clone());
-        let request = entry_api::BatchDeleteEntryRequest { ids: vec![entry_id.to_owned()] };
-        let results = client.batch_delete_entry(request).await?.into_inner().results;
-        let code = results.first().and_then(|result| result.status.as_ref()).map(|status| status.code);
-        ensure!(code == Some(0), "delete refused: {results:?}");
-        Ok(())
+        self.unregister_all(vec![entry_id.to_owned()]).await
     }
+
+    /// Deletes entries in one call.
+    ///
+    /// # Errors
+    /// When the server refuses the call or any of the entries.
+    pub async fn unregister_all(&self, ids: Vec<String>) -> Result<()> {
+        let mut client = entry_api::entry_client::EntryClient::new(self.0.clone());
+        let request = entry_api::BatchDeleteEntryRequest { ids };
+        let results = client.batch_delete_entry(request).await?.into_inner().results;
+        results.into_iter().try_for_each(|result| accepted("delete", result.status))
+    }
+}
+
+/// That one item of a batch was taken.
+fn accepted(verb: &str, status: Option<types::Status>) -> Result<()> {
+    let status = status.context("a status in each result")?;
+    ensure!(status.code == 0, "{verb} refused: {} {}", status.code, status.message);
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! What Spindle costs: the release binaries as processes of their own, driven over their sockets.
 //!
-//! Prints figures, with their ratio to a yardstick measured in the same run, and never judges. Takes about half a minute. Run it
+//! Prints figures, with their ratio to a yardstick measured in the same run, and never judges. Takes a few minutes. Run it
 //! with `make bench`; it expects `spindle-server` and `spindle-agent` beside itself. Each part is a file of its own, from
 //! `issuance.rs` to `size.rs`.
 
@@ -10,6 +10,7 @@ mod issuance;
 mod journey;
 mod memory;
 mod process;
+mod registry;
 mod report;
 mod size;
 mod trust_domain;
@@ -30,11 +31,23 @@ async fn main() -> Result<()> {
     size::measure()?;
     let yardstick = Yardstick::new()?;
     yardstick.measure()?;
+    if std::env::args().nth(1).as_deref() == Some("registry") {
+        return registries(&yardstick).await;
+    }
     issuance::measure(&Server::start(Store::Sled).await?, &yardstick).await?;
     for store in Store::DURABLE {
         entries::measure(&Server::start(store).await?, &yardstick).await?;
     }
+    registries(&yardstick).await?;
     workloads(&yardstick).await
+}
+
+/// The part with 100,000 entries, which takes most of the time; with the argument `registry` it is the only one.
+async fn registries(yardstick: &Yardstick) -> Result<()> {
+    for store in [Store::Sled, Store::Redb, Store::Memory] {
+        registry::measure(&Server::start(store).await?, yardstick).await?;
+    }
+    Ok(())
 }
 
 /// The parts that need an agent and its callers; idle memory comes first, while both processes are fresh.

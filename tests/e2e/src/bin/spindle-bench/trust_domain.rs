@@ -16,11 +16,13 @@ use tonic::transport::Channel;
 
 use crate::process::{Process, program};
 
-/// The embedded stores that keep what they are given.
+/// The embedded stores.
 #[derive(Clone, Copy)]
 pub(crate) enum Store {
     Sled,
     Redb,
+    /// Keeps nothing: what is left of a cost on it is not the disk's.
+    Memory,
 }
 
 impl Store {
@@ -31,6 +33,7 @@ impl Store {
         match self {
             Self::Sled => "sled",
             Self::Redb => "redb",
+            Self::Memory => "memory",
         }
     }
 }

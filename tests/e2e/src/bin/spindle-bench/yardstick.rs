@@ -89,8 +89,22 @@ impl Yardstick {
 impl Cost {
     /// Prints it as `what`.
     pub(crate) fn print(&self, what: &str) {
-        let ratio = self.each.as_secs_f64() / self.yardstick.as_secs_f64();
-        line(what, &millis(self.each), &format!("{ratio:.2} x raw verify + sign"));
+        line(what, &millis(self.each), &format!("{:.2} x raw verify + sign", self.ratio()));
+    }
+
+    /// Prints it as `what`, and how it compares with the same work on less data.
+    pub(crate) fn print_beside(&self, what: &str, less: &Self) {
+        // Each by the yardstick of its own time: the machine may have got slower or faster in between.
+        let growth = self.ratio() / less.ratio();
+        line(
+            what,
+            &millis(self.each),
+            &format!("{:.3} x raw verify + sign, {growth:.2} x of {}", self.ratio(), millis(less.each)),
+        );
+    }
+
+    fn ratio(&self) -> f64 {
+        self.each.as_secs_f64() / self.yardstick.as_secs_f64()
     }
 }
 
