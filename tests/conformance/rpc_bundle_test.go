@@ -136,11 +136,11 @@ func appendBundle(t *testing.T) {
 	_, err = client.AppendBundle(Context(t), &bundlev1.AppendBundleRequest{})
 	Refused(t, err, codes.InvalidArgument, "no authorities to append")
 	_, err = client.AppendBundle(Context(t), &bundlev1.AppendBundleRequest{X509Authorities: []*types.X509Certificate{{Asn1: []byte("x")}}})
-	Refused(t, err, codes.InvalidArgument, "failed to convert X.509 authority")
+	Refused(t, err, codes.InvalidArgument, "X.509 authority")
 	_, err = client.AppendBundle(Context(t), &bundlev1.AppendBundleRequest{JwtAuthorities: []*types.JWTKey{{PublicKey: []byte("x"), KeyId: "a"}}})
-	Refused(t, err, codes.InvalidArgument, "failed to convert JWT authority")
+	Refused(t, err, codes.InvalidArgument, "JWT authority")
 	_, err = client.AppendBundle(Context(t), &bundlev1.AppendBundleRequest{JwtAuthorities: []*types.JWTKey{{PublicKey: more.JwtAuthorities[0].PublicKey}}})
-	Refused(t, err, codes.InvalidArgument, "failed to convert JWT authority")
+	Refused(t, err, codes.InvalidArgument, "JWT authority")
 }
 
 // downstream is an identity with a downstream entry.

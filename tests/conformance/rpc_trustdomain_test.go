@@ -2,14 +2,9 @@ package conformance
 
 import (
 	"crypto/ecdsa"
-	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
-	"net"
-	"net/http"
-	"net/url"
 	"slices"
 	"testing"
 
@@ -17,7 +12,6 @@ import (
 	trustdomainv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/trustdomain/v1"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	. "spindle-conformance/harness"
 )
@@ -28,7 +22,7 @@ func init() {
 	holds("RPC-TRUSTDOMAIN-CREATE", createRelationships)
 	holds("RPC-TRUSTDOMAIN-UPDATE", updateRelationships)
 	holds("RPC-TRUSTDOMAIN-DELETE", deleteRelationships)
-	holds("RPC-TRUSTDOMAIN-REFRESH", refreshBundle)
+	absent("RPC-TRUSTDOMAIN-REFRESH", refreshBundle)
 }
 
 type relationship = types.FederationRelationship
@@ -189,60 +183,8 @@ func refreshBundle(t *testing.T) {
 	}
 	Refused(t, refresh("none.example"), codes.NotFound, "no relationship with trust domain")
 	Refused(t, refresh("not a name"), codes.InvalidArgument, "failed to parse trust domain")
-	Item(t, relate(t, s, web("dead.example"))[0].Status, codes.OK)
-	Refused(t, refresh("dead.example"), codes.Internal, "failed to refresh bundle")
-	// An endpoint that shows an SVID of the foreign trust domain and has a newer bundle than the one that came by hand.
-	endpoint := startEndpoint(t, "live.example")
-	live := spiffe("live.example", "spiffe://live.example/endpoint")
-	live.BundleEndpointUrl, live.TrustDomainBundle = endpoint.url, endpoint.bundle
-	Item(t, relate(t, s, live)[0].Status, codes.OK)
-	Eventually(t, "the relationship is known", func() bool { return status.Code(refresh("live.example")) != codes.NotFound })
-	Must(t, refresh("live.example"))
-	found, err := bundlesOf(t, s).GetFederatedBundle(Context(t), &bundlev1.GetFederatedBundleRequest{TrustDomain: "live.example"})
-	Must(t, err)
-	True(t, "the fetched bundle takes the place of the one before", len(found.X509Authorities) == 2 && len(found.JwtAuthorities) == 1 && found.JwtAuthorities[0].KeyId == "fetched")
-	impostor := spiffe("live2.example", "spiffe://live.example/somebody-else")
-	impostor.BundleEndpointUrl = endpoint.url
-	Item(t, relate(t, s, impostor)[0].Status, codes.OK)
-	Eventually(t, "the relationship is known", func() bool { return status.Code(refresh("live2.example")) != codes.NotFound })
-	Refused(t, refresh("live2.example"), codes.Internal, "failed to refresh bundle")
-}
-
-// endpoint is a bundle endpoint of profile https_spiffe.
-type endpoint struct {
-	url    string
-	bundle *types.Bundle
-}
-
-func startEndpoint(t *testing.T, name string) endpoint {
-	t.Helper()
-	authority, authorityKey := Authority(t, name)
-	second, _ := Authority(t, name)
-	key := NewKey(t)
-	id, err := url.Parse("spiffe://" + name + "/endpoint")
-	Must(t, err)
-	template := &x509.Certificate{
-		SerialNumber: authority.SerialNumber, URIs: []*url.URL{id}, NotBefore: authority.NotBefore, NotAfter: authority.NotAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true, Subject: authority.Subject,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, authority, key.Public(), authorityKey)
-	Must(t, err)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	Must(t, err)
-	document := fmt.Sprintf(`{"spiffe_sequence": 7, "spiffe_refresh_hint": 600, "keys": [%s, %s, %s]}`,
-		jwkOf(t, authority), jwkOf(t, second), jwkOfKey(t, "fetched"))
-	server := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("content-type", "application/json")
-			fmt.Fprint(w, document)
-		}),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12},
-	}
-	go server.ServeTLS(listener, "", "")
-	t.Cleanup(func() { _ = server.Close() })
-	bundle := &types.Bundle{TrustDomain: name, X509Authorities: []*types.X509Certificate{{Asn1: authority.Raw}}}
-	return endpoint{"https://" + listener.Addr().String() + "/", bundle}
+	Item(t, relate(t, s, web("one.example"))[0].Status, codes.OK)
+	Refused(t, refresh("one.example"), codes.Unimplemented, "does not fetch bundles", "bundle set")
 }
 
 func jwkOf(t *testing.T, certificate *x509.Certificate) string {

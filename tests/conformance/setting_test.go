@@ -62,7 +62,7 @@ func init() {
 	absent("CFG-SERVER-FEDERATION", func(t *testing.T) {
 		refusedSetting(t, `federation { bundle_endpoint { address = "127.0.0.1" port = 8443 } }`, "federation")
 	})
-	absent("CFG-EXPERIMENTAL-AGENT_SPIFFE_ID_AS_SELECTOR", func(t *testing.T) { refusedExperiment(t, "agent_spiffe_id_as_selector", "true") })
+	holds("CFG-EXPERIMENTAL-AGENT_SPIFFE_ID_AS_SELECTOR", agentIDAsSelector)
 	absent("CFG-EXPERIMENTAL-AUTH_OPA_POLICY_ENGINE", func(t *testing.T) { refusedExperiment(t, "auth_opa_policy_engine", `{ local { rego_path = "/x" } }`) })
 	absent("CFG-EXPERIMENTAL-REQUIRE_PQ_KEM", func(t *testing.T) { refusedExperiment(t, "require_pq_kem", "true") })
 	absent("CFG-EXPERIMENTAL-FEATURE_FLAGS", func(t *testing.T) { refusedExperiment(t, "feature_flags", `["wit-svid"]`) })
@@ -247,6 +247,9 @@ func caSubject(t *testing.T) {
 	subject = rootOf(t, Start(t, Settings{})).Subject
 	True(t, fmt.Sprintf("the default is %v", subject), subject.Country[0] == "US" && subject.Organization[0] == "SPIFFE")
 	True(t, "the serial number is in the subject", subject.SerialNumber != "")
+	if !Stock() {
+		Refuses(t, Settings{Server: `ca_subject { country = ["NO", "SE"] }`}, "ca_subject.country")
+	}
 }
 
 func jwtKeyType(t *testing.T) {
@@ -451,6 +454,18 @@ func cacheSettings(t *testing.T) {
 	agent := s.Attest(t)
 	create(t, s, entry(agent.ID.Path, "/w", "a:1"))
 	Equal(t, "what the agent may have at once", len(authorizedOf(t, agent, nil)), 1)
+}
+
+func agentIDAsSelector(t *testing.T) {
+	s := Start(t, Settings{Server: "experimental { agent_spiffe_id_as_selector = true }"})
+	agent := s.Attest(t)
+	found, err := agentsOf(t, s).GetAgent(Context(t), &agentv1.GetAgentRequest{Id: agent.ID})
+	Must(t, err)
+	if len(found.Selectors) != 1 || found.Selectors[0].Type != "spiffe_id" || found.Selectors[0].Value != Uri(agent.ID) {
+		t.Errorf("the agent's own ID is not its selector: %v", found.Selectors)
+	}
+	create(t, s, entry("/spire/server", "/alias", "spiffe_id:"+Uri(agent.ID)), entry("/alias", "/w", "a:1"))
+	Eventually(t, "an alias by that selector gives what is below it", func() bool { return len(authorizedOf(t, agent, nil)) == 1 })
 }
 
 func witSettings(t *testing.T) {
