@@ -136,19 +136,26 @@ pub(crate) async fn create(
         if let Some(twin) = view.similar(&entry) {
             return Err(EntryFault::Similar(twin.clone()));
         }
-        require_bundles(&view, &entry)?;
+        // The rest is left to the store, which looks for a similar entry first: one may come earlier in the same batch.
         match directory.commit(within(&view, creation(&entry), permitted)).await {
             Ok(_) => return directory.view().entry(&entry.id).cloned().ok_or(EntryFault::NotFound),
             Err(CommitError::Store(error)) => return Err(error.into()),
-            // Left to the store, which looks for a similar entry first: one may come earlier in the same batch.
-            Err(CommitError::Conflict(conflict)) if *conflict.precondition.key() == entry_key(&entry.id) => {
-                return Err(EntryFault::IdTaken(entry.id));
-            }
-            // What stood in the way shows in the next view, or has gone again.
-            Err(CommitError::Conflict(_)) => {}
+            Err(CommitError::Conflict(conflict)) => stood_in_the_way(&entry, conflict.precondition.key())?,
         }
     }
     Err(EntryFault::Contended(entry.id))
+}
+
+/// Why an entry was not made, by the key of the precondition that failed. A similar entry shows in the next view, or has
+/// gone again.
+fn stood_in_the_way(entry: &RegistrationEntry, key: &RecordKey) -> Result<(), EntryFault> {
+    if *key == entry_key(&entry.id) {
+        return Err(EntryFault::IdTaken(entry.id.clone()));
+    }
+    match entry.federates_with.iter().find(|name| bundle_key(name) == *key) {
+        Some(name) => Err(EntryFault::NoBundle(name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// The transaction that stores a new entry.

@@ -10,15 +10,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use spindle_proto::spire::api::server::agent::v1 as agent_api;
+use spindle_proto::spire::api::server::bundle::v1 as bundle_api;
 use spindle_proto::spire::api::server::entry::v1 as entry_api;
 use spindle_proto::spire::api::types;
 use spindle_server::StoreKind;
 use spindle_spiffe_core::Clock;
+use spindle_testkit::{NOW, TestAuthority};
 use tokio::runtime::Runtime;
 use tonic::{Code, Status};
 
 use self::registry::{Entry, Made, Registry, agent_path, alias_path};
-use self::steps::{Draft, Filter, HowMuch, Step};
+use self::steps::{Draft, Filter, HowMuch, Mode, Step};
 use crate::support::{TestAgent, TestServer, attest, code_of, csr_of, selector, wire_id};
 
 /// Far more entries than a sequence makes.
@@ -66,6 +68,8 @@ impl Session {
                 Step::Wait => {
                     server.clock.advance(1);
                 }
+                Step::SetBundle(name) => set_bundle(server, model, name).await,
+                Step::DeleteBundle(name, mode) => delete_bundle(server, model, name, *mode).await,
                 Step::Kill => {}
             }
         });
@@ -86,6 +90,7 @@ impl Session {
         for token in 0..3 {
             self.take(&Step::Ask(token));
         }
+        self.runtime.block_on(list_bundles(&self.server, &self.model));
     }
 }
 
@@ -101,6 +106,7 @@ fn wire(draft: &Draft) -> types::Entry {
         selectors: draft.selectors.iter().map(|text| selector(text)).collect(),
         hint: draft.hint.into(),
         downstream: draft.downstream,
+        federates_with: draft.federates_with.iter().map(|name| (*name).to_owned()).collect(),
         ..Default::default()
     }
 }
@@ -115,6 +121,7 @@ fn read(wire: &types::Entry) -> Entry {
         selectors: wire.selectors.iter().map(|s| format!("{}:{}", s.r#type, s.value)).collect(),
         hint: wire.hint.clone(),
         downstream: wire.downstream,
+        federates_with: wire.federates_with.iter().cloned().collect(),
         revision: wire.revision_number,
         created_at: wire.created_at,
     }
@@ -149,6 +156,9 @@ async fn create(server: &TestServer, model: &mut Registry, drafts: &[Draft]) {
             Made::IdTaken => {
                 assert_eq!((code_of(&result.status), found), (Code::AlreadyExists, None), "{draft:?}");
             }
+            Made::NoBundle => {
+                assert_eq!((code_of(&result.status), found), (Code::Internal, None), "{draft:?}");
+            }
         }
     }
 }
@@ -162,8 +172,8 @@ async fn update(server: &TestServer, model: &mut Registry, place: usize, draft: 
     let answer = server.entries().await.batch_update_entry(request).await.unwrap().into_inner();
     let result = &answer.results[0];
     match model.update(&id, draft, how_much) {
-        Some(expected) => assert_eq!(result.entry.as_ref().map(read).as_ref(), Some(expected)),
-        None => assert_eq!(code_of(&result.status), Code::NotFound),
+        Ok(expected) => assert_eq!(result.entry.as_ref().map(read).as_ref(), Some(expected)),
+        Err(code) => assert_eq!(code_of(&result.status), code),
     }
 }
 
@@ -189,7 +199,9 @@ async fn list(server: &TestServer, model: &Registry, filter: &Filter, page_size:
         by_selectors,
         by_hint: filter.hint.map(Into::into),
         by_downstream: Some(filter.downstream),
-        ..Default::default()
+        by_federates_with: filter
+            .federates_with
+            .map(|name| types::FederatesWithMatch { trust_domains: vec![name.into()], r#match: 2 }),
     };
     let mut entries = server.entries().await;
     let mut found = Vec::new();
@@ -302,6 +314,42 @@ async fn list_agents(server: &TestServer, model: &Registry, banned: Option<bool>
         request.page_token = answer.next_page_token;
     }
     assert_eq!(found, model.list_agents(banned));
+}
+
+async fn set_bundle(server: &TestServer, model: &mut Registry, name: &str) {
+    let authority = TestAuthority::new(name, NOW);
+    let asn1 = authority.ca().certificate().to_vec().into();
+    let bundle = types::Bundle {
+        trust_domain: name.into(),
+        x509_authorities: vec![types::X509Certificate { asn1, tainted: false }],
+        ..Default::default()
+    };
+    let request = bundle_api::BatchSetFederatedBundleRequest { bundle: vec![bundle], ..Default::default() };
+    let answer = server.bundles().await.batch_set_federated_bundle(request).await.unwrap().into_inner();
+    assert_eq!(code_of(&answer.results[0].status), Code::Ok);
+    model.set_bundle(name);
+}
+
+async fn delete_bundle(server: &TestServer, model: &mut Registry, name: &str, mode: Mode) {
+    use bundle_api::batch_delete_federated_bundle_request::Mode as Wire;
+    let mode_on_wire = match mode {
+        Mode::Restrict => Wire::Restrict,
+        Mode::Delete => Wire::Delete,
+        Mode::Dissociate => Wire::Dissociate,
+    };
+    let request = bundle_api::BatchDeleteFederatedBundleRequest {
+        trust_domains: vec![name.into()],
+        mode: mode_on_wire.into(),
+    };
+    let answer = server.bundles().await.batch_delete_federated_bundle(request).await.unwrap().into_inner();
+    assert_eq!(code_of(&answer.results[0].status), model.delete_bundle(name, mode));
+}
+
+async fn list_bundles(server: &TestServer, model: &Registry) {
+    let request = bundle_api::ListFederatedBundlesRequest::default();
+    let answer = server.bundles().await.list_federated_bundles(request).await.unwrap().into_inner();
+    let found: Vec<String> = answer.bundles.into_iter().map(|bundle| bundle.trust_domain).collect();
+    assert_eq!(found, model.list_bundles());
 }
 
 fn run(kind: StoreKind, steps: &[Step]) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tonic::Code;
 
-use super::steps::{Draft, Filter, HowMuch};
+use super::steps::{Draft, Filter, HowMuch, Mode};
 
 /// An entry as the model has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,7 @@ pub(super) struct Entry {
     pub(super) selectors: BTreeSet<String>,
     pub(super) hint: String,
     pub(super) downstream: bool,
+    pub(super) federates_with: BTreeSet<String>,
     pub(super) revision: i64,
     pub(super) created_at: i64,
 }
@@ -27,6 +28,8 @@ pub(super) enum Made {
     /// One of these is like it.
     Similar(Vec<String>),
     IdTaken,
+    /// It federates with a trust domain that has no bundle.
+    NoBundle,
 }
 
 /// Everything that a server under test should know.
@@ -37,6 +40,8 @@ pub(super) struct Registry {
     tokens: BTreeSet<u8>,
     /// Whether each agent is banned.
     agents: BTreeMap<u8, bool>,
+    /// Foreign trust domains with a bundle.
+    bundles: BTreeSet<String>,
 }
 
 /// The path of the agent that a token lets in.
@@ -67,6 +72,7 @@ impl Entry {
             selectors: set(&draft.selectors),
             hint: draft.hint.to_owned(),
             downstream: draft.downstream,
+            federates_with: set(&draft.federates_with),
             revision: 0,
             created_at,
         }
@@ -81,6 +87,7 @@ impl Entry {
             && filter.path.is_none_or(|path| self.path == path)
             && filter.hint.is_none_or(|hint| hint.is_empty() || self.hint == hint)
             && (!filter.downstream || self.downstream)
+            && filter.federates_with.is_none_or(|name| self.federates_with.contains(name))
             && filter.selectors.as_ref().is_none_or(|(how, texts)| {
                 let given = set(texts);
                 match how {
@@ -103,6 +110,7 @@ impl Registry {
         }
         match self.entries.iter().any(|old| old.id == entry.id) {
             true => Made::IdTaken,
+            false if !entry.federates_with.is_subset(&self.bundles) => Made::NoBundle,
             false => Made::New,
         }
     }
@@ -113,16 +121,19 @@ impl Registry {
     }
 
     /// Changes an entry and returns it as it should be.
-    pub(super) fn update(&mut self, id: &str, draft: &Draft, how_much: HowMuch) -> Option<&Entry> {
-        let old = self.entries.iter_mut().find(|entry| entry.id == id)?;
+    pub(super) fn update(&mut self, id: &str, draft: &Draft, how_much: HowMuch) -> Result<&Entry, Code> {
+        let old = self.entries.iter_mut().find(|entry| entry.id == id).ok_or(Code::NotFound)?;
         let mut new = match how_much {
             HowMuch::All => Entry::of(draft, old.created_at),
             HowMuch::Hint => Entry { hint: draft.hint.to_owned(), ..old.clone() },
         };
         new.id.clone_from(&old.id);
         new.revision = old.revision + 1;
+        if !new.federates_with.is_subset(&self.bundles) {
+            return Err(Code::Internal);
+        }
         *old = new;
-        Some(old)
+        Ok(old)
     }
 
     /// Removes an entry; tells whether it was there.
@@ -145,8 +156,18 @@ impl Registry {
         let Some(path) = alias_path(token) else { return Ok(None) };
         let (parent, selectors) = (agent_path(token), own_selector(token));
         let (id, hint) = (String::new(), String::new());
-        let entry =
-            Entry { id, parent, path, selectors, hint, downstream: false, revision: 0, created_at: now };
+        let (downstream, federates_with) = (false, BTreeSet::new());
+        let entry = Entry {
+            id,
+            parent,
+            path,
+            selectors,
+            hint,
+            downstream,
+            federates_with,
+            revision: 0,
+            created_at: now,
+        };
         Ok(matches!(self.judge(&entry), Made::New).then_some(entry))
     }
 
@@ -200,6 +221,37 @@ impl Registry {
     pub(super) fn list_agents(&self, banned: Option<bool>) -> Vec<(String, bool)> {
         let all = self.agents.iter().map(|(token, is_banned)| (agent_path(*token), *is_banned));
         all.filter(|(_, is_banned)| banned.is_none_or(|banned| banned == *is_banned)).collect()
+    }
+
+    /// Stores a bundle.
+    pub(super) fn set_bundle(&mut self, name: &str) {
+        self.bundles.insert(name.to_owned());
+    }
+
+    /// Deletes a bundle, unless entries federate with it that neither go nor let go.
+    pub(super) fn delete_bundle(&mut self, name: &str, mode: Mode) -> Code {
+        if !self.bundles.contains(name) {
+            return Code::NotFound;
+        }
+        let federates = |entry: &Entry| entry.federates_with.contains(name);
+        match mode {
+            Mode::Restrict if self.entries.iter().any(federates) => return Code::FailedPrecondition,
+            Mode::Restrict => {}
+            Mode::Delete => self.entries.retain(|entry| !federates(entry)),
+            Mode::Dissociate => {
+                for entry in self.entries.iter_mut().filter(|entry| federates(entry)) {
+                    entry.federates_with.remove(name);
+                    entry.revision += 1;
+                }
+            }
+        }
+        self.bundles.remove(name);
+        Code::Ok
+    }
+
+    /// The foreign trust domains with a bundle, in order.
+    pub(super) fn list_bundles(&self) -> Vec<String> {
+        self.bundles.iter().cloned().collect()
     }
 
     /// A server that starts again lists by time of making, then by id.

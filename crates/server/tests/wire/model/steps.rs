@@ -21,6 +21,9 @@ pub(super) enum Step {
     ListAgents(Option<bool>, i32),
     /// A second passes.
     Wait,
+    /// A bundle of another trust domain is stored.
+    SetBundle(&'static str),
+    DeleteBundle(&'static str, Mode),
     /// The server is gone in the middle of everything, and comes back on what it left on the disk.
     Kill,
 }
@@ -35,6 +38,15 @@ pub(super) struct Draft {
     pub(super) selectors: Vec<&'static str>,
     pub(super) hint: &'static str,
     pub(super) downstream: bool,
+    pub(super) federates_with: Vec<&'static str>,
+}
+
+/// What becomes of the entries that federate with a bundle which is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Restrict,
+    Delete,
+    Dissociate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +63,8 @@ pub(super) struct Filter {
     pub(super) selectors: Option<(i32, Vec<&'static str>)>,
     pub(super) hint: Option<&'static str>,
     pub(super) downstream: bool,
+    /// Federates with at least this one.
+    pub(super) federates_with: Option<&'static str>,
 }
 
 const PARENTS: [&str; 5] =
@@ -59,6 +73,7 @@ const PATHS: [&str; 3] = ["/a", "/b", "/c"];
 const SELECTORS: [&str; 3] = ["s:1", "s:2", "s:3"];
 const HINTS: [&str; 2] = ["", "hint"];
 const IDS: [&str; 3] = ["id-1", "id-2", "id-3"];
+const DOMAINS: [&str; 2] = ["one.example", "two.example"];
 
 fn one_of<const N: usize>(pool: &'static [&'static str; N]) -> impl Strategy<Value = &'static str> {
     prop::sample::select(pool.as_slice())
@@ -70,14 +85,17 @@ fn selectors() -> impl Strategy<Value = Vec<&'static str>> {
 
 fn draft() -> impl Strategy<Value = Draft> {
     let id = prop::option::weighted(0.4, one_of(&IDS));
-    (id, one_of(&PARENTS), one_of(&PATHS), selectors(), one_of(&HINTS), prop::bool::weighted(0.2)).prop_map(
-        |(id, parent, path, selectors, hint, downstream)| Draft {
+    let domains = prop_oneof![3 => Just(Vec::new()), 2 => prop::sample::subsequence(DOMAINS.to_vec(), 1..=2)];
+    let flag = prop::bool::weighted(0.2);
+    (id, one_of(&PARENTS), one_of(&PATHS), selectors(), one_of(&HINTS), flag, domains).prop_map(
+        |(id, parent, path, selectors, hint, downstream, federates_with)| Draft {
             id,
             parent,
             path,
             selectors,
             hint,
             downstream,
+            federates_with,
         },
     )
 }
@@ -91,13 +109,15 @@ fn filter() -> impl Strategy<Value = Filter> {
         by_selectors,
         weighted(0.2, one_of(&HINTS)),
         prop::bool::weighted(0.2),
+        weighted(0.2, one_of(&DOMAINS)),
     )
-        .prop_map(|(parent, path, selectors, hint, downstream)| Filter {
+        .prop_map(|(parent, path, selectors, hint, downstream, federates_with)| Filter {
             parent,
             path,
             selectors,
             hint,
             downstream,
+            federates_with,
         })
 }
 
@@ -117,6 +137,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => token().prop_map(Step::Ask),
         2 => (prop::option::of(any::<bool>()), page()).prop_map(|(banned, page)| Step::ListAgents(banned, page)),
         1 => Just(Step::Wait),
+        3 => one_of(&DOMAINS).prop_map(Step::SetBundle),
+        2 => (one_of(&DOMAINS), prop_oneof![Just(Mode::Restrict), Just(Mode::Delete), Just(Mode::Dissociate)])
+            .prop_map(|(name, mode)| Step::DeleteBundle(name, mode)),
         2 => Just(Step::Kill),
     ]
 }
