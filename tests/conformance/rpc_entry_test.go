@@ -329,7 +329,7 @@ func updateEntries(t *testing.T) {
 		&types.Entry{Id: "second", ParentId: ID("/n"), SpiffeId: ID("/spire/x"), Selectors: selectors("a:1")})
 	Item(t, results[0].Status, codes.OK)
 	// No id at all: SPIRE looks for it and finds nothing.
-	Item(t, results[1].Status, map[bool]codes.Code{true: codes.NotFound, false: codes.InvalidArgument}[Stock()])
+	Item(t, results[1].Status, Done(codes.InvalidArgument, codes.NotFound))
 	Item(t, results[2].Status, codes.NotFound)
 	Item(t, results[3].Status, codes.InvalidArgument)
 	True(t, "a refused item has no entry", results[1].Entry == nil && results[2].Entry == nil)

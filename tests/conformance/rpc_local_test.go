@@ -141,10 +141,21 @@ func callers(t *testing.T) {
 		{"-", s.Dial(t, s.Mint(t, "/workload", 0))},
 		{"-", s.Dial(t, nil)},
 	}
+	verdicts := map[string]string{}
+	for _, row := range table(t) {
+		verdicts[row.what] = row.verdict
+	}
 	eachMethod(func(name string, method protoreflect.MethodDescriptor) {
 		// The methods below change what the others rely on, or are not there over TLS at all.
 		service := name[:len(name)-len(string(method.Name()))-1]
 		if service == "logger" || service == "debug" {
+			return
+		}
+		if verdicts["`"+name+"`"] == "absent" && !Stock() {
+			for _, caller := range everybody {
+				code := status.Code(callEmpty(t, caller.conn, method))
+				True(t, fmt.Sprintf("%s is refused: %v", name, code), code == codes.Unimplemented || code == codes.PermissionDenied || code == codes.InvalidArgument)
+			}
 			return
 		}
 		classes, special := mayCall[name]
