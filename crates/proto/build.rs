@@ -22,6 +22,7 @@ const SERVER: &[&str] = &[
     "spire/api/server/svid/v1/svid.proto",
     "spire/api/server/trustdomain/v1/trustdomain.proto",
     "spire/api/types/status.proto",
+    "spindle/admin/v1/backup.proto",
     "spindle/admin/v1/roles.proto",
     "spindle/sync/v1/sync.proto",
 ];

@@ -88,7 +88,7 @@ pub mod spire {
 
 /// Our own packages, in the tree that generated paths expect.
 pub mod spindle {
-    /// Roles.
+    /// Roles, and what else operators can do with our servers beyond SPIRE's API.
     pub mod admin {
         /// Version 1.
         pub mod v1 {

@@ -3,6 +3,7 @@
 mod agent;
 mod audit;
 mod authorization;
+mod backup;
 mod bundle;
 mod caller;
 mod can;
@@ -25,6 +26,7 @@ mod trust_domain;
 use std::sync::Arc;
 
 use spindle_attest::ProcRoot;
+use spindle_proto::admin::v1::backup_server::BackupServer;
 use spindle_proto::admin::v1::roles_server::RolesServer;
 use spindle_proto::spire::api::server;
 use spindle_proto::sync::v1::sync_server::SyncServer;
@@ -66,6 +68,7 @@ pub(crate) fn routes(context: &Arc<Context>) -> Routes {
         server::logger::v1::logger_server::LoggerServer::new(logger::LoggerService { context: context() });
     let sync = SyncServer::new(sync::SyncService { context: context() });
     let roles = RolesServer::new(roles::RolesService { context: context() });
+    let backup = BackupServer::new(backup::BackupService::new(context()));
     Routes::new(sized!(agents))
         .add_service(sized!(entries))
         .add_service(sized!(svids))
@@ -75,6 +78,7 @@ pub(crate) fn routes(context: &Arc<Context>) -> Routes {
         .add_service(sized!(loggers))
         .add_service(sized!(sync))
         .add_service(sized!(roles))
+        .add_service(sized!(backup))
         .add_service(health::server(context()))
 }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use spindle_spiffe_core::{ErrorChain, SpiffeId, TrustDomain};
-use spindle_store::{Change, Conflict, QUEUE_MAX, Store, StoreError, StoreState, Transaction};
+use spindle_store::{Change, Conflict, ExportParts, QUEUE_MAX, Store, StoreError, StoreState, Transaction};
 use tokio::sync::Semaphore;
 
 pub(crate) use agent::AgentRow;
@@ -151,6 +151,14 @@ impl Directory {
             Ok(Err(error)) => Err(CommitError::Store(error)),
             Err(_) => Err(CommitError::Store(StoreError::Closed)),
         }
+    }
+
+    /// The whole store at one revision, as the parts of its export. Waits for the disk, behind the commits already sent;
+    /// commits sent meanwhile wait behind it.
+    pub(crate) async fn export_parts(&self) -> Result<ExportParts, StoreError> {
+        let store = self.store.clone();
+        let parts = tokio::task::spawn_blocking(move || Ok(ExportParts::of(store.load()?)));
+        parts.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Flushes and closes the store; later commits fail.

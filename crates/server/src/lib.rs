@@ -53,7 +53,7 @@ pub use roles::{EntryRules, Grant, PathPrefix, Role, RoleAssignment, RoleError, 
 pub use spindle_attest::x509pop;
 pub use spindle_ca::{CaSubject, guaranteed_svid_ttl_secs};
 pub use spindle_keys::KeyType;
-pub use spindle_store::{ImportError, StoreKind};
+pub use spindle_store::{Exported, ImportError, StoreKind, check_export};
 
 use attestation::node::NodeAttestors;
 use authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};

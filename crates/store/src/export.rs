@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Records are in ascending order of their keys. Nothing follows the end. The file holds what the store holds,
-//! secrets included: protect it likewise. Start at [`export`] and [`import`].
+//! secrets included: protect it likewise. Start at [`export`], [`import`] and, for a store in use, [`ExportParts`].
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
@@ -80,24 +80,90 @@ pub enum ImportError {
 
 /// Write every record of `store` to `writer` and flush it. A caller that writes a file must sync it.
 pub fn export(store: &Store, writer: impl Write) -> Result<Exported, ExportError> {
-    let Loaded { mut records, revision } = store.load()?;
-    records.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    let parts = ExportParts::of(store.load()?);
+    let exported = parts.exported();
     let mut out = BufWriter::new(writer);
-    let mut head = MAGIC.to_vec();
-    head.extend(revision.history.0);
-    head.extend(revision.number.to_be_bytes());
-    put(&mut out, head)?;
-    let mut sum = 0_u64;
-    for record in &records {
-        sum = sum.wrapping_add(u64::from(put(&mut out, record_part(record)?)?));
+    for part in parts {
+        out.write_all(&part?)?;
     }
-    let count = records.len() as u64;
-    let mut end = vec![END];
-    end.extend(count.to_be_bytes());
-    end.extend(sum.to_be_bytes());
-    put(&mut out, end)?;
     out.flush()?;
-    Ok(Exported { records: count, revision })
+    Ok(exported)
+}
+
+/// The parts of an export in order, each whole: the head, one for each record, the end. Written behind one another they
+/// are the file. Made from records that were loaded before, so that it may take as long as its reader needs.
+pub struct ExportParts {
+    revision: Revision,
+    next: Next,
+    records: std::vec::IntoIter<Record>,
+    count: u64,
+    sum: u64,
+}
+
+/// Which part comes next.
+enum Next {
+    Head,
+    Record,
+    Nothing,
+}
+
+impl ExportParts {
+    /// The export of what was loaded.
+    pub fn of(loaded: Loaded) -> Self {
+        let Loaded { mut records, revision } = loaded;
+        records.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let count = records.len() as u64;
+        Self { revision, next: Next::Head, records: records.into_iter(), count, sum: 0 }
+    }
+
+    /// What the whole file holds.
+    pub fn exported(&self) -> Exported {
+        Exported { records: self.count, revision: self.revision }
+    }
+
+    fn head(&mut self) -> Vec<u8> {
+        self.next = Next::Record;
+        let mut head = MAGIC.to_vec();
+        head.extend(self.revision.history.0);
+        head.extend(self.revision.number.to_be_bytes());
+        sealed(head).0
+    }
+
+    fn record(&mut self, record: &Record) -> io::Result<Vec<u8>> {
+        let (part, crc) = sealed(record_part(record)?);
+        self.sum = self.sum.wrapping_add(u64::from(crc));
+        Ok(part)
+    }
+
+    fn end(&mut self) -> Vec<u8> {
+        self.next = Next::Nothing;
+        let mut end = vec![END];
+        end.extend(self.count.to_be_bytes());
+        end.extend(self.sum.to_be_bytes());
+        sealed(end).0
+    }
+}
+
+impl Iterator for ExportParts {
+    type Item = io::Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.next {
+            Next::Head => Some(Ok(self.head())),
+            Next::Record => match self.records.next() {
+                Some(record) => Some(self.record(&record)),
+                None => Some(Ok(self.end())),
+            },
+            Next::Nothing => None,
+        }
+    }
+}
+
+/// Read a whole export without making a store of it, and tell what it holds.
+pub fn check_export(reader: impl Read) -> Result<Exported, ImportError> {
+    let mut source = Import::start(BufReader::new(reader))?;
+    while source.read()?.is_some() {}
+    Ok(Exported { records: source.count, revision: source.revision })
 }
 
 /// Make a store from an export, in the empty directory of `config` and under the history id of `config`.
@@ -123,11 +189,11 @@ fn record_part(record: &Record) -> io::Result<Vec<u8>> {
     Ok(part)
 }
 
-fn put(out: &mut impl Write, mut part: Vec<u8>) -> io::Result<u32> {
+/// The part with its checksum behind it, and the checksum.
+fn sealed(mut part: Vec<u8>) -> (Vec<u8>, u32) {
     let crc = crc32fast::hash(&part);
     part.extend(crc.to_be_bytes());
-    out.write_all(&part)?;
-    Ok(crc)
+    (part, crc)
 }
 
 /// Reads the records of an export one by one; ends after a good end mark.

@@ -27,7 +27,7 @@ mod transfer;
 pub use backend::{StoreKind, StoreKindError};
 pub use engine::{CommitResult, Committed, Engine};
 pub use error::{OpenError, StoreError, StoreState, WatchError};
-pub use export::{ExportError, Exported, ImportError, export, import};
+pub use export::{ExportError, ExportParts, Exported, ImportError, check_export, export, import};
 pub use log::{RETAINED_BYTES_MAX, RETAINED_CHANGES_MAX, Waited, Watch};
 pub use open::accept_restored;
 pub use record::{Change, HistoryId, HistoryIdError, Kind, Loaded, Record, RecordKey, Revision};

@@ -131,6 +131,7 @@ pub(crate) const TABLE: &[Row] = &[
     row(GRANT_ROLE, ADMINS),
     row("/spindle.admin.v1.Roles/RevokeRole", ADMINS),
     row("/spindle.admin.v1.Roles/Can", ANYONE),
+    row("/spindle.admin.v1.Backup/Read", &[Class::Local]),
 ];
 
 /// What only those who may do everything may call.

@@ -69,6 +69,7 @@ const ROWS: &[(&str, &str)] = &[
     ("/grpc.health.v1.Health/Check", "lroe"),
     ("/grpc.health.v1.Health/List", "lroe"),
     ("/grpc.health.v1.Health/Watch", "lroe"),
+    ("/spindle.admin.v1.Backup/Read", "l"),
 ];
 
 const CAN: &str = "/spindle.admin.v1.Roles/Can";

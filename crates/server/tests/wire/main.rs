@@ -10,6 +10,7 @@ mod agent_x509pop;
 mod audit;
 mod authority;
 mod authorization;
+mod backup;
 mod entry_change;
 mod entry_create;
 mod entry_list;

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each user takes its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a failing step is the finding")]
 
-use spindle_store::{StoreConfig, StoreKind, export, import};
+use spindle_store::{ImportError, StoreConfig, StoreKind, check_export, export, import};
 
 /// A store made from a file exports to the same file again, but for its history. Random edits never match a checksum, so
 /// the same bytes are tried with checksums that do.
@@ -37,7 +37,15 @@ fn seal_parts(file: &mut [u8]) {
 
 fn imported_again(input: &[u8]) {
     let config = StoreConfig { kind: StoreKind::Memory, dir: "unused".into(), history: [0x5a; 16] };
-    let Ok(imported) = import(input, &config) else { return };
+    let checked = check_export(input);
+    let imported = match import(input, &config) {
+        Ok(imported) => imported,
+        // What is wrong with the file alone is seen without making a store.
+        Err(ImportError::Target(_) | ImportError::SameHistory(_)) => return,
+        Err(_) => return assert!(checked.is_err()),
+    };
+    let checked = checked.unwrap();
+    assert_eq!((checked.records, checked.revision.number), (imported.records, imported.revision.number));
     let mut again = Vec::new();
     export(&imported.store, &mut again).unwrap();
     assert_eq!(again.len(), input.len());
