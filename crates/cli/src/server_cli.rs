@@ -1,6 +1,7 @@
 //! `spindle-server`: SPIRE's words for a server and its admin socket.
 
 mod agent;
+mod backup;
 mod bundle;
 mod can;
 mod debug;
@@ -11,6 +12,7 @@ mod jwt;
 mod logger;
 mod minted;
 mod role;
+mod restore;
 mod run;
 mod store;
 mod token;
@@ -80,6 +82,10 @@ enum Command {
     Completion(completion::Args),
     /// Prints the manual page, or writes those of all commands.
     Man(manual::Args),
+    /// Writes a running server's store into a file.
+    Backup(backup::Args),
+    /// Makes the store of a stopped server from a backup.
+    Restore(restore::Args),
     /// Mints X509-SVIDs.
     #[command(subcommand)]
     X509(x509::Command),
@@ -116,6 +122,8 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Jwt(jwt::Command::Mint(args)) => jwt::run(&args, console),
         Command::Can(args) => can::run(&args, console),
         Command::Role(command) => role::run(command, console),
+        Command::Backup(args) => backup::run(&args, console),
+        Command::Restore(args) => restore::run(&args, console),
         Command::X509(x509::Command::Mint(args)) => x509::run(&args, console),
         Command::Completion(args) => completion::run(&args, &Args::command(), console),
         Command::Man(args) => manual::run(&args, &Args::command(), console),

@@ -11,6 +11,7 @@ use spindle_runtime::{Logs, Shutdown, SystemClock, SystemEntropy, harden, init_l
 use spindle_server::{Server, ServerConfig, ServerError};
 
 pub(super) use flags::Args;
+pub(super) use settings::store_settings;
 
 use crate::config::server::print_defaults;
 use crate::console::Console;

@@ -64,7 +64,7 @@ pub(super) struct AcceptArgs {
 
 /// A kind and a directory.
 #[derive(Clone, Debug)]
-struct Place(StoreSettings);
+pub(super) struct Place(pub(super) StoreSettings);
 
 impl FromStr for Place {
     type Err = String;
@@ -133,10 +133,10 @@ fn accept(args: &AcceptArgs, console: &mut Console<'_>) -> Result<(), Failure> {
 }
 
 const EXPORT_REMEDY: &str = "stop the server that uses the store first";
-const IMPORT_REMEDY: &str = "give an empty directory for the store";
+pub(super) const IMPORT_REMEDY: &str = "give an empty directory for the store";
 const ACCEPT_REMEDY: &str = "stop the server, and restore the whole folder `store` of one backup";
 
-fn backup_failure(what: &str, error: &BackupError, otherwise: &str) -> Failure {
+pub(super) fn backup_failure(what: &str, error: &BackupError, otherwise: &str) -> Failure {
     let remedy = match error {
         BackupError::NothingThere(_) => NOTHING_THERE,
         BackupError::Memory => "use sled or redb",
@@ -144,7 +144,7 @@ fn backup_failure(what: &str, error: &BackupError, otherwise: &str) -> Failure {
             "give a file that can be used; one to export to must not exist yet"
         }
         BackupError::Import(error) if !matches!(error, spindle_server::ImportError::Target(_)) => {
-            "give a file that `store export` wrote, whole"
+            "give a file that `backup` or `store export` wrote, whole"
         }
         BackupError::Open(_) | BackupError::Import(_) => otherwise,
     };

@@ -16,7 +16,7 @@ use crate::config::server::ServerSettings;
 /// When the subject has more values than it can carry, or a file it names cannot be read.
 pub(in crate::server_cli) fn config(settings: ServerSettings) -> Result<ServerConfig, ConfigError> {
     Ok(ServerConfig {
-        store: StoreSettings { kind: store_kind(settings.store.kind), directory: settings.store.directory },
+        store: store_settings(settings.store),
         keys: match settings.keys {
             chosen::KeyChoice::Disk(path) => KeySettings::Disk(path),
             chosen::KeyChoice::Memory => KeySettings::Memory,
@@ -52,6 +52,11 @@ pub(in crate::server_cli) fn config(settings: ServerSettings) -> Result<ServerCo
             health_checks: settings.operations.health_checks,
         },
     })
+}
+
+/// The store as the server takes it.
+pub(in crate::server_cli) fn store_settings(store: chosen::StoreChoice) -> StoreSettings {
+    StoreSettings { kind: store_kind(store.kind), directory: store.directory }
 }
 
 fn store_kind(kind: chosen::StoreKind) -> StoreKind {
