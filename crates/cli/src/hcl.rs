@@ -80,8 +80,16 @@ impl fmt::Display for SyntaxError {
 /// # Errors
 /// The first fault, with its place.
 pub fn parse(text: &str) -> Result<Vec<Item>, SyntaxError> {
-    if text.len() > TEXT_BYTES_MAX {
-        let what = format!("the file has {} bytes, more than {TEXT_BYTES_MAX}", text.len());
+    parse_within(text, TEXT_BYTES_MAX)
+}
+
+/// As [`parse`], with another bound on the size.
+///
+/// # Errors
+/// The first fault, with its place.
+pub fn parse_within(text: &str, bytes_max: usize) -> Result<Vec<Item>, SyntaxError> {
+    if text.len() > bytes_max {
+        let what = format!("the file has {} bytes, more than {bytes_max}", text.len());
         return Err(SyntaxError { line: 1, column: 0, what });
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

@@ -65,7 +65,7 @@ fn check_template(kind: &SocketKind, template: Option<&str>) -> Result<(), Failu
 }
 
 /// A path, or the path in a `unix:` address (Workload Endpoint 4).
-fn unix_path(address: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn unix_path(address: &str) -> Result<PathBuf, Failure> {
     if address.starts_with("tcp:") {
         return Err(Failure::new(format!("{address} is not a Unix socket"))
             .try_this("name a path, or unix: and an absolute path"));

@@ -41,3 +41,18 @@ fn go_style_flags() {
         ["create -spiffeID spiffe://td/a -selector a:b -selector=c:d -admin", "create --admin=false -h"];
     explore(&lines.map(|line| line.replace(' ', "\0").into()), invariants::go_flag_arguments);
 }
+
+#[test]
+fn files_of_entries() {
+    let hcl = br#"trust_domain = "td"
+entry "web" {
+    spiffe_id = "spiffe://td/web" parent_id = "spiffe://td/node" selectors = ["unix:uid:1000", "unix:gid:5"]
+    x509_svid_ttl = "1h30m" jwt_svid_ttl = 300 federates_with = ["spiffe://other", "third"] dns_names = ["a.b", "*.c"]
+    entry_expiry = 1700000000 hint = "x" additional_attributes { jwt_svid_include_jti = true }
+}
+entries = [{ spiffe_id { trust_domain = "td" path = "/db" } parent_id = "spiffe://td/web" selectors { type = "a" value = "b" } }]
+"#;
+    let json = br#"{"version": 1, "entries": [{"entry_id": "e1", "spiffe_id": "spiffe://td/a", "parent_id": "spiffe://td/b",
+"selectors": [{"type": "unix", "value": "uid:1"}], "entryExpiry": 7, "admin": true, "created_at": 5}]}"#;
+    explore(&[hcl.to_vec(), json.to_vec(), b"entries = []".to_vec()], invariants::entry_file_text);
+}

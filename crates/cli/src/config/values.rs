@@ -16,7 +16,7 @@ pub(super) fn required<T>(key: &str, value: Option<T>) -> Result<T, ConfigError>
 }
 
 /// A trust domain, as a name or as its SPIFFE ID.
-pub(super) fn trust_domain(key: &str, text: Option<&str>) -> Result<TrustDomain, ConfigError> {
+pub(crate) fn trust_domain(key: &str, text: Option<&str>) -> Result<TrustDomain, ConfigError> {
     let text = required(key, text)?;
     let name = text.strip_prefix("spiffe://").unwrap_or(text);
     TrustDomain::from_str(name).map_err(|fault| ConfigError::value(key, fault))

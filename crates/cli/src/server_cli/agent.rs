@@ -22,7 +22,7 @@ use crate::{input, output};
 use filter::FilterFlags;
 
 /// Agents asked for in one call.
-const PAGE_SIZE: i32 = 1000;
+pub(super) const PAGE_SIZE: i32 = 1000;
 
 /// The largest answer taken: a page of 1,000 agents with many selectors each.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -86,7 +86,10 @@ fn list(args: &ListArgs, console: &mut Console<'_>) -> Result<(), Failure> {
     output::print(args.output.form, console, &response, |console| pretty_list(console, &response.agents))
 }
 
-async fn all(channel: Channel, mut request: ListAgentsRequest) -> Result<Vec<types::Agent>, Failure> {
+pub(super) async fn all(
+    channel: Channel,
+    mut request: ListAgentsRequest,
+) -> Result<Vec<types::Agent>, Failure> {
     let mut client = AgentClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
     let mut agents = Vec::new();
     loop {

@@ -1,11 +1,13 @@
-//! `entry create|update|delete|show|count`.
+//! `entry create|update|delete|show|count|apply|lint`.
 
+mod apply;
 pub(super) mod batch;
 mod create;
 mod data;
 mod delete;
 mod filter;
-mod show;
+mod lint;
+pub(super) mod show;
 mod update;
 
 use clap::Subcommand;
@@ -34,6 +36,10 @@ pub(super) enum Command {
     Show(show::Args),
     /// Counts registration entries.
     Count(show::CountArgs),
+    /// Makes the entries those that files declare.
+    Apply(apply::Args),
+    /// Looks for entries that do nothing or not what they say.
+    Lint(lint::Args),
 }
 
 pub(super) fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -43,6 +49,8 @@ pub(super) fn run(command: Command, console: &mut Console<'_>) -> Result<(), Fai
         Command::Delete(args) => delete::run(&args, console),
         Command::Show(args) => show::run(&args, console),
         Command::Count(args) => show::run_count(&args, console),
+        Command::Apply(args) => apply::run(&args, console),
+        Command::Lint(args) => lint::run(&args, console),
     }
 }
 

@@ -11,7 +11,7 @@ use spindle_runtime::{Logs, Shutdown, SystemClock, SystemEntropy, harden, init_l
 use spindle_server::{Server, ServerConfig, ServerError};
 
 pub(super) use flags::Args;
-pub(super) use settings::store_settings;
+pub(super) use settings::{config, store_settings};
 
 use crate::config::server::print_defaults;
 use crate::console::Console;
@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     let file = flags::items(args, console.vars)?;
     let settings = flags::ready(args, &file)?;
     let (logs, notes) = (settings.logs.clone(), settings.notes.clone());
-    let mut config = settings::config(settings)?;
+    let mut config = config(settings)?;
     if args.check_config {
         return service::print_checked(console, "server", &notes);
     }

@@ -2,6 +2,7 @@
 //! certificates for nodes.
 #![allow(clippy::unwrap_used, reason = "tests; the setting for tests does not reach helper functions")]
 
+mod apply;
 mod backup;
 mod domain;
 mod foreign;

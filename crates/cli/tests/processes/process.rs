@@ -86,6 +86,7 @@ impl Drop for Process {
 /// What a command that ended printed.
 pub(crate) struct Ended {
     pub(crate) ok: bool,
+    pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
 }
@@ -93,7 +94,7 @@ pub(crate) struct Ended {
 pub(crate) fn run(name: &str, args: &[&str]) -> Ended {
     let Output { status, stdout, stderr } = Command::new(binary(name)).args(args).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ended { ok: status.success(), out: text(stdout), err: text(stderr) }
+    Ended { ok: status.success(), code: status.code(), out: text(stdout), err: text(stderr) }
 }
 
 /// [`run`] that must succeed.

@@ -10,7 +10,8 @@ use clap::Parser;
 use spindle_cli::config::agent::RawAgent;
 use spindle_cli::config::changes::changed_keys;
 use spindle_cli::config::server::RawServer;
-use spindle_cli::{duration, go_flags, hcl};
+use spindle_cli::entry_plan::{Plan, Rules};
+use spindle_cli::{duration, entry_file, entry_plan, go_flags, hcl};
 use spindle_server::{PathPrefix, RoleSubject};
 use spindle_spiffe_core::SpiffeId;
 
@@ -87,5 +88,28 @@ pub(crate) fn go_flag_arguments(input: &[u8]) {
         }
         Err(0) => assert!(!out.is_empty()),
         Err(status) => assert!(matches!(status, 1 | 127) && !err.is_empty()),
+    }
+}
+
+/// A file of entries is understood or refused with its name; what is understood comes back from what is written of it, and
+/// a plan made of it can be made once more.
+pub(crate) fn entry_file_text(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let file = match entry_file::parse("a file", text) {
+        Ok(file) => file,
+        Err(fault) => return assert!(fault.starts_with("a file: "), "{fault}"),
+    };
+    let entries: Vec<_> = file.entries.iter().map(|one| one.entry.clone()).collect();
+    let again = entry_file::parse("again", &entry_file::write("example.org", &entries)).unwrap();
+    let mut sorted: Vec<_> =
+        entries.iter().map(|entry| (entry.id.clone(), entry_plan::fields(entry))).collect();
+    sorted.sort_by(|a, b| a.0.cmp(&b.0));
+    let again: Vec<_> =
+        again.entries.iter().map(|one| (one.entry.id.clone(), entry_plan::fields(&one.entry))).collect();
+    assert_eq!(again, sorted);
+    let set = "set".parse().unwrap();
+    let rules = Rules { set: Some(&set), prune: true, change: true };
+    if let Ok(plan) = Plan::make(&file.entries, &[], rules) {
+        assert_eq!((plan.steps.len(), plan.unchanged), (entries.len(), 0));
     }
 }

@@ -16,10 +16,13 @@ const ITEMS_MAX: usize = 500;
 const BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// The largest answer taken: a page of 500 entries with all the selectors that an entry may have.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(in crate::server_cli) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A client of the entry service that flags and environment name.
-pub(super) async fn client(socket: &Socket, console: &Console<'_>) -> Result<EntryClient<Channel>, Failure> {
+pub(in crate::server_cli) async fn client(
+    socket: &Socket,
+    console: &Console<'_>,
+) -> Result<EntryClient<Channel>, Failure> {
     Ok(EntryClient::new(dial(socket, console).await?).max_decoding_message_size(ANSWER_BYTES_MAX))
 }
 

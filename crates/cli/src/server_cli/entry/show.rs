@@ -17,7 +17,7 @@ use crate::output;
 use crate::output::text;
 
 /// Entries asked for in one call.
-const PAGE_SIZE: i32 = 500;
+pub(in crate::server_cli) const PAGE_SIZE: i32 = 500;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::server_cli) struct Args {
@@ -74,7 +74,7 @@ async fn one(mut client: EntryClient<Channel>, id: &str) -> Result<types::Entry,
     Ok(answer.map_err(|status| refused(&format!("cannot show entry {id}"), &status))?.into_inner())
 }
 
-async fn all(
+pub(in crate::server_cli) async fn all(
     mut client: EntryClient<Channel>,
     mut request: ListEntriesRequest,
 ) -> Result<Vec<types::Entry>, Failure> {

@@ -1,0 +1,84 @@
+//! What a server holds, asked over SPIRE's API, so that the server may be SPIRE's or ours.
+
+use std::collections::BTreeSet;
+
+use spindle_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
+use spindle_proto::spire::api::server::bundle::v1::{GetBundleRequest, GetFederatedBundleRequest};
+use spindle_proto::spire::api::server::entry::v1::ListEntriesRequest;
+use spindle_proto::spire::api::server::entry::v1::entry_client::EntryClient;
+use spindle_proto::spire::api::types;
+use spindle_spiffe_core::{Reason, TrustDomain};
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::entry::batch::ANSWER_BYTES_MAX;
+use super::entry::show;
+use crate::client::refused;
+use crate::error::Failure;
+
+/// The bundle and all entries of a server.
+pub(super) struct Held {
+    pub(super) trust_domain: TrustDomain,
+    pub(super) bundle: types::Bundle,
+    pub(super) entries: Vec<types::Entry>,
+}
+
+impl Held {
+    /// Asks the server at the other end of `channel`.
+    pub(super) async fn by(channel: &Channel) -> Result<Self, Failure> {
+        let answer = BundleClient::new(channel.clone()).get_bundle(GetBundleRequest::default()).await;
+        let bundle =
+            answer.map_err(|status| refused("cannot read the server's bundle", &status))?.into_inner();
+        let trust_domain = bundle.trust_domain.parse().map_err(|error| {
+            Failure::because(format!("the server calls its trust domain {:?}", bundle.trust_domain), &error)
+        })?;
+        let request = ListEntriesRequest { page_size: show::PAGE_SIZE, ..Default::default() };
+        let entries = show::all(entries(channel), request).await?;
+        Ok(Self { trust_domain, bundle, entries })
+    }
+
+    /// Refuses what is meant for another trust domain. `what` is what it is, as a plural.
+    pub(super) fn expect(&self, trust_domain: Option<&TrustDomain>, what: &str) -> Result<(), Failure> {
+        match trust_domain {
+            Some(other) if *other != self.trust_domain => {
+                let (own, reason) = (&self.trust_domain, Reason::WrongTrustDomain);
+                let text = format!(
+                    "{what} are of trust domain {other:?}, the server is of {own:?} (reason: {reason})"
+                );
+                Err(Failure::new(text).try_this("name the socket of the right server"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A client that takes large pages.
+pub(super) fn entries(channel: &Channel) -> EntryClient<Channel> {
+    EntryClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+}
+
+/// Which of the trust domains that the entries federate with have no bundle on the server.
+pub(super) async fn without_bundle<'a>(
+    channel: &Channel,
+    entries: impl Iterator<Item = &'a types::Entry>,
+) -> Result<BTreeSet<String>, Failure> {
+    let bare = |name: &'a String| name.strip_prefix("spiffe://").unwrap_or(name);
+    let named: BTreeSet<&str> = entries.flat_map(|entry| entry.federates_with.iter().map(bare)).collect();
+    let mut client = BundleClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+    let mut missing = BTreeSet::new();
+    for name in named {
+        // Whether it is there is all that matters.
+        let mask = types::BundleMask::default();
+        let request = GetFederatedBundleRequest { trust_domain: name.into(), output_mask: Some(mask) };
+        match client.get_federated_bundle(request).await {
+            Ok(_) => {}
+            Err(status) if status.code() == Code::NotFound => {
+                missing.insert(name.to_owned());
+            }
+            // An entry may federate with the server's own trust domain, of which nobody may ask here.
+            Err(status) if status.code() == Code::InvalidArgument => {}
+            Err(status) => return Err(refused(&format!("cannot look for the bundle of {name}"), &status)),
+        }
+    }
+    Ok(missing)
+}
