@@ -8,12 +8,14 @@ mod debug;
 mod carry_out;
 mod entry;
 mod federation;
+mod export;
 mod healthcheck;
 mod jwt;
 mod logger;
 mod minted;
 mod role;
 mod held;
+mod import;
 mod report;
 mod restore;
 mod run;
@@ -85,6 +87,10 @@ enum Command {
     Completion(completion::Args),
     /// Prints the manual page, or writes those of all commands.
     Man(manual::Args),
+    /// Writes a server's entries into a file.
+    Export(export::Args),
+    /// Takes over the entries of another server or of a file.
+    Import(import::Args),
     /// Writes a running server's store into a file.
     Backup(backup::Args),
     /// Makes the store of a stopped server from a backup.
@@ -125,6 +131,8 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Jwt(jwt::Command::Mint(args)) => jwt::run(&args, console),
         Command::Can(args) => can::run(&args, console),
         Command::Role(command) => role::run(command, console),
+        Command::Export(args) => export::run(&args, console),
+        Command::Import(args) => import::run(&args, console),
         Command::Backup(args) => backup::run(&args, console),
         Command::Restore(args) => restore::run(&args, console),
         Command::X509(x509::Command::Mint(args)) => x509::run(&args, console),

@@ -114,6 +114,7 @@ fn what_a_command_needs_is_asked_for_before_anything_is_called() {
     refused("spindle-server entry apply", 1, "a file of entries is required");
     refused("spindle-server entry apply -file /nonexistent/f -set a.b", 1, "letters, digits, dashes");
     refused("spindle-server entry lint -file /nonexistent/f", 1, "cannot read /nonexistent/f");
+    refused("spindle-server import", 1, "a source is required");
     refused("spindle-server backup", 1, "a file is required");
     refused("spindle-server backup -to /nonexistent/f", 1, "cannot write /nonexistent/f");
     refused("spindle-server restore", 1, "a backup is required");
@@ -143,6 +144,8 @@ fn a_missing_socket_is_named_with_what_to_try() {
         "spindle-server x509 mint -spiffeID spiffe://a/b -socketPath /nonexistent/api.sock",
         "spindle-server jwt mint -spiffeID spiffe://a/b -audience db -socketPath /nonexistent/api.sock",
         "spindle-server entry lint -socketPath /nonexistent/api.sock",
+        "spindle-server export -socketPath /nonexistent/api.sock",
+        "spindle-server import -from /nonexistent/api.sock",
         "spindle-agent healthcheck -socketPath /nonexistent/api.sock",
         "spindle-agent api fetch -socketPath /nonexistent/api.sock",
         "spindle-agent api fetch x509 -socketPath /nonexistent/api.sock -silent",

@@ -7,6 +7,7 @@ mod backup;
 mod domain;
 mod foreign;
 mod full_disk;
+mod import;
 mod process;
 mod sigkill;
 mod tokens;
