@@ -248,6 +248,15 @@ fn the_samples_are_valid_and_set_every_key_without_a_note() {
 }
 
 #[test]
+fn the_sample_of_entries_is_read_and_nothing_is_odd_about_it() {
+    let ended = run("spindle-server", &["entry", "lint", "-file", &example("entries.hcl")], &[]);
+    // What leads to the node is the server's to know.
+    let odd = ended.out.lines().filter(|line| line.contains('[') && !line.contains("[parent_unreachable]"));
+    assert_eq!((ended.code, odd.count()), (0, 0), "{}{}", ended.out, ended.err);
+    assert!(ended.out.ends_with("Looked at 3 entries: 0 errors, 3 warnings, 0 notes.\n"), "{}", ended.out);
+}
+
+#[test]
 fn the_printed_defaults_are_a_configuration_but_for_the_required_keys() {
     let dir = tempfile::tempdir().unwrap();
     for (binary, flags) in [
