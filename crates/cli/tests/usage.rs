@@ -119,7 +119,11 @@ fn what_a_command_needs_is_asked_for_before_anything_is_called() {
     refused("spindle-server backup -to /nonexistent/f", 1, "cannot write /nonexistent/f");
     refused("spindle-server restore", 1, "a backup is required");
     refused("spindle-server restore -from /nonexistent/f", 1, "a place for the store is required");
-    refused("spindle-server restore -from /nonexistent/f -to sled:/nonexistent/s", 1, "cannot open /nonexistent/f");
+    refused(
+        "spindle-server restore -from /nonexistent/f -to sled:/nonexistent/s",
+        1,
+        "cannot open /nonexistent/f",
+    );
 }
 
 #[test]

@@ -52,7 +52,8 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
         let channel = dial(&args.socket, console).await?;
         take_over(args, theirs, &channel).await
     })?;
-    let report = Report { plan: &plan, outcomes: &outcomes, dry_run: args.dry_run, source: "the source" };
+    let report =
+        Report { plan: &plan, outcomes: &outcomes, dry_run: args.dry_run, wanted: "as at the source" };
     let told = report.print(args.output.form, console);
     // The call that failed is the graver fault; its steps stand above it on the screen.
     ended.and(told)

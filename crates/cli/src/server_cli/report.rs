@@ -11,7 +11,7 @@ use crate::client::{code_name, item_remedy};
 use crate::console::Console;
 use crate::entry_plan::{FieldChange, Plan, Step, fields};
 use crate::error::Failure;
-use crate::output::text;
+use crate::output::{plural, text};
 
 /// Exit status of a dry run that found something to do.
 pub(super) const EXIT_PENDING: u8 = 2;
@@ -22,8 +22,8 @@ pub(super) struct Report<'a> {
     /// Empty after a dry run.
     pub(super) outcomes: &'a [Outcome],
     pub(super) dry_run: bool,
-    /// What the entries are compared with, such as `the files`.
-    pub(super) source: &'a str,
+    /// How the entries should be, such as `as declared`.
+    pub(super) wanted: &'a str,
 }
 
 impl Report<'_> {
@@ -86,7 +86,7 @@ impl Report<'_> {
         let failed = if self.dry_run { 0 } else { self.plan.steps.len() - self.done().count() };
         let lost = self.plan.conflicts.len() + failed;
         if lost > 0 {
-            let what = format!("{lost} entries are not as {} say", self.source);
+            let what = format!("{lost} {} not {}", plural(lost, "entry is", "entries are"), self.wanted);
             return Err(Failure::new(what).try_this("see above for each; another run goes on from here"));
         }
         if self.dry_run && !self.plan.steps.is_empty() {

@@ -94,7 +94,7 @@ fn another_sets_entries_and_a_servers_refusals_are_told() {
     let refused = apply(&domain, federated, &[]);
     check(&refused, 1, "Done: 1 created, 0 updated, 0 deleted, 0 unchanged, 0 in conflict, 1 failed.");
     assert!(refused.err.contains("reason: bundle_not_found"), "{}", refused.err);
-    assert!(refused.err.contains("Error: 1 entries are not as the files say\n  Try: "), "{}", refused.err);
+    assert!(refused.err.contains("Error: 1 entry is not as declared\n  Try: "), "{}", refused.err);
     let json = apply(&domain, federated, &["-output", "json"]);
     assert_eq!((json.code, json.out.lines().count()), (Some(1), 1));
     assert!(json.out.contains("\"reason\":\"bundle_not_found\""), "{}", json.out);
@@ -169,8 +169,9 @@ fn lint_asks_the_server_for_what_it_must_know() {
         (clean.code, clean.out.as_str()),
         (Some(0), "Looked at 0 entries: 0 errors, 0 warnings, 0 notes.\n")
     );
-    let _agent = domain.first_agent();
+    let mut agent = domain.first_agent();
     assert!(domain.create_entry(1).ok);
+    domain.wait_until_served(&mut agent, &[crate::domain::entry_id(1)]);
     let ttl = [
         "entry",
         "create",

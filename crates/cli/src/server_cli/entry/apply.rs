@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
         let (outcomes, ended) = carry_out(&mut held::entries(&channel), &plan.steps).await;
         Ok((plan, outcomes, ended))
     })?;
-    let report = Report { plan: &plan, outcomes: &outcomes, dry_run: args.dry_run, source: "the files" };
+    let report = Report { plan: &plan, outcomes: &outcomes, dry_run: args.dry_run, wanted: "as declared" };
     let told = report.print(args.output.form, console);
     // The call that failed is the graver fault; its steps stand above it on the screen.
     ended.and(told)

@@ -34,7 +34,7 @@ fn plan() -> Plan {
 }
 
 fn show(plan: &Plan, outcomes: &[Outcome], form: OutputForm) -> Screen {
-    let report = Report { plan, outcomes, dry_run: outcomes.is_empty(), source: "the files" };
+    let report = Report { plan, outcomes, dry_run: outcomes.is_empty(), wanted: "as declared" };
     Screen::show(|console| report.print(form, console))
 }
 
@@ -99,7 +99,7 @@ fn every_step_that_was_not_done_is_told_and_fails_the_command() {
         shown.out.ends_with("Done: 0 created, 0 updated, 0 deleted, 4 unchanged, 0 in conflict, 3 failed.\n")
     );
     let failure = shown.result.expect_err("failed");
-    assert_eq!((failure.exit(), failure.what()), (1, "3 entries are not as the files say"));
+    assert_eq!((failure.exit(), failure.what()), (1, "3 entries are not as declared"));
     let overwrote =
         [done()[0].clone(), Outcome::Overwrote("somebody else was there".into()), done()[2].clone()];
     assert!(
