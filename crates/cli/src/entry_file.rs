@@ -1,12 +1,16 @@
-//! Files of registration entries: what `entry apply`, `entry lint` and `import -file` read and `export` writes.
+//! Files of registration entries: what `entry apply`, `entry lint` and `import -file` read and `export` writes, which adds
+//! bundles and relationships.
 //!
 //! One reader for three spellings: HCL, the same keys in JSON, and SPIRE's `-data` form, `{"entries": [ … ]}`, also as
 //! `entry show -output json` prints it. Every fault names the file, the entry and the key; unknown keys are refused, as an
 //! entry without a setting that its author wrote down could go to the wrong caller. Start at [`parse`] and [`write()`].
 
 mod entry;
+mod federation;
 mod sources;
 mod writer;
+
+use std::collections::BTreeSet;
 
 use spindle_proto::spire::api::types;
 use spindle_spiffe_core::TrustDomain;
@@ -15,6 +19,7 @@ use crate::config::ConfigError;
 use crate::config::keys::{Key, Support, check_keys};
 use crate::config::section::Section;
 use crate::config::values;
+use crate::federation_plan::Federation;
 use crate::hcl::{self, Item, Value};
 use crate::input::DATA_BYTES_MAX;
 
@@ -34,6 +39,8 @@ pub struct EntryFile {
     pub trust_domain: Option<TrustDomain>,
     /// The entries in order.
     pub entries: Vec<Declared>,
+    /// Bundles of other trust domains, and relationships with them.
+    pub federation: Federation,
 }
 
 /// One entry of a file.
@@ -68,6 +75,8 @@ const TOP: &[Key] = &[
     ("entries", Support::Yes),
     ("trust_domain", Support::Yes),
     ("version", Support::Yes),
+    ("bundles", Support::Yes),
+    ("federation_relationships", Support::Yes),
     // What `entry show -output json` prints beside the entries.
     ("next_page_token", Support::Yes),
 ];
@@ -109,7 +118,41 @@ fn read_items(file: &str, items: &[Item]) -> Result<EntryFile, ConfigError> {
             "the file names none; write entries = [] if that is meant",
         ));
     }
-    Ok(EntryFile { trust_domain, entries: found.entries })
+    Ok(EntryFile { trust_domain, entries: found.entries, federation: federation_of(&top)? })
+}
+
+fn federation_of(top: &Section<'_>) -> Result<Federation, ConfigError> {
+    let mut bundles = federation::each(top, "bundles", federation::bundle)?;
+    let mut relationships = Vec::new();
+    for (relationship, bundle) in federation::each(top, "federation_relationships", federation::relationship)?
+    {
+        // What `federation list` prints has the bundle in it, a whole export has it beside.
+        if let Some(bundle) =
+            bundle.filter(|one| bundles.iter().all(|other| other.trust_domain != one.trust_domain))
+        {
+            bundles.push(bundle);
+        }
+        relationships.push(relationship);
+    }
+    let federation = Federation { bundles, relationships };
+    once_each(&federation)?;
+    Ok(federation)
+}
+
+/// Each trust domain has one bundle and one relationship.
+fn once_each(federation: &Federation) -> Result<(), ConfigError> {
+    once("bundles", federation.bundles.iter().map(|bundle| bundle.trust_domain.as_str()))?;
+    once("federation_relationships", federation.relationships.iter().map(|one| one.trust_domain.as_str()))
+}
+
+fn once<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Result<(), ConfigError> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(ConfigError::value(key, format!("{name} is there twice")));
+        }
+    }
+    Ok(())
 }
 
 struct Found<'a> {

@@ -16,6 +16,7 @@ pub mod entry_file;
 pub mod entry_lint;
 pub mod entry_plan;
 pub mod error;
+pub mod federation_plan;
 pub mod files;
 pub mod go_flags;
 pub mod hcl;

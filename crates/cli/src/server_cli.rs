@@ -4,20 +4,20 @@ mod agent;
 mod backup;
 mod bundle;
 mod can;
-mod debug;
 mod carry_out;
+mod debug;
 mod entry;
-mod federation;
 mod export;
+mod federation;
 mod healthcheck;
+mod held;
+mod import;
 mod jwt;
 mod logger;
 mod minted;
-mod role;
-mod held;
-mod import;
 mod report;
 mod restore;
+mod role;
 mod run;
 mod store;
 mod token;
@@ -87,9 +87,9 @@ enum Command {
     Completion(completion::Args),
     /// Prints the manual page, or writes those of all commands.
     Man(manual::Args),
-    /// Writes a server's entries into a file.
+    /// Writes a server's entries, foreign bundles and relationships into a file.
     Export(export::Args),
-    /// Takes over the entries of another server or of a file.
+    /// Takes over the entries, foreign bundles and relationships of another server or of a file.
     Import(import::Args),
     /// Writes a running server's store into a file.
     Backup(backup::Args),

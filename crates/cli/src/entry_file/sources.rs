@@ -94,5 +94,10 @@ fn together(mut all: EntryFile, file: EntryFile, path: &Path) -> Result<EntryFil
         _ => {}
     }
     all.entries.extend(file.entries);
+    all.federation.bundles.extend(file.federation.bundles);
+    all.federation.relationships.extend(file.federation.relationships);
+    super::once_each(&all.federation).map_err(|fault| {
+        Failure::new(format!("{}: {fault}", path.display())).try_this("keep one of the two")
+    })?;
     Ok(all)
 }

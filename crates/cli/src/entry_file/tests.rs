@@ -108,13 +108,13 @@ fn what_is_written_is_read_back_whole() {
         types::Entry { id: "a".into(), ..small() },
         types::Entry { id: "c".into(), store_svid: true, ..small() },
     ];
-    let text = write("example.org", &entries);
+    let text = write("example.org", &entries, &Federation::default());
     let file = parse("f", &text).unwrap();
     assert_eq!(file.trust_domain, Some("example.org".parse().unwrap()));
     let read: Vec<_> = file.entries.into_iter().map(|one| one.entry).collect();
     assert_eq!(read, [entries[1].clone(), entries[0].clone(), entries[2].clone()]);
     assert_eq!(text.lines().count(), 4 + 3 + 2, "one entry a line: {text}");
-    assert!(parse("f", &write("example.org", &[])).unwrap().entries.is_empty());
+    assert!(parse("f", &write("example.org", &[], &Federation::default())).unwrap().entries.is_empty());
 }
 
 #[track_caller]
@@ -200,4 +200,83 @@ fn a_directory_is_read_in_the_order_of_its_names_and_nothing_is_passed_over_in_s
     std::fs::create_dir(dir.path().join("more")).unwrap();
     assert!(what().contains("is not a file"), "{}", what());
     assert!(read("/nonexistent/file").expect_err("missing").what().contains("/nonexistent/file"));
+}
+
+fn federation() -> Federation {
+    let authority = spindle_testkit::TestAuthority::new("other.example", spindle_testkit::NOW);
+    let jwt_key = spindle_keys::Key::generate(spindle_keys::KeyType::EcP256).unwrap().spki_der().to_vec();
+    let bundle = types::Bundle {
+        trust_domain: "other.example".into(),
+        x509_authorities: vec![types::X509Certificate {
+            asn1: authority.ca().certificate().to_vec().into(),
+            tainted: true,
+        }],
+        jwt_authorities: vec![types::JwtKey {
+            public_key: jwt_key.into(),
+            key_id: "k1".into(),
+            expires_at: 1_900_000_000,
+            tainted: false,
+        }],
+        refresh_hint: 60,
+        sequence_number: 7,
+        ..types::Bundle::default()
+    };
+    let endpoint_spiffe_id = "spiffe://other.example/spire/server".to_owned();
+    let relationship = types::FederationRelationship {
+        trust_domain: "other.example".into(),
+        bundle_endpoint_url: "https://other.example/bundle".into(),
+        bundle_endpoint_profile: Some(types::federation_relationship::BundleEndpointProfile::HttpsSpiffe(
+            types::HttpsspiffeProfile { endpoint_spiffe_id },
+        )),
+        trust_domain_bundle: None,
+    };
+    let web = types::FederationRelationship {
+        trust_domain: "web.example".into(),
+        bundle_endpoint_url: "https://web.example/bundle".into(),
+        bundle_endpoint_profile: Some(types::federation_relationship::BundleEndpointProfile::HttpsWeb(
+            types::HttpsWebProfile {},
+        )),
+        trust_domain_bundle: None,
+    };
+    Federation { bundles: vec![bundle], relationships: vec![relationship, web] }
+}
+
+#[test]
+fn bundles_and_relationships_come_back_whole() {
+    let federation = federation();
+    let text = write("example.org", &[], &federation);
+    assert_eq!(parse("f", &text).unwrap().federation, federation);
+}
+
+#[test]
+fn a_bundle_inside_a_relationship_counts_unless_it_stands_beside_it() {
+    let Federation { bundles, relationships } = federation();
+    let inside = types::FederationRelationship {
+        trust_domain_bundle: Some(bundles[0].clone()),
+        ..relationships[0].clone()
+    };
+    let alone = Federation { bundles: Vec::new(), relationships: vec![inside.clone()] };
+    let read = parse("f", &write("example.org", &[], &alone)).unwrap().federation;
+    assert_eq!((read.bundles, read.relationships), (bundles.clone(), relationships[..1].to_vec()));
+    let both = Federation { bundles: bundles.clone(), relationships: vec![inside] };
+    assert_eq!(parse("f", &write("example.org", &[], &both)).unwrap().federation.bundles, bundles);
+}
+
+#[test]
+fn faults_of_bundles_and_relationships_are_named() {
+    let good = write("example.org", &[], &federation());
+    let refused = |from: &str, to: &str, expected: &str| {
+        let text = good.replace(from, to);
+        assert_ne!(text, good, "{from}");
+        let fault = parse("f", &text).expect_err(expected);
+        assert!(fault.contains(expected), "{fault}");
+    };
+    refused("\"refresh_hint\"", "\"refresh_hnt\"", "bundles[0].refresh_hnt");
+    refused("\"sequence_number\":\"7\"", "\"sequence_number\":-7", "is negative");
+    refused("\"asn1\":\"", "\"asn1\":\"?", "bundles[0].x509_authorities[0].asn1: it is not in base64");
+    refused("\"asn1\":\"MII", "\"asn1\":\"AAA", "bundles[0]: ");
+    refused("https://web.example/bundle", "http://web.example/bundle", "federation_relationships[1]: ");
+    refused("\"https_web\":{},", "", "federation_relationships[1]: ");
+    refused("web.example\"", "other.example\"", "other.example is there twice");
+    refused("  \"entries\": [],\n", "", "entries = []");
 }

@@ -5,16 +5,39 @@ use serde_json::{Map, Value, json};
 use spindle_proto::spire::api::types;
 
 use super::VERSION;
+use crate::federation_plan::Federation;
+use crate::output::json::ToJson;
 use crate::output::text;
 
-/// The file of `entries`. What has its default is left out.
-pub fn write(trust_domain: &str, entries: &[types::Entry]) -> String {
+/// The file of `entries` and `federation`. What has its default is left out.
+pub fn write(trust_domain: &str, entries: &[types::Entry], federation: &Federation) -> String {
     let mut entries: Vec<&types::Entry> = entries.iter().collect();
     entries.sort_by(|a, b| a.id.cmp(&b.id));
-    let lines: Vec<String> = entries.into_iter().map(|entry| format!("    {}", object(entry))).collect();
+    let mut parts = vec![
+        format!("  \"version\": {VERSION}"),
+        format!("  \"trust_domain\": {}", Value::from(trust_domain)),
+        list("entries", entries.into_iter().map(object)),
+    ];
+    let Federation { bundles, relationships } = federation;
+    if !bundles.is_empty() {
+        parts.push(list("bundles", sorted(bundles, |bundle| &bundle.trust_domain)));
+    }
+    if !relationships.is_empty() {
+        parts.push(list("federation_relationships", sorted(relationships, |one| &one.trust_domain)));
+    }
+    format!("{{\n{}\n}}\n", parts.join(",\n"))
+}
+
+fn list(key: &str, values: impl Iterator<Item = Value>) -> String {
+    let lines: Vec<String> = values.map(|value| format!("    {value}")).collect();
     let list = if lines.is_empty() { "[]".into() } else { format!("[\n{}\n  ]", lines.join(",\n")) };
-    let trust_domain = Value::from(trust_domain);
-    format!("{{\n  \"version\": {VERSION},\n  \"trust_domain\": {trust_domain},\n  \"entries\": {list}\n}}\n")
+    format!("  \"{key}\": {list}")
+}
+
+fn sorted<T: ToJson>(items: &[T], name: impl Fn(&T) -> &String) -> impl Iterator<Item = Value> {
+    let mut items: Vec<&T> = items.iter().collect();
+    items.sort_by(|a, b| name(a).cmp(name(b)));
+    items.into_iter().map(ToJson::to_json).collect::<Vec<_>>().into_iter()
 }
 
 fn object(entry: &types::Entry) -> Value {

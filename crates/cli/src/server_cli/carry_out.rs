@@ -3,6 +3,8 @@
 //! SPIRE's API has no condition on an update or a deletion. So each entry is looked at once more right before its call, and
 //! the revision that an update answers shows whether somebody else wrote in between. Start at [`carry_out`].
 
+mod federation;
+
 use spindle_proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use spindle_proto::spire::api::server::entry::v1::{
     BatchCreateEntryRequest, BatchDeleteEntryRequest, BatchUpdateEntryRequest, GetEntryRequest,
@@ -10,6 +12,8 @@ use spindle_proto::spire::api::server::entry::v1::{
 use spindle_proto::spire::api::types;
 use tonic::Code;
 use tonic::transport::Channel;
+
+pub(super) use federation::carry_out_federation;
 
 use super::entry::batch::split;
 use crate::client::refused;

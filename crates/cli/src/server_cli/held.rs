@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 
 use spindle_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
-use spindle_proto::spire::api::server::bundle::v1::{GetBundleRequest, GetFederatedBundleRequest};
+use spindle_proto::spire::api::server::bundle::v1::{
+    GetBundleRequest, GetFederatedBundleRequest, ListFederatedBundlesRequest,
+};
 use spindle_proto::spire::api::server::entry::v1::ListEntriesRequest;
 use spindle_proto::spire::api::server::entry::v1::entry_client::EntryClient;
+use spindle_proto::spire::api::server::trustdomain::v1::ListFederationRelationshipsRequest;
+use spindle_proto::spire::api::server::trustdomain::v1::trust_domain_client::TrustDomainClient;
 use spindle_proto::spire::api::types;
 use spindle_spiffe_core::{Reason, TrustDomain};
 use tonic::Code;
@@ -15,6 +19,10 @@ use super::entry::batch::ANSWER_BYTES_MAX;
 use super::entry::show;
 use crate::client::refused;
 use crate::error::Failure;
+use crate::federation_plan::Federation;
+
+/// Bundles or relationships asked for in one call; each has at most a few hundred KiB.
+const FEDERATION_PAGE_SIZE: i32 = 50;
 
 /// The bundle and all entries of a server.
 pub(super) struct Held {
@@ -55,6 +63,44 @@ impl Held {
 /// A client that takes large pages.
 pub(super) fn entries(channel: &Channel) -> EntryClient<Channel> {
     EntryClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+}
+
+/// The bundles of other trust domains on the server, and its relationships with them. A server without those calls has none.
+pub(super) async fn federation(channel: &Channel) -> Result<Federation, Failure> {
+    let none = |status: &tonic::Status| status.code() == Code::Unimplemented;
+    let mut held = Federation::default();
+    let mut client = BundleClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+    let mut request = ListFederatedBundlesRequest { page_size: FEDERATION_PAGE_SIZE, ..Default::default() };
+    loop {
+        let page = match client.list_federated_bundles(request.clone()).await {
+            Ok(page) => page.into_inner(),
+            Err(status) if none(&status) => break,
+            Err(status) => return Err(refused("cannot list bundles", &status)),
+        };
+        held.bundles.extend(page.bundles);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    let mut client = TrustDomainClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+    let mut request =
+        ListFederationRelationshipsRequest { page_size: FEDERATION_PAGE_SIZE, ..Default::default() };
+    loop {
+        let page = match client.list_federation_relationships(request.clone()).await {
+            Ok(page) => page.into_inner(),
+            Err(status) if none(&status) => break,
+            Err(status) => return Err(refused("cannot list relationships", &status)),
+        };
+        held.relationships.extend(page.federation_relationships);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    // The bundles stand by themselves.
+    held.relationships.iter_mut().for_each(|relationship| relationship.trust_domain_bundle = None);
+    Ok(held)
 }
 
 /// Which of the trust domains that the entries federate with have no bundle on the server.

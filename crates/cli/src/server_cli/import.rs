@@ -1,4 +1,5 @@
-//! `import`: takes over the entries of a running server, SPIRE's or ours, or of a file, with their IDs.
+//! `import`: takes over the bundles of other trust domains, the relationships with them and the entries, with their IDs, of a
+//! running server, SPIRE's or ours, or of a file.
 //!
 //! Nothing that is here is changed unless `-update` asks for it. What cannot be taken over is named, one by one, and the
 //! rest is. A second run finds nothing to do.
@@ -10,16 +11,17 @@ use spindle_proto::spire::api::types;
 use spindle_spiffe_core::{Reason, TrustDomain};
 use tonic::transport::Channel;
 
-use super::carry_out::{Outcome, carry_out};
+use super::carry_out::{Outcome, carry_out, carry_out_federation};
 use super::dial;
 use super::held::{self, Held, without_bundle};
-use super::report::Report;
+use super::report::{FederationReport, Report};
 use crate::args::{Output, Socket, set};
 use crate::client::{block_on, connect};
 use crate::console::Console;
 use crate::entry_file::{self, Declared, EntryFile};
-use crate::entry_plan::{Conflict, Likeness, Plan, Rules};
+use crate::entry_plan::{Conflict, Likeness, Plan, Rules, Step};
 use crate::error::Failure;
+use crate::federation_plan::FederationPlan;
 use crate::socket::unix_path;
 
 #[derive(Debug, Default, clap::Args)]
@@ -47,16 +49,24 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
     let source = source(args)?;
-    let (plan, outcomes, ended) = block_on(async {
+    let done = block_on(async {
         let theirs = source.read().await?;
         let channel = dial(&args.socket, console).await?;
         take_over(args, theirs, &channel).await
     })?;
-    let report =
-        Report { plan: &plan, outcomes: &outcomes, dry_run: args.dry_run, wanted: "as at the source" };
+    let dry_run = args.dry_run;
+    let federation =
+        FederationReport { plan: &done.federation, outcomes: &done.federation_outcomes, dry_run };
+    let report = Report {
+        plan: &done.plan,
+        outcomes: &done.outcomes,
+        dry_run,
+        wanted: "as at the source",
+        federation: Some(federation),
+    };
     let told = report.print(args.output.form, console);
     // The call that failed is the graver fault; its steps stand above it on the screen.
-    ended.and(told)
+    done.ended.and(told)
 }
 
 enum Source<'a> {
@@ -88,29 +98,48 @@ impl Source<'_> {
                     Declared { entry, name: None, place }
                 };
                 let entries = held.entries.into_iter().map(declared).collect();
-                Ok(EntryFile { trust_domain: Some(held.trust_domain), entries })
+                let federation = held::federation(&channel).await;
+                let federation = federation.map_err(|failure| failure.within("of the source"))?;
+                Ok(EntryFile { trust_domain: Some(held.trust_domain), entries, federation })
             }
         }
     }
 }
 
-type Ended = (Plan, Vec<Outcome>, Result<(), Failure>);
+/// Both plans and how they ended.
+struct Taken {
+    federation: FederationPlan,
+    federation_outcomes: Vec<Outcome>,
+    plan: Plan,
+    outcomes: Vec<Outcome>,
+    /// A call that failed.
+    ended: Result<(), Failure>,
+}
 
-async fn take_over(args: &Args, theirs: EntryFile, channel: &Channel) -> Result<Ended, Failure> {
+async fn take_over(args: &Args, theirs: EntryFile, channel: &Channel) -> Result<Taken, Failure> {
     let here = Held::by(channel).await?;
     here.expect(theirs.trust_domain.as_ref(), "the entries of the source")?;
+    let federation = FederationPlan::make(theirs.federation, &held::federation(channel).await?, args.update);
     let (entries, twins) = apart(theirs.entries);
     let rules = Rules { set: None, prune: false, change: args.update };
     let mut plan = Plan::make(&entries, &here.entries, rules)
         .map_err(|fault| Failure::new(fault).try_this("keep one of the two; nothing was changed"))?;
     plan.conflicts.extend(twins);
-    let missing = without_bundle(channel, plan.steps.iter().map(crate::entry_plan::Step::entry)).await?;
-    plan.set_aside(|entry| unfit(entry, &here.trust_domain, &missing));
+    // Bundles first: an entry cannot federate with a trust domain that has none.
+    let (federation_outcomes, mut ended) = match args.dry_run {
+        true => (Vec::new(), Ok(())),
+        false => carry_out_federation(channel, &federation.steps).await,
+    };
+    let mut missing = without_bundle(channel, plan.steps.iter().map(Step::entry)).await?;
     if args.dry_run {
-        return Ok((plan, Vec::new(), Ok(())));
+        missing = &missing - &federation.new_bundles();
     }
-    let (outcomes, ended) = carry_out(&mut held::entries(channel), &plan.steps).await;
-    Ok((plan, outcomes, ended))
+    plan.set_aside(|entry| unfit(entry, &here.trust_domain, &missing));
+    let mut outcomes = Vec::new();
+    if !args.dry_run && ended.is_ok() {
+        (outcomes, ended) = carry_out(&mut held::entries(channel), &plan.steps).await;
+    }
+    Ok(Taken { federation, federation_outcomes, plan, outcomes, ended })
 }
 
 /// The entries from the oldest to the newest, as the order among those of one hint goes by age. SPIRE's updates can make

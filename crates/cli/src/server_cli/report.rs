@@ -1,9 +1,13 @@
 //! A plan and how it ended, for people and as one line of JSON; shared by `entry apply` and `import`.
 
+mod federation;
+
 use serde_json::{Value, json};
 use spindle_proto::refusal::Refusal;
 use spindle_proto::spire::api::types;
 use tonic::Code;
+
+pub(super) use federation::FederationReport;
 
 use super::carry_out::Outcome;
 use crate::args::OutputForm;
@@ -24,6 +28,8 @@ pub(super) struct Report<'a> {
     pub(super) dry_run: bool,
     /// How the entries should be, such as `as declared`.
     pub(super) wanted: &'a str,
+    /// What was done before the entries, if anything could be.
+    pub(super) federation: Option<FederationReport<'a>>,
 }
 
 impl Report<'_> {
@@ -38,6 +44,9 @@ impl Report<'_> {
     }
 
     fn pretty(&self, console: &mut Console<'_>) -> Result<(), Failure> {
+        if let Some(federation) = &self.federation {
+            federation.print(console)?;
+        }
         for step in &self.plan.steps {
             print_step(step, console)?;
         }
@@ -46,7 +55,7 @@ impl Report<'_> {
             writeln!(console.err, "  Try: {}", conflict.remedy)?;
         }
         for (step, outcome) in self.plan.steps.iter().zip(self.outcomes) {
-            print_trouble(step, outcome, console)?;
+            print_outcome(step.verb(), &name(step.entry()), outcome, console)?;
         }
         self.print_sum(console)
     }
@@ -85,11 +94,18 @@ impl Report<'_> {
     fn ended(&self) -> Result<(), Failure> {
         let failed = if self.dry_run { 0 } else { self.plan.steps.len() - self.done().count() };
         let lost = self.plan.conflicts.len() + failed;
+        let federation_lost = self.federation.as_ref().map_or(0, FederationReport::lost);
+        if federation_lost > 0 {
+            let lost = federation_lost + lost;
+            let what = format!("{lost} {} not {}", plural(lost, "thing is", "things are"), self.wanted);
+            return Err(Failure::new(what).try_this("see above for each; another run goes on from here"));
+        }
         if lost > 0 {
             let what = format!("{lost} {} not {}", plural(lost, "entry is", "entries are"), self.wanted);
             return Err(Failure::new(what).try_this("see above for each; another run goes on from here"));
         }
-        if self.dry_run && !self.plan.steps.is_empty() {
+        let pending = self.dry_run && !self.plan.steps.is_empty();
+        if pending || self.federation.as_ref().is_some_and(FederationReport::is_pending) {
             return Err(Failure::new("").with_exit(EXIT_PENDING));
         }
         Ok(())
@@ -105,12 +121,16 @@ impl Report<'_> {
                 "remedy": conflict.remedy,
             })
         });
-        json!({
+        let mut object = json!({
             "dry_run": self.dry_run,
             "steps": steps.collect::<Vec<_>>(),
             "conflicts": conflicts.collect::<Vec<_>>(),
             "unchanged": self.plan.unchanged,
-        })
+        });
+        if let (Some(federation), Some(fields)) = (&self.federation, object.as_object_mut()) {
+            fields.insert("federation".into(), federation.to_json());
+        }
+        object
     }
 }
 
@@ -143,8 +163,13 @@ fn print_fields(entry: &types::Entry, console: &mut Console<'_>) -> Result<(), F
     Ok(())
 }
 
-fn print_trouble(step: &Step, outcome: &Outcome, console: &mut Console<'_>) -> Result<(), Failure> {
-    let (verb, name) = (step.verb(), name(step.entry()));
+/// Says what did not go well; `name` is what the step is about.
+fn print_outcome(
+    verb: &str,
+    name: &str,
+    outcome: &Outcome,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
     let err = &mut *console.err;
     match outcome {
         Outcome::Done(_) => {}

@@ -77,7 +77,7 @@ fn what_one_server_exports_the_other_imports_with_every_field() {
     // The same by a file, which `entry apply` reads, too.
     let file = from.text("entries.json");
     let said = from.server_done(&["export", "-to", &file]);
-    assert_eq!(said, format!("Exported 4 entries to {file}.\n"));
+    assert_eq!(said, format!("Exported 4 entries, 0 bundles and 0 relationships to {file}.\n"));
     assert_eq!(to.server_done(&["import", "-file", &file]), "Nothing to do: 4 unchanged.\n");
     assert_eq!(to.server_done(&["entry", "apply", "-file", &file]), "Nothing to do: 4 unchanged.\n");
     let mut third = Domain::new("redb");
@@ -156,4 +156,108 @@ fn another_trust_domain_or_no_server_is_refused() {
     assert!(to.server_done(&["entry", "show"]).starts_with("Found 0"));
     let stopped = run("spindle-server", &["export", "-socketPath", &nothing]);
     assert!(!stopped.ok && stopped.out.is_empty(), "{}", stopped.out);
+}
+
+#[test]
+fn bundles_and_relationships_come_first_so_that_entries_can_federate() {
+    let (mut from, mut to) = (Domain::new("redb"), Domain::new("redb"));
+    let (_one, _other) = (from.start_server(), to.start_server());
+    // Any bundle will do; this one is a document of the server's own.
+    fs::write(from.file("bundle.json"), from.server_done(&["bundle", "show", "-format", "spiffe"])).unwrap();
+    let bundle = from.text("bundle.json");
+    from.server_done(&[
+        "bundle",
+        "set",
+        "-id",
+        "spiffe://other.example",
+        "-format",
+        "spiffe",
+        "-path",
+        &bundle,
+    ]);
+    from.server_done(&[
+        "federation",
+        "create",
+        "-trustDomain",
+        "other.example",
+        "-bundleEndpointURL",
+        "https://127.0.0.1:1/b",
+        "-bundleEndpointProfile",
+        "https_spiffe",
+        "-endpointSpiffeID",
+        "spiffe://other.example/spire/server",
+    ]);
+    from.server_done(&[
+        "entry",
+        "create",
+        "-entryID",
+        "fed",
+        "-spiffeID",
+        "spiffe://example.org/fed",
+        "-parentID",
+        "spiffe://example.org/node",
+        "-selector",
+        "unix:uid:1",
+        "-federatesWith",
+        "spiffe://other.example",
+    ]);
+    let source = from.text("server.sock");
+    let dry = to.server(&["import", "-from", &source, "-dryRun"]);
+    assert_eq!(dry.code, Some(2), "{}{}", dry.out, dry.err);
+    assert!(
+        dry.out.contains(
+            "Bundles and relationships: 2 to create, 0 to update, 0 unchanged, 0 in conflict, 0 failed.\n"
+        ),
+        "{}",
+        dry.out
+    );
+    assert!(
+        dry.out.ends_with("Plan: 1 to create, 0 to update, 0 to delete, 0 unchanged, 0 in conflict.\n"),
+        "{}",
+        dry.out
+    );
+    let done = to.server_done(&["import", "-from", &source]);
+    assert!(done.starts_with("+ create bundle of other.example\n"), "{done}");
+    assert!(
+        done.contains(
+            "Bundles and relationships: 2 created, 0 updated, 0 unchanged, 0 in conflict, 0 failed.\n"
+        ),
+        "{done}"
+    );
+    assert_eq!(exported(&to), exported(&from));
+    let again = "Bundles and relationships: 0 created, 0 updated, 2 unchanged, 0 in conflict, 0 failed.\nNothing to do: 1 unchanged.\n";
+    assert_eq!(to.server_done(&["import", "-from", &source]), again);
+    let file = from.text("all.json");
+    from.server_done(&["export", "-to", &file]);
+    assert_eq!(to.server_done(&["import", "-file", &file]), again);
+    let applied = to.server(&["entry", "apply", "-file", &file]);
+    assert!(
+        applied.ok && applied.err.contains("bundles and relationships of the files are left alone"),
+        "{}",
+        applied.err
+    );
+
+    // What differs is a conflict until it is to be changed.
+    from.server_done(&[
+        "federation",
+        "update",
+        "-trustDomain",
+        "other.example",
+        "-bundleEndpointURL",
+        "https://127.0.0.1:2/b",
+        "-bundleEndpointProfile",
+        "https_web",
+    ]);
+    let kept = to.server(&["import", "-from", &source]);
+    assert_eq!(kept.code, Some(1));
+    assert!(
+        kept.err.contains(
+            "Conflict: relationship with other.example: it is here and differs: bundle_endpoint_url"
+        ),
+        "{}",
+        kept.err
+    );
+    let changed = to.server_done(&["import", "-from", &source, "-update"]);
+    assert!(changed.contains("0 created, 1 updated, 1 unchanged, 0 in conflict, 0 failed.\n"), "{changed}");
+    assert_eq!(exported(&to), exported(&from), "the bundle is still there");
 }

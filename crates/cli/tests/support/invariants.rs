@@ -100,7 +100,8 @@ pub(crate) fn entry_file_text(input: &[u8]) {
         Err(fault) => return assert!(fault.starts_with("a file: "), "{fault}"),
     };
     let entries: Vec<_> = file.entries.iter().map(|one| one.entry.clone()).collect();
-    let again = entry_file::parse("again", &entry_file::write("example.org", &entries)).unwrap();
+    let again =
+        entry_file::parse("again", &entry_file::write("example.org", &entries, &file.federation)).unwrap();
     let mut sorted: Vec<_> =
         entries.iter().map(|entry| (entry.id.clone(), entry_plan::fields(entry))).collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));

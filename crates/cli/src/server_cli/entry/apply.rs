@@ -9,6 +9,7 @@ use crate::console::Console;
 use crate::entry_file::{self, EntryFile};
 use crate::entry_plan::{Plan, Rules, SetName};
 use crate::error::Failure;
+use crate::federation_plan::Federation;
 use crate::server_cli::carry_out::carry_out;
 use crate::server_cli::dial;
 use crate::server_cli::held::{self, Held};
@@ -54,7 +55,7 @@ pub(in crate::server_cli) struct Args {
 }
 
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
-    let (file, name) = input(args)?;
+    let (file, name) = input(args, console)?;
     let (plan, outcomes, ended) = block_on(async {
         let channel = dial(&args.socket, console).await?;
         let held = Held::by(&channel).await?;
@@ -66,13 +67,19 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
         let (outcomes, ended) = carry_out(&mut held::entries(&channel), &plan.steps).await;
         Ok((plan, outcomes, ended))
     })?;
-    let report = Report { plan: &plan, outcomes: &outcomes, dry_run: args.dry_run, wanted: "as declared" };
+    let report = Report {
+        plan: &plan,
+        outcomes: &outcomes,
+        dry_run: args.dry_run,
+        wanted: "as declared",
+        federation: None,
+    };
     let told = report.print(args.output.form, console);
     // The call that failed is the graver fault; its steps stand above it on the screen.
     ended.and(told)
 }
 
-fn input(args: &Args) -> Result<(EntryFile, SetName), Failure> {
+fn input(args: &Args, console: &mut Console<'_>) -> Result<(EntryFile, SetName), Failure> {
     let Some(path) = set(&args.file) else {
         return Err(Failure::new("a file of entries is required")
             .try_this("for example -file entries.hcl; -h shows one"));
@@ -85,7 +92,12 @@ fn input(args: &Args) -> Result<(EntryFile, SetName), Failure> {
         }
         (None, false) => SET.parse().map_err(Failure::new)?,
     };
-    Ok((entry_file::read(path)?, name))
+    let file = entry_file::read(path)?;
+    if file.federation != Federation::default() {
+        let what = "Note: bundles and relationships of the files are left alone; `import -file` sets them.";
+        writeln!(console.err, "{what}")?;
+    }
+    Ok((file, name))
 }
 
 /// What has to be done on the server, once every entry of the files is one that it can have.

@@ -34,7 +34,8 @@ fn plan() -> Plan {
 }
 
 fn show(plan: &Plan, outcomes: &[Outcome], form: OutputForm) -> Screen {
-    let report = Report { plan, outcomes, dry_run: outcomes.is_empty(), wanted: "as declared" };
+    let report =
+        Report { plan, outcomes, dry_run: outcomes.is_empty(), wanted: "as declared", federation: None };
     Screen::show(|console| report.print(form, console))
 }
 
