@@ -8,8 +8,8 @@ use spindle_spiffe_core::bundle_document::{self, map};
 use spindle_spiffe_core::certificate::split_der_certificates;
 use spindle_spiffe_core::public_key::PublicKey;
 use spindle_spiffe_core::{
-    Audience, BundleEndpointUrl, DnsName, EntryId, Hint, Selector, SpiffeId, Timestamp, TrustDomain, X509Bundle,
-    X509Bundles, X509Svid, pem, verify_x509_svid,
+    Audience, BundleEndpointUrl, DnsName, EntryId, Hint, Selector, SpiffeId, Timestamp, TrustDomain,
+    X509Bundle, X509Bundles, X509Svid, pem, verify_x509_svid,
 };
 
 fn td() -> TrustDomain {
