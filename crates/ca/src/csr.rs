@@ -5,7 +5,8 @@
 //! does not verify an agent's request at attestation.
 
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
-use spindle_spiffe_core::Reason;
+use spindle_spiffe_core::{Reason, X509Authority};
+use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
@@ -136,6 +137,20 @@ fn verify(csr: &X509CertificationRequest<'_>, key: SubjectKey<'_>) -> Result<(),
     let signed = csr.certification_request_info.raw;
     let verified = UnparsedPublicKey::new(algorithm, key.bits()).verify(signed, &csr.signature_value.data);
     verified.map_err(|_| CsrError::Signature)
+}
+
+/// Whether the certificate bears the signature of `root`'s key. Names and dates are not looked at.
+pub(crate) fn is_signed_by(certificate: &[u8], root: &X509Authority) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
+    let Ok(key) = SubjectKey::parse(root.spki_der()) else { return false };
+    let oid = &certificate.signature_algorithm.algorithm;
+    let Some(algorithm) = verification_algorithm(key.kind(), oid) else {
+        // RSA-PSS, whose parameters the parser reads.
+        let root = X509Certificate::from_der(root.der());
+        return root.is_ok_and(|(_, root)| certificate.verify_signature(Some(root.public_key())).is_ok());
+    };
+    let (signed, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
+    UnparsedPublicKey::new(algorithm, key.bits()).verify(signed, signature).is_ok()
 }
 
 /// Which pairs of key and algorithm are accepted: SHA-2 only, and any SHA-2 with any curve, as Go does.

@@ -7,10 +7,12 @@
 use rustls_pki_types::CertificateDer;
 use spindle_keys::KeyManager;
 use spindle_spiffe_core::bundle::BundleError;
-use spindle_spiffe_core::{Timestamp, TrustDomain, Validity};
+use spindle_spiffe_core::{Timestamp, TrustDomain, Validity, X509Authority};
 
+use crate::csr::is_signed_by;
+use crate::profile;
 use crate::slots::{AuthoritySlots, Family, Slot};
-use crate::x509_ca::{AuthorityError, X509Ca};
+use crate::x509_ca::{AuthorityError, X509Ca, lower_hex};
 
 mod jwt;
 
@@ -133,6 +135,27 @@ impl JournalEntry {
             authority_id: ca.authority_id().to_owned(),
         }
     }
+
+    /// What SPIRE names the upstream authority by: the key identifier of whoever signed it, in lower-case hex. Empty for a
+    /// self-signed one.
+    pub fn upstream_authority_id(&self) -> String {
+        if self.public.upstream_chain.is_empty() {
+            return String::new();
+        }
+        let certificate = profile::parse(&self.public.certificate).ok();
+        certificate
+            .and_then(|one| profile::authority_key_id(&one))
+            .map(|id| lower_hex(&id))
+            .unwrap_or_default()
+    }
+
+    /// Whether what it signs leads to `root`: it is that root, or the root has signed a certificate of its chain.
+    pub fn is_below(&self, root: &X509Authority) -> bool {
+        if self.public.upstream_chain.is_empty() {
+            return self.public.certificate == *root.der();
+        }
+        self.public.upstream_chain.iter().any(|certificate| is_signed_by(certificate, root))
+    }
 }
 
 impl<P> JournalEntry<P> {
@@ -148,16 +171,16 @@ impl<P> JournalEntry<P> {
 }
 
 /// Takes up a journal of X.509 authorities, oldest entry first. One that is not valid yet is taken up as well: a machine
-/// whose clock is late at its start must not lose it. `in_bundle` tells whether a certificate is among the trust domain's
-/// authorities; it is asked for self-signed ones only, as a chained one is trusted through its root.
+/// whose clock is late at its start must not lose it. `is_trusted` tells whether an authority is below one of the trust
+/// domain's roots, see [`JournalEntry::is_below`].
 pub fn restore(
     journal: Vec<JournalEntry>,
     trust_domain: &TrustDomain,
     keys: &dyn KeyManager,
-    in_bundle: &dyn Fn(&CertificateDer<'static>) -> bool,
+    is_trusted: &dyn Fn(&JournalEntry) -> bool,
     now: Timestamp,
 ) -> Restored {
-    restore_with(journal, &|entry| take_up(entry, trust_domain, keys, in_bundle), now)
+    restore_with(journal, &|entry| take_up(entry, trust_domain, keys, is_trusted), now)
 }
 
 /// Takes up a journal of any family; `take_up` makes an authority out of an entry.
@@ -200,12 +223,12 @@ fn take_up(
     entry: &JournalEntry,
     trust_domain: &TrustDomain,
     keys: &dyn KeyManager,
-    in_bundle: &dyn Fn(&CertificateDer<'static>) -> bool,
+    is_trusted: &dyn Fn(&JournalEntry) -> bool,
 ) -> Result<X509Ca, SkipReason> {
     let key = keys.get(entry.slot.key_id(Family::X509)).ok_or(SkipReason::KeyMissing)?;
     let CaCertificate { certificate, upstream_chain } = entry.public.clone();
     let ca = X509Ca::from_parts(trust_domain, certificate, key, upstream_chain)?;
-    if ca.upstream_chain().is_empty() && !in_bundle(ca.certificate()) {
+    if !is_trusted(entry) {
         return Err(SkipReason::NotInBundle);
     }
     Ok(ca)

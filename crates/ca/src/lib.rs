@@ -2,19 +2,22 @@
 //!
 //! Promises that nothing is signed which the profile does not allow, and that no SVID outlives its authority. Pure but
 //! for the signature itself: callers pass `now`, validity and serial. It leaves out who may ask (`spindle-server`) and
-//! where keys and journal are kept (`spindle-keys`, `spindle-store`). Start at [`CheckedCsr`], [`X509Ca`], [`JwtSigner`]
-//! and [`AuthoritySlots`].
+//! where keys and journal are kept (`spindle-keys`, `spindle-store`). Start at [`CheckedCsr`], [`X509Ca`], [`UpstreamCa`],
+//! [`JwtSigner`] and [`AuthoritySlots`].
 
 pub mod csr;
+pub mod downstream;
 pub mod journal;
 pub mod jwt;
 pub mod profile;
 pub mod public_key;
 pub mod slots;
 pub mod subject;
+pub mod upstream_ca;
 pub mod x509_ca;
 
 pub use csr::{CheckedCsr, CsrError};
+pub use downstream::SignedAuthority;
 pub use journal::{
     AuthorityStatus, AuthorityTrust, CaCertificate, JournalEntry, JwtPublicKey, Restored, SkipReason,
     prunable, restore, restore_jwt,
@@ -24,4 +27,5 @@ pub use profile::ProfileError;
 pub use public_key::{PublicKeyError, SubjectKey};
 pub use slots::{AuthoritySlots, Family, Slot, SlotError, SlotStep, guaranteed_svid_ttl_secs};
 pub use subject::{CaSubject, SubjectError, SvidSubject};
+pub use upstream_ca::{UpstreamCa, UpstreamCaError, UpstreamSignError, authority_request};
 pub use x509_ca::{AuthorityError, SignError, SignedSvid, SvidRequest, X509Ca};

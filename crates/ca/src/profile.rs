@@ -8,8 +8,8 @@ use spindle_spiffe_core::{SpiffeId, Timestamp, TrustDomain, Validity, X509Svid};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::oid_registry::{
-    OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_KEY_USAGE, OID_X509_EXT_SUBJECT_ALT_NAME,
-    OID_X509_EXT_SUBJECT_KEY_IDENTIFIER, Oid,
+    OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_KEY_USAGE,
+    OID_X509_EXT_SUBJECT_ALT_NAME, OID_X509_EXT_SUBJECT_KEY_IDENTIFIER, Oid,
 };
 use x509_parser::prelude::FromDer;
 
@@ -119,6 +119,16 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, ProfileError> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(ProfileError("it is not one DER certificate")),
+    }
+}
+
+/// The key identifier of whoever signed the certificate, if it names one.
+pub(crate) fn authority_key_id(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    match parsed(certificate, &OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER).ok()?? {
+        (ParsedExtension::AuthorityKeyIdentifier(id), _) => {
+            id.key_identifier.as_ref().map(|id| id.0.to_vec())
+        }
+        _ => None,
     }
 }
 

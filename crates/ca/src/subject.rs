@@ -118,7 +118,7 @@ impl SvidSubject {
         self.attributes.is_empty()
     }
 
-    /// Reads the subject of a certificate request. Attributes of a type that is not copied are left out, as SPIRE does. Other
+    /// Reads the subject of a certificate request or certificate. Attributes of a type that is not copied are left out, as SPIRE does. Other
     /// than there, a subject with one attribute type twice is refused, not shortened: it would say something else.
     pub(crate) fn from_name(name: &X509Name<'_>) -> Result<Self, SubjectError> {
         let mut subject = Self::empty();
@@ -136,6 +136,15 @@ impl SvidSubject {
             subject.attributes.push((kind, text.to_owned()));
         }
         Ok(subject)
+    }
+
+    /// The same with this organizational unit in place of any other, where Go writes it.
+    pub(crate) fn with_unit(mut self, unit: String) -> Self {
+        self.attributes.retain(|(kind, _)| *kind != UNIT);
+        let is_before = |kind: &[u64]| kind == COUNTRY || kind == ORGANIZATION;
+        let at = self.attributes.iter().rposition(|(kind, _)| is_before(kind)).map_or(0, |last| last + 1);
+        self.attributes.insert(at, (UNIT, unit));
+        self
     }
 
     /// The whole name: the first DNS name becomes the common name, in place of any other.

@@ -14,7 +14,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use spindle_keys::{Key, key_identifier};
 use spindle_spiffe_core::certificate::CERTIFICATE_BYTES_MAX;
-use spindle_spiffe_core::{DnsName, Reason, Serial, SpiffeId, Timestamp, TrustDomain, Validity};
+use spindle_spiffe_core::{DnsName, Reason, Serial, SpiffeId, Timestamp, TrustDomain, Validity, VerifyError};
 
 use crate::profile::{self, ProfileError};
 use crate::public_key::{KeyKind, PublicKeyError, SubjectKey};
@@ -147,6 +147,9 @@ pub enum AuthorityError {
     /// The chain above the authority is too long.
     #[error("there are {0} certificates above the authority, more than {UPSTREAM_CHAIN_MAX}")]
     ChainLength(usize),
+    /// What the authority signs does not lead to the roots above it.
+    #[error("what the authority signs is not trusted by its upstream roots")]
+    NotTrusted(#[from] VerifyError),
     /// The encoder or the key refused, or what the authority signs would not chain to it.
     #[error("the authority cannot sign: {0}")]
     Failed(String),
@@ -296,8 +299,12 @@ impl X509Ca {
         Ok(())
     }
 
+    pub(crate) fn issuer(&self) -> &Issuer<'static, Key> {
+        &self.0.issuer
+    }
+
     /// The wanted validity, no longer than the authority's own.
-    fn cut(&self, wanted: Validity) -> Result<Validity, SignError> {
+    pub(crate) fn cut(&self, wanted: Validity) -> Result<Validity, SignError> {
         if wanted.not_after < wanted.not_before {
             return Err(SignError::Validity(wanted));
         }
@@ -375,7 +382,7 @@ fn svid_template() -> CertificateParams {
 }
 
 /// Writes both ends; `None` when they are reversed or outside what X.509 dates can say (RFC 5280 4.1.2.5).
-fn set_validity(params: &mut CertificateParams, validity: Validity) -> Option<()> {
+pub(crate) fn set_validity(params: &mut CertificateParams, validity: Validity) -> Option<()> {
     let date = |at: Timestamp| {
         let date = time::OffsetDateTime::from_unix_timestamp(at.unix_secs()).ok()?;
         (1950..=9999).contains(&date.year()).then_some(date)
@@ -386,20 +393,20 @@ fn set_validity(params: &mut CertificateParams, validity: Validity) -> Option<()
 }
 
 /// The number, if RFC 5280 4.1.2.2 lets it be a serial number.
-fn positive(serial: [u8; 16]) -> Option<u128> {
+pub(crate) fn positive(serial: [u8; 16]) -> Option<u128> {
     let number = u128::from_be_bytes(serial);
     (number != 0 && number >> 127 == 0).then_some(number)
 }
 
-fn uri_name(spiffe_id: &SpiffeId) -> Result<SanType, rcgen::Error> {
+pub(crate) fn uri_name(spiffe_id: &SpiffeId) -> Result<SanType, rcgen::Error> {
     Ok(SanType::URI(spiffe_id.as_str().try_into()?))
 }
 
-fn failed(error: impl fmt::Display) -> AuthorityError {
+pub(crate) fn failed(error: impl fmt::Display) -> AuthorityError {
     AuthorityError::Failed(error.to_string())
 }
 
-fn refused(spiffe_id: &SpiffeId, error: impl fmt::Display) -> SignError {
+pub(crate) fn refused(spiffe_id: &SpiffeId, error: impl fmt::Display) -> SignError {
     SignError::Failed { spiffe_id: spiffe_id.clone(), why: error.to_string() }
 }
 

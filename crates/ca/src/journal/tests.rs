@@ -114,7 +114,7 @@ fn old_authorities_with_their_keys_are_at_hand_again() {
 fn an_authority_that_is_not_in_the_bundle_is_skipped() {
     let (keys, slots) = running();
     let active = slots.active().unwrap().public.certificate.clone();
-    let in_bundle = |certificate: &CertificateDer<'static>| *certificate == active;
+    let in_bundle = |entry: &JournalEntry| entry.public.certificate == active;
     let restored = restore(slots.entries().to_vec(), &trust_domain(), &keys, &in_bundle, at(NOW));
     assert_eq!(reasons(&restored), [&SkipReason::NotInBundle]);
     assert!(restored.active.is_some() && restored.prepared.is_none());
