@@ -18,6 +18,7 @@ const SERVER: &[&str] = &[
     "spire/api/server/bundle/v1/bundle.proto",
     "spire/api/server/debug/v1/debug.proto",
     "spire/api/server/entry/v1/entry.proto",
+    "spire/api/server/localauthority/v1/localauthority.proto",
     "spire/api/server/logger/v1/logger.proto",
     "spire/api/server/svid/v1/svid.proto",
     "spire/api/server/trustdomain/v1/trustdomain.proto",

@@ -7,13 +7,14 @@
 use std::fmt;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose};
-use rcgen::{PublicKeyData, SanType};
+use rcgen::{PublicKeyData, SanType, SignatureAlgorithm, SigningKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use spindle_keys::{Key, key_identifier};
 use spindle_spiffe_core::x509_bundle::X509BundleError;
 use spindle_spiffe_core::{
     Timestamp, TrustDomain, Validity, VerifyError, X509Authority, X509Bundle, X509Bundles, verify_x509_svid,
 };
+use zeroize::Zeroize;
 
 use crate::csr::{CheckedCsr, CsrError};
 use crate::profile;
@@ -26,7 +27,7 @@ use crate::x509_ca::{
 /// A certificate that signs authorities of one trust domain.
 pub struct UpstreamCa {
     trust_domain: TrustDomain,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, UpstreamKey>,
     /// Whether its certificate has a subject key identifier, which what it signs then refers to.
     has_key_id: bool,
     /// What follows the authorities it signs, up to but not including the root.
@@ -35,6 +36,9 @@ pub struct UpstreamCa {
     /// The last second at which what it signs leads to a root.
     ends_at: Timestamp,
 }
+
+/// Its private key; our copy is wiped when it goes, that of the cryptographic library by the library.
+struct UpstreamKey(KeyPair);
 
 /// Why certificates and key are no upstream authority.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -126,7 +130,7 @@ impl UpstreamCa {
         bundle: Option<Vec<CertificateDer<'static>>>,
         now: Timestamp,
     ) -> Result<Self, UpstreamCaError> {
-        let pair = KeyPair::try_from(key).map_err(|_| UpstreamCaError::Key)?;
+        let pair = UpstreamKey(KeyPair::try_from(key).map_err(|_| UpstreamCaError::Key)?);
         let signing = certificates.first().ok_or(UpstreamCaError::NoCertificate)?.clone();
         if bundle.is_none() && certificates.len() != 1 {
             return Err(UpstreamCaError::OnlySelfSigned(certificates.len()));
@@ -241,6 +245,28 @@ impl UpstreamCa {
         params.use_authority_key_identifier_extension = self.has_key_id;
         set_validity(&mut params, validity).ok_or_else(|| cannot("its validity cannot be written"))?;
         Ok(params.signed_by(self.issuer.key(), &self.issuer).map_err(cannot)?.into())
+    }
+}
+
+impl PublicKeyData for UpstreamKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        PublicKeyData::algorithm(&self.0)
+    }
+}
+
+impl SigningKey for UpstreamKey {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.0.sign(message)
+    }
+}
+
+impl Drop for UpstreamKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

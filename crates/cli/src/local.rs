@@ -192,5 +192,6 @@ fn server_config(settings: &LocalSettings, paths: &Paths) -> ServerConfig {
         rate_limits: Default::default(),
         operations: Default::default(),
         signing_queue_max: ServerConfig::SIGNING_QUEUE_MAX,
+        upstream: None,
     }
 }

@@ -59,6 +59,14 @@ pub mod spire {
                 }
             }
 
+            /// Authorities by hand.
+            pub mod localauthority {
+                /// Version 1.
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.localauthority.v1");
+                }
+            }
+
             /// How much is logged.
             pub mod logger {
                 /// Version 1.

@@ -13,6 +13,7 @@ mod entry_access;
 mod filter;
 mod gate;
 mod health;
+mod local_authority;
 mod logger;
 mod refused;
 mod roles;
@@ -60,6 +61,9 @@ pub(crate) fn routes(context: &Arc<Context>) -> Routes {
     let svids = server::svid::v1::svid_server::SvidServer::new(svid::SvidService::new(context()));
     let bundles =
         server::bundle::v1::bundle_server::BundleServer::new(bundle::BundleService { context: context() });
+    let local_authorities = server::localauthority::v1::local_authority_server::LocalAuthorityServer::new(
+        local_authority::LocalAuthorityService { context: context() },
+    );
     let debug = server::debug::v1::debug_server::DebugServer::new(debug::DebugService { context: context() });
     let trust_domains = server::trustdomain::v1::trust_domain_server::TrustDomainServer::new(
         trust_domain::TrustDomainService { context: context() },
@@ -74,6 +78,7 @@ pub(crate) fn routes(context: &Arc<Context>) -> Routes {
         .add_service(sized!(svids))
         .add_service(sized!(bundles))
         .add_service(sized!(trust_domains))
+        .add_service(sized!(local_authorities))
         .add_service(sized!(debug))
         .add_service(sized!(loggers))
         .add_service(sized!(sync))

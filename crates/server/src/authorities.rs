@@ -1,13 +1,17 @@
 //! Drives the A/B slots of X.509 authorities, and the server's own SVID.
 //!
-//! The slots (`spindle_ca::slots`) decide, the loop in [`rotation`] asks them, this shell carries out: keys from the key
-//! manager, certificates from `ca`, journal and bundle in one transaction. JWT authorities, in [`jwt`], rotate by the same loop.
+//! The slots (`spindle_ca::slots`) decide, the loop in [`rotation`] asks them, this shell carries out ([`steps`]): keys from
+//! the key manager, certificates from `ca` or from an upstream authority, journal and bundle in one transaction. What
+//! operators order goes through the same loop ([`orders`]). JWT authorities, in [`jwt`], rotate by the same loop.
 
+mod distrust;
 mod journal;
 mod jwt;
+mod orders;
 mod own_svid;
 mod roots;
 mod rotation;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -15,26 +19,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use prost::Message;
-use rustls_pki_types::CertificateDer;
-use spindle_ca::{AuthoritySlots, CaCertificate, CaSubject, Family, JournalEntry, Slot, X509Ca, restore};
+use spindle_ca::{AuthoritySlots, CaCertificate, CaSubject, X509Ca, restore};
 use spindle_keys::{Key, KeyManager, KeyType};
 use spindle_runtime::Shutdown;
-use spindle_spiffe_core::{
-    Clock, Entropy, ErrorChain, Timestamp, TrustDomain, Validity, X509Authority, X509Bundles,
-};
+use spindle_spiffe_core::{Clock, Entropy, ErrorChain, Timestamp, TrustDomain, X509Authority, X509Bundles};
 use spindle_store::Transaction;
 use spindle_transport::{LiveBundles, LiveIdentity};
 use tracing::{info, warn};
 
 use own_svid::{ChainLink, OwnSvid};
-use rotation::{CHECK_SECS_MAX, Rotating, Rotation};
+use rotation::{CHECK_SECS_MAX, Rotation};
 
-pub(crate) use jwt::{JwtAuthorities, JwtAuthoritySettings};
+pub(crate) use jwt::{JwtAuthorities, JwtAuthorityError, JwtAuthoritySettings, JwtAuthorityState, JwtOrder};
+pub(crate) use orders::{Order, OrderError, Standing};
 
-use crate::bundles;
 use crate::directory::{CommitError, Directory, View, journal_key};
-use crate::issuer::BACKDATE_SECS;
 use crate::subscriptions::Subscriptions;
+use crate::upstream::UpstreamAuthority;
 
 /// What stays the same for all authorities of a server.
 pub(crate) struct AuthoritySettings {
@@ -43,6 +44,8 @@ pub(crate) struct AuthoritySettings {
     pub(crate) ca_ttl_secs: i64,
     pub(crate) subject: CaSubject,
     pub(crate) server_svid_ttl_secs: i64,
+    /// Who signs the authorities; none means that each is its own root.
+    pub(crate) upstream: Option<Arc<dyn UpstreamAuthority>>,
 }
 
 /// Why the server has no authority.
@@ -54,6 +57,9 @@ pub enum AuthoritiesError {
     /// The certificate cannot be made.
     #[error("cannot make the authority's certificate")]
     Authority(#[from] spindle_ca::AuthorityError),
+    /// The upstream authority does not sign, or not well.
+    #[error("cannot have the authority signed")]
+    Upstream(#[from] crate::upstream::UpstreamError),
     /// The JWT authority cannot be published.
     #[error("cannot make the JWT authority")]
     Jwt(#[from] spindle_spiffe_core::bundle::BundleError),
@@ -132,6 +138,11 @@ impl Authorities {
         }
     }
 
+    /// How long a new authority lives unless something above it ends before, in seconds.
+    pub(crate) fn ttl_secs(&self) -> i64 {
+        self.settings.ca_ttl_secs
+    }
+
     /// The authority that signs now.
     pub(crate) fn active(&self) -> Option<Arc<X509Ca>> {
         self.active.load_full()
@@ -159,7 +170,7 @@ impl Authorities {
         Ok(())
     }
 
-    /// Rotates authorities and the server's own SVID until the shutdown begins.
+    /// Rotates authorities and the server's own SVID, and carries out orders, until the shutdown begins.
     pub(crate) async fn run(self: Arc<Self>, shutdown: Shutdown) {
         rotation::run(self, shutdown).await;
     }
@@ -177,14 +188,12 @@ impl Authorities {
         };
         let prepared = rotation::prepared_ids(&entries);
         let bundle = view.bundle(&self.settings.trust_domain);
-        let trusted: Vec<CertificateDer<'static>> = bundle
-            .map(|bundle| bundle.x509_authorities.iter().map(|authority| authority.der().clone()).collect())
-            .unwrap_or_default();
+        let roots: &[X509Authority] = bundle.map_or(&[], |bundle| &bundle.x509_authorities);
         let restored = restore(
             entries,
             &self.settings.trust_domain,
             self.keys.as_ref(),
-            &|certificate| trusted.contains(certificate),
+            &|entry| roots.iter().any(|root| entry.is_below(root)),
             now,
         );
         let active =
@@ -205,74 +214,6 @@ impl Authorities {
     /// The server's own SVID.
     fn own(&self) -> std::sync::MutexGuard<'_, Option<OwnSvid>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Rotating for Authorities {
-    type Public = CaCertificate;
-    type Authority = X509Ca;
-    const NAME: &'static str = "X.509 authority";
-
-    fn rotation(&self) -> &Rotation<Self::Public, Self::Authority> {
-        &self.rotation
-    }
-
-    async fn prepare(&self, slot: Slot) -> Result<(), AuthoritiesError> {
-        let key_id = slot.key_id(Family::X509);
-        let key = new_key(&self.keys, key_id, self.settings.key_type).await?;
-        let now = self.rotation.clock.now();
-        let validity =
-            Validity { not_before: now - BACKDATE_SECS, not_after: now + self.settings.ca_ttl_secs };
-        let ca = X509Ca::self_signed(
-            &self.settings.trust_domain,
-            key,
-            &self.settings.subject,
-            validity,
-            self.entropy.serial(),
-        )?;
-        let slots =
-            rotation::changed_slots(self, |slots| slots.on_prepared(JournalEntry::prepared(slot, &ca, now)))?;
-        let authority = X509Authority::parse(ca.certificate().clone())
-            .map_err(|error| AuthoritiesError::Journal(error.to_string()))?;
-        let unused = self.rotation.lock().unused.clone();
-        let trust_domain = &self.settings.trust_domain;
-        let revision = bundles::edit_own(&self.directory, trust_domain, with_journal(&slots), |bundle| {
-            roots::make_room(&mut bundle.x509_authorities, &unused, now)?;
-            bundle.x509_authorities.push(authority.clone());
-            Ok::<(), AuthoritiesError>(())
-        })
-        .await?;
-        info!(local_authority_id = ca.authority_id(), slot = key_id, expires_at = %validity.not_after,
-              "X509 CA prepared");
-        self.rotation.lock().on_prepared(slots, ca.authority_id(), ca.clone(), revision, now);
-        Ok(())
-    }
-
-    async fn take_over(&self, slots: AuthoritySlots) -> Result<(), AuthoritiesError> {
-        self.directory.commit(with_journal(&slots)).await?;
-        let active = self.rotation.lock().on_taken_over(slots);
-        *self.own() = None;
-        if let Some(active) = active {
-            info!(local_authority_id = active.authority_id(), expires_at = %active.validity().not_after,
-                  "X509 CA activated");
-            self.active.store(Some(Arc::new(active)));
-        }
-        self.renew_identity(self.rotation.clock.now()).await?;
-        Ok(())
-    }
-
-    fn is_known(&self, entry: &JournalEntry) -> bool {
-        let view = self.directory.view();
-        let bundle = view.bundle(&self.settings.trust_domain);
-        bundle.is_some_and(|bundle| {
-            bundle.x509_authorities.iter().any(|known| *known.der() == entry.public.certificate)
-        })
-    }
-
-    async fn upkeep(&self, now: Timestamp) -> Result<Timestamp, AuthoritiesError> {
-        let renew_at = self.renew_identity(now).await?;
-        self.prune_bundle(now).await?;
-        Ok(renew_at)
     }
 }
 

@@ -55,6 +55,26 @@ pub struct ServerConfig {
     pub signing_queue_max: usize,
     /// How it is looked after.
     pub operations: Operations,
+    /// Who signs the server's authority; none means that it is its own root.
+    pub upstream: Option<UpstreamSettings>,
+}
+
+/// Which upstream authority signs, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamSettings {
+    /// A signing certificate with its key, in files that are read anew for each authority.
+    Disk(DiskUpstreamSettings),
+}
+
+/// Files in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskUpstreamSettings {
+    /// The signing certificate, then what leads from it to a root.
+    pub cert_file_path: PathBuf,
+    /// Its private key.
+    pub key_file_path: PathBuf,
+    /// The roots; none means that the one certificate is the root itself.
+    pub bundle_file_path: Option<PathBuf>,
 }
 
 /// How JWT-SVIDs are made. The default is SPIRE's.

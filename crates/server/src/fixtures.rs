@@ -22,6 +22,7 @@ use crate::live::{LiveSettings, Reloadable};
 use crate::rate_limit::RateLimits;
 use crate::roles::RoleBook;
 use crate::subscriptions::Subscriptions;
+use crate::upstream::UpstreamAuthority;
 
 pub(crate) const SVID_TTL_SECS: i64 = 3600;
 
@@ -72,12 +73,25 @@ pub(crate) fn authorities(
     clock: &ManualClock,
     ca_ttl_secs: i64,
 ) -> Arc<Authorities> {
+    authorities_below(directory, subscriptions, keys, clock, ca_ttl_secs, None)
+}
+
+/// The same, signed by `upstream` if there is one.
+pub(crate) fn authorities_below(
+    directory: &Directory,
+    subscriptions: &Subscriptions,
+    keys: Arc<dyn KeyManager>,
+    clock: &ManualClock,
+    ca_ttl_secs: i64,
+    upstream: Option<Arc<dyn UpstreamAuthority>>,
+) -> Arc<Authorities> {
     let settings = AuthoritySettings {
         trust_domain: trust_domain(),
         key_type: KeyType::EcP256,
         ca_ttl_secs,
         subject: CaSubject::default(),
         server_svid_ttl_secs: SVID_TTL_SECS,
+        upstream,
     };
     let (directory, subscriptions) = (directory.clone(), subscriptions.clone());
     Arc::new(Authorities::new(

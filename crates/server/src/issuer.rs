@@ -4,6 +4,7 @@
 //! bounded by the processors, so a burst waits in line instead of starving everything else. The line is bounded too
 //! (`issuer/queue.rs`): a call that finds no room is told when to come back.
 
+mod downstream;
 mod queue;
 
 use std::sync::{Arc, Mutex, PoisonError};

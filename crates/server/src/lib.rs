@@ -26,6 +26,7 @@ mod maintenance;
 mod rate_limit;
 mod roles;
 mod subscriptions;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -43,8 +44,8 @@ use tracing::{info, warn};
 pub use authorities::AuthoritiesError;
 pub use backup::{BackupError, accept_restored_store, export_store, import_store};
 pub use config::{
-    HealthListener, JwtSettings, KeySettings, NodeAttestorSettings, Operations, PruneAgents,
-    RateLimitSettings, ServerConfig, StoreSettings,
+    DiskUpstreamSettings, HealthListener, JwtSettings, KeySettings, NodeAttestorSettings, Operations,
+    PruneAgents, RateLimitSettings, ServerConfig, StoreSettings, UpstreamSettings,
 };
 pub use copy::{CopyStoreError, copy_store};
 pub use directory::DirectoryError;
@@ -54,6 +55,7 @@ pub use spindle_attest::x509pop;
 pub use spindle_ca::{CaSubject, guaranteed_svid_ttl_secs};
 pub use spindle_keys::KeyType;
 pub use spindle_store::{Exported, ImportError, StoreKind, check_export};
+pub use upstream::{DiskUpstreamError, UpstreamError};
 
 use attestation::node::NodeAttestors;
 use authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};
@@ -65,6 +67,7 @@ use jwt_issuer::JwtIssuer;
 use rate_limit::RateLimits;
 use roles::RoleBook;
 use subscriptions::Subscriptions;
+use upstream::UpstreamAuthority;
 
 /// How long calls at hand may take to end at a shutdown; SPIRE's ten seconds.
 const GRACE: Duration = Duration::from_secs(10);
@@ -87,6 +90,9 @@ pub enum ServerError {
     /// The key manager cannot be opened.
     #[error("cannot open the key manager")]
     Keys(#[from] spindle_keys::KeyError),
+    /// The upstream authority cannot be used.
+    #[error("cannot use the upstream authority")]
+    Upstream(#[from] UpstreamError),
     /// No authority.
     #[error("cannot bring up the signing authorities")]
     Authorities(#[from] AuthoritiesError),
@@ -149,6 +155,7 @@ impl Server {
             ca_ttl_secs: config.ca_ttl_secs,
             subject: config.ca_subject.clone(),
             server_svid_ttl_secs: config.default_x509_svid_ttl_secs,
+            upstream: open_upstream(&config, &clock, &entropy).await?,
         };
         let authorities = Arc::new(Authorities::new(
             settings,
@@ -286,6 +293,16 @@ fn open_keys(settings: &KeySettings) -> Result<Arc<dyn KeyManager>, ServerError>
         }
         KeySettings::Memory => Arc::new(MemoryKeys::new()),
     })
+}
+
+async fn open_upstream(
+    config: &ServerConfig,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Option<Arc<dyn UpstreamAuthority>>, ServerError> {
+    let Some(settings) = &config.upstream else { return Ok(None) };
+    let opened = upstream::open(settings, &config.trust_domain, clock.clone(), entropy.clone()).await;
+    Ok(Some(opened?))
 }
 
 fn open_directory(config: &ServerConfig, entropy: &dyn Entropy) -> Result<Directory, ServerError> {

@@ -31,6 +31,9 @@ const SIGNATURES_PER_SEC: u32 = 500;
 /// Status reports of one caller per second; SPIRE's number.
 const STATUSES_PER_SEC: u32 = 10;
 
+/// Keys published for one address per second; SPIRE's number.
+const PUBLICATIONS_PER_SEC: u32 = 500;
+
 /// The longest a caller is kept waiting. A longer queue would be full of callers that have given up.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -43,6 +46,7 @@ pub(crate) struct RateLimits {
     signing: Limit,
     jwt_signing: Limit,
     status: Limit,
+    publishing: Limit,
 }
 
 impl RateLimits {
@@ -53,6 +57,7 @@ impl RateLimits {
             signing: Limit::per_sec(SIGNATURES_PER_SEC),
             jwt_signing: Limit::per_sec(SIGNATURES_PER_SEC),
             status: Limit::per_sec(STATUSES_PER_SEC),
+            publishing: Limit::per_sec(PUBLICATIONS_PER_SEC),
         }
     }
 
@@ -72,6 +77,11 @@ impl RateLimits {
     pub(crate) async fn jwt_signing(&self, caller: Option<Source>) -> Result<(), Status> {
         let holds = self.live.load().rate_limits.signing;
         wait(holds.then_some(&self.jwt_signing), caller, 1).await
+    }
+
+    /// Waits for the caller's turn to publish a key.
+    pub(crate) async fn publishing(&self, caller: Option<IpAddr>) -> Result<(), Status> {
+        wait(Some(&self.publishing), caller, 1).await
     }
 
     /// Waits for the caller's turn to report its status.

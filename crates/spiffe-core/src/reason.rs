@@ -142,9 +142,15 @@ reasons! {
     /// The server is being stopped.
     ServerStopping = "server_stopping", "wait until the server is back; agents come back by themselves";
     /// There is no such authority, or it is out of reach of the operation.
-    AuthorityNotFound = "authority_not_found", "list the authorities with `localauthority x509 show`";
+    AuthorityNotFound = "authority_not_found", "list the authorities with `localauthority x509 show` or `localauthority jwt show`";
     /// An authority stands at another point of its life than the operation needs.
     AuthorityState = "authority_state", "go step by step: prepare, activate, taint the old one, revoke it when everything is replaced";
+    /// The server's authority is signed upstream, so it is not distrusted by itself.
+    UpstreamAuthority = "upstream_authority", "use `upstreamauthority taint` and `upstreamauthority revoke` with the root's key identifier";
+    /// The server's authority is its own root.
+    NoUpstreamAuthority = "no_upstream_authority", "use `localauthority x509 taint` and `localauthority x509 revoke`";
+    /// A new authority could not be made.
+    AuthorityFailed = "authority_failed", "look at the server's log: the key manager, the store or the upstream authority failed";
     /// The store refused or failed.
     StoreFailed = "store_failed", "look at the server's log: disk full, or a damaged store";
     /// The peer's certificate is not trusted.

@@ -11,6 +11,7 @@ mod entropy;
 mod folder;
 mod left_out;
 mod node_pki;
+mod upstream;
 
 pub use authority::{TestAuthority, TestIdentity};
 pub use clock::{ManualClock, NOW};
@@ -18,3 +19,4 @@ pub use entropy::SeededEntropy;
 pub use folder::TestFolder;
 pub use left_out::left_out;
 pub use node_pki::{NodeCertificate, NodeKeyKind, NodePki, NodeRequest};
+pub use upstream::UpstreamFiles;

@@ -106,6 +106,7 @@ impl Domain {
             // Every agent comes from one address here.
             rate_limits: spindle_server::RateLimitSettings { attestation: false, signing: false },
             signing_queue_max: ServerConfig::SIGNING_QUEUE_MAX,
+            upstream: None,
         };
         change(&mut config);
         let mut domain = Self {

@@ -23,6 +23,8 @@ pub(crate) enum Class {
     Role(Role),
     /// An attested agent in good standing.
     Agent,
+    /// An identity with the downstream flag: a server below this one.
+    Downstream,
     /// Whoever can connect.
     Anyone,
 }
@@ -53,6 +55,7 @@ const OPERATOR: Class = Class::Role(Role::Operator);
 
 const ADMINS: &[Class] = &[Class::Local, Class::Admin];
 const AGENTS: &[Class] = &[Class::Agent];
+const DOWNSTREAM: &[Class] = &[Class::Downstream];
 const ANYONE: &[Class] = &[Class::Anyone];
 
 /// To look at what there is.
@@ -101,6 +104,7 @@ pub(crate) const TABLE: &[Row] = &[
     row("/spire.api.server.svid.v1.SVID/BatchNewX509SVID", AGENTS),
     row("/spire.api.server.svid.v1.SVID/MintJWTSVID", ADMINS),
     row("/spire.api.server.svid.v1.SVID/NewJWTSVID", AGENTS),
+    row("/spire.api.server.svid.v1.SVID/NewDownstreamX509CA", DOWNSTREAM),
     row("/spire.api.server.bundle.v1.Bundle/GetBundle", ANYONE),
     row("/spire.api.server.bundle.v1.Bundle/CountBundles", READS),
     row(
@@ -108,6 +112,7 @@ pub(crate) const TABLE: &[Row] = &[
         &[Class::Local, Class::Admin, READER, OPERATOR, Class::Agent],
     ),
     row("/spire.api.server.bundle.v1.Bundle/AppendBundle", ADMINS),
+    row("/spire.api.server.bundle.v1.Bundle/PublishJWTAuthority", DOWNSTREAM),
     row("/spire.api.server.bundle.v1.Bundle/ListFederatedBundles", READS),
     row("/spire.api.server.bundle.v1.Bundle/BatchCreateFederatedBundle", ADMINS),
     row("/spire.api.server.bundle.v1.Bundle/BatchUpdateFederatedBundle", ADMINS),
@@ -119,6 +124,18 @@ pub(crate) const TABLE: &[Row] = &[
     row("/spire.api.server.trustdomain.v1.TrustDomain/BatchUpdateFederationRelationship", ADMINS),
     row("/spire.api.server.trustdomain.v1.TrustDomain/BatchDeleteFederationRelationship", ADMINS),
     row("/spire.api.server.trustdomain.v1.TrustDomain/RefreshBundle", OPERATES),
+    row("/spire.api.server.localauthority.v1.LocalAuthority/GetX509AuthorityState", READS),
+    row("/spire.api.server.localauthority.v1.LocalAuthority/PrepareX509Authority", OPERATES),
+    row("/spire.api.server.localauthority.v1.LocalAuthority/ActivateX509Authority", OPERATES),
+    row("/spire.api.server.localauthority.v1.LocalAuthority/TaintX509Authority", OPERATES),
+    row("/spire.api.server.localauthority.v1.LocalAuthority/TaintX509UpstreamAuthority", OPERATES),
+    row("/spire.api.server.localauthority.v1.LocalAuthority/RevokeX509Authority", OPERATES),
+    row("/spire.api.server.localauthority.v1.LocalAuthority/RevokeX509UpstreamAuthority", OPERATES),
+    row("/spire.api.server.localauthority.v1.LocalAuthority/GetJWTAuthorityState", READS),
+    row("/spire.api.server.localauthority.v1.LocalAuthority/PrepareJWTAuthority", OPERATES),
+    row("/spire.api.server.localauthority.v1.LocalAuthority/ActivateJWTAuthority", OPERATES),
+    row("/spire.api.server.localauthority.v1.LocalAuthority/TaintJWTAuthority", OPERATES),
+    row("/spire.api.server.localauthority.v1.LocalAuthority/RevokeJWTAuthority", OPERATES),
     row("/spire.api.server.debug.v1.Debug/GetInfo", READS_SERVER),
     row("/spire.api.server.logger.v1.Logger/GetLogger", READS_SERVER),
     row("/spire.api.server.logger.v1.Logger/SetLogLevel", OPERATES_SERVER),
@@ -173,6 +190,8 @@ pub(crate) enum Admitted {
     Admin,
     /// These roles, which are those of the row.
     Roles(Arc<[Grant]>),
+    /// As a server below this one.
+    Downstream,
     /// As an agent; whether it used its renewed SVID for the first time.
     Agent {
         renewed: bool,
@@ -215,6 +234,9 @@ pub(crate) fn decide(row: &Row, who: Who<'_>, at: Surroundings<'_>) -> Result<Ad
                 if let Some(roles) = of_row(&mut at.roles.grants_of(at.view, id)) {
                     return Ok(roles);
                 }
+                if lists(Class::Downstream) && is_downstream(id, at) {
+                    return Ok(Admitted::Downstream);
+                }
             }
             if lists(Class::Agent) {
                 return match standing(at.view.agent(id).map(AsRef::as_ref), shown, at.now) {
@@ -232,6 +254,11 @@ pub(crate) fn decide(row: &Row, who: Who<'_>, at: Surroundings<'_>) -> Result<Ad
 fn is_admin(id: &SpiffeId, at: Surroundings<'_>) -> bool {
     at.roles.is_admin(id)
         || at.view.entries_of(id).any(|row| row.entry.admin && !row.entry.is_expired(at.now))
+}
+
+/// An entry with the downstream flag names it.
+fn is_downstream(id: &SpiffeId, at: Surroundings<'_>) -> bool {
+    at.view.entries_of(id).any(|row| row.entry.downstream && !row.entry.is_expired(at.now))
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 pub(super) mod items;
 
+mod publish_jwt;
+
 use std::sync::Arc;
 
 use spindle_proto::convert::{
@@ -14,11 +16,13 @@ use spindle_spiffe_core::{Bundle, Reason, TrustDomain};
 use tonic::{Code, Request, Response, Status};
 use tracing::info;
 
+use super::caller::caller_of;
 use super::filter::{bad_page_token, bad_request, check_batch, page_size};
 use crate::bundles::{self, AppendFault};
 use crate::context::Context;
 use crate::directory::Unlinking;
 use crate::federation::{bundles as foreign, removal};
+use crate::rate_limit::source_of;
 use items::{bad_bundle, check_foreign, fault_item};
 
 pub(crate) struct BundleService {
@@ -145,6 +149,15 @@ impl wire::bundle_server::Bundle for BundleService {
         info!(trust_domain_id = %trust_domain, x509 = x509.len(), jwt = jwt.len(), "authorities appended");
         let bundle = bundles::own(&directory.view(), trust_domain);
         Ok(Response::new(BundleMask::of(request.output_mask).apply(bundle_to_proto(&bundle))))
+    }
+
+    async fn publish_jwt_authority(
+        &self,
+        request: Request<wire::PublishJwtAuthorityRequest>,
+    ) -> Result<Response<wire::PublishJwtAuthorityResponse>, Status> {
+        let caller = caller_of(&request)?.downstream()?.clone();
+        let source = source_of(&request);
+        publish_jwt::publish(&self.context, &caller, source, request.into_inner()).await.map(Response::new)
     }
 
     async fn count_bundles(

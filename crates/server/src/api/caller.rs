@@ -25,6 +25,8 @@ pub(crate) enum Caller {
     Admin,
     /// Somebody with these roles, which are those that the method asks for.
     Roles(Arc<[Grant]>),
+    /// A server below this one.
+    Downstream(SpiffeId),
     /// An attested agent in good standing.
     Agent(AgentCaller),
     /// Anyone else; the method allows it.
@@ -37,6 +39,17 @@ impl Caller {
         match self {
             Caller::Agent(agent) => Ok(agent),
             _ => Err(refusal(Code::PermissionDenied, Reason::MethodNotAllowed, "caller is not an agent")),
+        }
+    }
+
+    /// The server below that calls; the table lets only those reach methods that ask for it.
+    pub(crate) fn downstream(&self) -> Result<&SpiffeId, Status> {
+        match self {
+            Caller::Downstream(id) => Ok(id),
+            _ => {
+                let message = "caller is not a downstream workload";
+                Err(refusal(Code::PermissionDenied, Reason::MethodNotAllowed, message))
+            }
         }
     }
 }
@@ -137,11 +150,12 @@ impl Admission {
                 (Admitted::Agent { .. }, Who::Identity(_, Some(peer))) => {
                     Caller::Agent(AgentCaller { peer: peer.clone(), method: row.method })
                 }
+                (Admitted::Downstream, Who::Identity(id, _)) => Caller::Downstream(id.clone()),
                 (Admitted::Local, _) => Caller::Local,
                 (Admitted::Admin, _) => Caller::Admin,
                 (Admitted::Roles(grants), _) => Caller::Roles(grants),
-                // Agents always show their SVID here; one that did not would be nobody to the service.
-                (Admitted::Anyone | Admitted::Agent { .. }, _) => Caller::Stranger,
+                // Agents always show their SVID here, and only identities are downstream; another would be nobody to the service.
+                (Admitted::Anyone | Admitted::Agent { .. } | Admitted::Downstream, _) => Caller::Stranger,
             });
         }
         let message = "the agent is being changed by others";

@@ -1,5 +1,7 @@
-//! The SVID service: batches for agents, minting for administrators. What concerns JWT-SVIDs is in [`jwt`].
+//! The SVID service: batches for agents, minting for administrators, authorities for servers below. What concerns JWT-SVIDs
+//! is in [`jwt`].
 
+mod downstream;
 mod jwt;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -139,6 +141,17 @@ impl wire::svid_server::Svid for SvidService {
             })
             .collect();
         Ok(Response::new(wire::BatchNewX509svidResponse { results }))
+    }
+
+    async fn new_downstream_x509ca(
+        &self,
+        request: Request<wire::NewDownstreamX509caRequest>,
+    ) -> Result<Response<wire::NewDownstreamX509caResponse>, Status> {
+        let caller = caller_of(&request)?.downstream()?.clone();
+        let source = source_of(&request);
+        downstream::new_authority(&self.context, &caller, source, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn mint_x509svid(

@@ -18,10 +18,14 @@ impl Stored for CaCertificate {
 
     fn put(&self, record: &mut records::AuthorityRecord) {
         record.certificate = self.certificate.to_vec().into();
+        record.upstream_chain = self.upstream_chain.iter().map(|der| der.to_vec().into()).collect();
     }
 
     fn get(record: &records::AuthorityRecord) -> Self {
-        Self { certificate: record.certificate.to_vec().into(), upstream_chain: Vec::new() }
+        Self {
+            certificate: record.certificate.to_vec().into(),
+            upstream_chain: record.upstream_chain.iter().map(|der| der.to_vec().into()).collect(),
+        }
     }
 }
 

@@ -28,9 +28,14 @@ pub(super) struct OwnSvid {
 }
 
 impl Authorities {
-    /// The chain of the server's own SVID, down to the root.
+    /// The chain of the server's own SVID, down to its own root, or as far as it is presented with an upstream authority.
     pub(crate) fn server_svid(&self) -> Vec<ChainLink> {
         self.chain.load_full().map(|chain| chain.as_ref().clone()).unwrap_or_default()
+    }
+
+    fn link(&self, certificate: &CertificateDer<'_>) -> ChainLink {
+        let (expires_at, subject) = (end_of(certificate), subject_of(certificate));
+        ChainLink { id: self.settings.trust_domain.id(), expires_at, subject }
     }
 
     /// Makes a new SVID for the server itself when it is due or not valid; returns when the next one is.
@@ -65,18 +70,24 @@ impl Authorities {
             expires_at: signed.validity.not_after,
             subject: subject_of(&signed.chain[0]),
         };
-        let root = ChainLink {
-            id: self.settings.trust_domain.id(),
-            expires_at: active.validity().not_after,
-            subject: subject_of(active.certificate()),
+        let above = match active.upstream_chain() {
+            [] => std::slice::from_ref(active.certificate()),
+            chain => chain,
         };
-        self.chain.store(Some(Arc::new(vec![leaf, root])));
+        let links = above.iter().map(|certificate| self.link(certificate));
+        self.chain.store(Some(Arc::new([leaf].into_iter().chain(links).collect())));
         self.identity.set(signed.chain, &key.pkcs8_der())?;
         info!(serial_num = %signed.serial, expires_at = %signed.validity.not_after, "server SVID rotated");
         let renew_at = (now + signed.validity.not_after.secs_since(now) / 2).max(now + 1);
         *self.own() = Some(OwnSvid { validity: signed.validity, renew_at });
         Ok(renew_at)
     }
+}
+
+/// The last valid second of a certificate.
+fn end_of(certificate: &CertificateDer<'_>) -> Timestamp {
+    let parsed = X509Certificate::from_der(certificate);
+    Timestamp::from_unix_secs(parsed.map_or(0, |(_, one)| one.validity().not_after.timestamp()))
 }
 
 /// The subject as Go prints it, last attribute first.
@@ -89,6 +100,7 @@ fn subject_of(certificate: &CertificateDer<'_>) -> String {
             "2.5.4.5" => "SERIALNUMBER".to_owned(),
             "2.5.4.6" => "C".to_owned(),
             "2.5.4.10" => "O".to_owned(),
+            "2.5.4.11" => "OU".to_owned(),
             other => other.to_owned(),
         };
         format!("{name}={}", attribute.as_str().unwrap_or_default())

@@ -59,16 +59,35 @@ impl Authorities {
         info!("ended authorities left the bundle");
         Ok(())
     }
+
+    pub(super) fn own_bundle(&self) -> Bundle {
+        bundles::own(&self.directory.view(), &self.settings.trust_domain)
+    }
 }
 
-/// The ids of authorities that the bundle needs no more.
-fn gone<T: Root>(roots: &[T], now: Timestamp) -> Vec<String> {
-    spindle_ca::prunable(roots, T::not_after, now).into_iter().map(|root| root.id().to_owned()).collect()
+/// The authorities that the bundle needs no more. Whole values, not names: a root from outside may have no key identifier.
+fn gone<T: Root + Clone>(roots: &[T], now: Timestamp) -> Vec<T> {
+    spindle_ca::prunable(roots, T::not_after, now).into_iter().cloned().collect()
 }
 
-fn drop_gone<T: Root>(roots: &mut Vec<T>, now: Timestamp) {
+fn drop_gone<T: Root + Clone + PartialEq>(roots: &mut Vec<T>, now: Timestamp) {
     let gone = gone(roots, now);
-    roots.retain(|root| !gone.iter().any(|id| id == root.id()));
+    roots.retain(|root| !gone.contains(root));
+}
+
+/// Adds the roots that are not there yet. One that is there stays as it is: what an operator has tainted is tainted.
+pub(super) fn add(roots: &mut Vec<X509Authority>, new: &[X509Authority]) {
+    for root in new {
+        if !roots.iter().any(|known| known.der() == root.der()) {
+            roots.push(root.clone());
+        }
+    }
+}
+
+/// Tainted roots that the upstream authority does not name any more go, as with SPIRE.
+pub(super) fn drop_tainted_unless_named(roots: &mut Vec<X509Authority>, upstream: &[X509Authority]) {
+    let is_named = |root: &X509Authority| upstream.iter().any(|named| named.der() == root.der());
+    roots.retain(|root| !root.is_tainted() || is_named(root));
 }
 
 /// Of the authorities that were `prepared` when the journal was written, those whose keys are gone.
@@ -114,6 +133,18 @@ mod tests {
         let mut roots = vec![new; ROOTS_MAX];
         let full = make_room(&mut roots, &[], later);
         assert!(matches!(full, Err(AuthoritiesError::TooManyRoots(ROOTS_MAX))), "{full:?}");
+    }
+
+    #[test]
+    fn roots_are_added_once_and_a_tainted_one_goes_when_nobody_names_it() {
+        let (kept, tainted, new) = (root(NOW), root(NOW).with_taint(true), root(NOW));
+        let mut roots = vec![kept.clone(), tainted.clone()];
+        add(&mut roots, &[tainted.clone().with_taint(false), new.clone(), new.clone()]);
+        assert_eq!(roots, [kept.clone(), tainted.clone(), new.clone()]);
+        drop_tainted_unless_named(&mut roots, std::slice::from_ref(&tainted));
+        assert_eq!(roots.len(), 3);
+        drop_tainted_unless_named(&mut roots, std::slice::from_ref(&new));
+        assert_eq!(roots, [kept, new]);
     }
 
     #[test]

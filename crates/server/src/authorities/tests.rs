@@ -1,13 +1,18 @@
 //! Rotation in virtual time: the clock is moved to wherever the slots want to be asked next.
 
 use spindle_keys::{DiskKeys, MemoryKeys};
-use spindle_spiffe_core::{Bundle, verify_x509_svid};
+use spindle_spiffe_core::{Bundle, Validity, verify_x509_svid};
 use spindle_testkit::{ManualClock, NOW, TestFolder};
 
 use super::rotation::{PUBLISH_GRACE_SECS, PUBLISH_WAIT_SECS, REST_MAX};
 use super::*;
-use crate::fixtures::{SVID_TTL_SECS, authorities, directory, id, selectors, trust_domain};
+use crate::fixtures::{
+    SVID_TTL_SECS, authorities, authorities_below, directory, id, selectors, trust_domain,
+};
 use crate::subscriptions::Subscribed;
+
+mod orders;
+mod upstream;
 
 const CA_TTL_SECS: i64 = 24 * 3600;
 
@@ -35,11 +40,26 @@ impl Bench {
 
     /// The same store and clock after a restart, with these keys.
     async fn restarted(self, keys: Arc<dyn KeyManager>) -> Self {
+        self.restarted_below(keys, None).await
+    }
+
+    /// The same below an upstream authority.
+    async fn restarted_below(
+        self,
+        keys: Arc<dyn KeyManager>,
+        upstream: Option<Arc<dyn UpstreamAuthority>>,
+    ) -> Self {
         let Self { clock, directory, .. } = self;
         let subscriptions = Subscriptions::of(&directory);
-        let authorities = authorities(&directory, &subscriptions, keys.clone(), &clock, CA_TTL_SECS);
+        let authorities =
+            authorities_below(&directory, &subscriptions, keys.clone(), &clock, CA_TTL_SECS, upstream);
         authorities.start().await.unwrap();
         Self { clock, directory, subscriptions, keys, authorities }
+    }
+
+    /// What an operator orders, and what comes of it.
+    async fn order(&self, order: Order) -> Result<Standing, OrderError> {
+        self.authorities.execute(order).await
     }
 
     /// Moves the clock and lets the authorities do what is due; returns when they want to be asked again.

@@ -18,8 +18,8 @@ use tonic::{Code, Request, Status};
 use crate::support::{SVID_TTL_SECS, TestServer, assignment, entry, grant_of, id, in_time, own_uid};
 
 /// `l` is the admin socket, `a` an administrator, `r` a reader, `e` a registrar (of entries), `o` an operator, `g` an agent in
-/// good standing, `*` anyone. Written down once more, apart from the server's own table: changing who may call a method has
-/// to be done twice, on purpose.
+/// good standing, `d` a server below, `*` anyone. Written down once more, apart from the server's own table: changing who may
+/// call a method has to be done twice, on purpose.
 const ROWS: &[(&str, &str)] = &[
     ("/spire.api.server.agent.v1.Agent/CountAgents", "laro"),
     ("/spire.api.server.agent.v1.Agent/ListAgents", "laro"),
@@ -34,6 +34,7 @@ const ROWS: &[(&str, &str)] = &[
     ("/spire.api.server.bundle.v1.Bundle/CountBundles", "laro"),
     ("/spire.api.server.bundle.v1.Bundle/GetFederatedBundle", "larog"),
     ("/spire.api.server.bundle.v1.Bundle/AppendBundle", "la"),
+    ("/spire.api.server.bundle.v1.Bundle/PublishJWTAuthority", "d"),
     ("/spire.api.server.bundle.v1.Bundle/ListFederatedBundles", "laro"),
     ("/spire.api.server.bundle.v1.Bundle/BatchCreateFederatedBundle", "la"),
     ("/spire.api.server.bundle.v1.Bundle/BatchUpdateFederatedBundle", "la"),
@@ -61,6 +62,19 @@ const ROWS: &[(&str, &str)] = &[
     ("/spire.api.server.logger.v1.Logger/GetLogger", "lro"),
     ("/spire.api.server.logger.v1.Logger/SetLogLevel", "lo"),
     ("/spire.api.server.logger.v1.Logger/ResetLogLevel", "lo"),
+    ("/spire.api.server.svid.v1.SVID/NewDownstreamX509CA", "d"),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/GetJWTAuthorityState", "laro"),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/PrepareJWTAuthority", "lao"),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/ActivateJWTAuthority", "lao"),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/TaintJWTAuthority", "lao"),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/RevokeJWTAuthority", "lao"),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/GetX509AuthorityState", "laro"),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/PrepareX509Authority", "lao"),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/ActivateX509Authority", "lao"),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/TaintX509Authority", "lao"),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/TaintX509UpstreamAuthority", "lao"),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/RevokeX509Authority", "lao"),
+    ("/spire.api.server.localauthority.v1.LocalAuthority/RevokeX509UpstreamAuthority", "lao"),
     ("/spindle.sync.v1.Sync/Follow", "g"),
     (CAN, "*"),
     ("/spindle.admin.v1.Roles/ListRoles", "laro"),
@@ -187,6 +201,7 @@ enum Kind {
     AdminEntry,
     ListedRole(Role),
     GrantedRole(Role),
+    Downstream,
     Agent,
     Workload,
     Stranger,
@@ -205,6 +220,7 @@ const KINDS: &[(Kind, &str)] = &[
     (Kind::GrantedRole(Role::Reader), "r"),
     (Kind::GrantedRole(Role::Registrar), "e"),
     (Kind::GrantedRole(Role::Operator), "o"),
+    (Kind::Downstream, "d"),
     (Kind::Agent, "g"),
     (Kind::Workload, ""),
     (Kind::Stranger, ""),
@@ -238,6 +254,10 @@ async fn connect(kind: Kind) -> (TestServer, Channel, Option<SpiffeId>) {
         Kind::AdminEntry => {
             let admin = types::Entry { admin: true, ..entry(&id("/node"), "/caller", &["unix:uid:0"]) };
             server.create_one(admin).await;
+        }
+        Kind::Downstream => {
+            let below = types::Entry { downstream: true, ..entry(&id("/node"), "/caller", &["unix:uid:0"]) };
+            server.create_one(below).await;
         }
         Kind::GrantedRole(role) => server.grant("/caller", grant_of(role)).await,
         Kind::Workload => {
@@ -315,6 +335,20 @@ async fn the_admin_flag_and_a_role_are_asked_for_at_every_call() {
     check_rows(&channel, "an operator and registrar", "oe").await;
     server.revoke("/operator").await;
     check_rows(&channel, "a former operator", "").await;
+}
+
+#[tokio::test]
+async fn an_identity_with_a_downstream_entry_is_a_server_below_until_the_entry_ends() {
+    let server = TestServer::start().await;
+    let mut below = entry(&id("/node"), "/below", &["unix:uid:0"]);
+    below.downstream = true;
+    below.expires_at = (spindle_testkit::NOW + 60).unix_secs();
+    server.create_one(below).await;
+    let channel = server.dial_as("/below").await;
+    let refusals = check_rows(&channel, "a server below", "d").await;
+    check_standing(&refusals, Standing::AgentNotAttested, "agent_not_attested");
+    server.clock.advance(61);
+    check_rows(&channel, "a server below whose entry has ended", "").await;
 }
 
 #[tokio::test]

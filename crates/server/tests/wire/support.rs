@@ -13,6 +13,7 @@ use spindle_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use spindle_proto::spire::api::server::bundle::v1::batch_delete_federated_bundle_request::Mode;
 use spindle_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use spindle_proto::spire::api::server::entry::v1::entry_client::EntryClient;
+use spindle_proto::spire::api::server::localauthority::v1::local_authority_client::LocalAuthorityClient;
 use spindle_proto::spire::api::server::svid::v1::svid_client::SvidClient;
 use spindle_proto::spire::api::server::trustdomain::v1::trust_domain_client::TrustDomainClient;
 use spindle_proto::spire::api::server::{
@@ -207,6 +208,7 @@ impl TestServer {
             rate_limits: RateLimitSettings { attestation: false, signing: false },
             operations: Default::default(),
             signing_queue_max: ServerConfig::SIGNING_QUEUE_MAX,
+            upstream: None,
         };
         change(&mut config);
         let clock = ManualClock::default();
@@ -315,6 +317,10 @@ impl TestServer {
 
     pub(crate) async fn svids(&self) -> SvidClient<Channel> {
         SvidClient::new(self.admin().await)
+    }
+
+    pub(crate) async fn local_authorities(&self) -> LocalAuthorityClient<Channel> {
+        LocalAuthorityClient::new(self.admin().await)
     }
 
     pub(crate) async fn bundles(&self) -> BundleClient<Channel> {
