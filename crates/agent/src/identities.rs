@@ -5,6 +5,7 @@
 //! back off. What is due is decided in `plan`, keys and requests are made in `batch`. Start at [`Identities::run`].
 
 mod batch;
+pub(crate) mod pace;
 mod plan;
 
 use std::collections::HashSet;
@@ -26,7 +27,8 @@ use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use crate::cache::{Cache, Change, HeldSvid, Identity, Unready};
-use crate::trust::{is_below, lost_authorities};
+use crate::trust::{is_below, key_ids, lost_authorities};
+use pace::Pace;
 use plan::{Plan, Put, Ticket};
 
 pub(crate) use batch::{Signer, SigningAnswer, SigningRequest};
@@ -95,6 +97,7 @@ pub(crate) struct Identities {
     calls_from: Option<Instant>,
     /// Whether it was the server that asked for this pause.
     asked_to_wait: bool,
+    pace: Pace,
 }
 
 impl Identities {
@@ -109,6 +112,7 @@ impl Identities {
             failed_calls: 0,
             calls_from: None,
             asked_to_wait: false,
+            pace: Pace::default(),
         }
     }
 
@@ -133,6 +137,7 @@ impl Identities {
                     ids.iter().for_each(|id| self.plan.demand(id, now));
                 }
                 () = instant(calls_from) => self.calls_from = None,
+                () = instant(self.pace.next_at()) => self.replace_tainted(),
                 () = moment(clock.as_ref(), wake_at) => {}
             }
         }
@@ -203,20 +208,54 @@ impl Identities {
     }
 
     /// They serve on until the new ones are here: a tainted authority is still trusted, and nothing is better than the
-    /// SVID of one that is gone.
+    /// SVID of one that is gone. What is gone is replaced at once, what is tainted at the pace of `pace`.
     fn replace_what_lost_its_authority(&mut self, bundle: &X509Bundle, now: Timestamp) {
         let snapshot = self.parts.cache.snapshot();
         let lost = lost_authorities(&snapshot.own_bundle().bundle, bundle);
-        let is_concerned = |held: &HeldSvid| is_below(&held.svid, &lost, now);
-        let concerned: Vec<&EntryId> = snapshot
-            .identities()
-            .filter(|identity| identity.state.as_ref().is_ok_and(|held| is_concerned(held)))
-            .map(|identity| &identity.entry.id)
-            .collect();
-        if !concerned.is_empty() {
-            warn!(svids = concerned.len(), "the authority of X509-SVIDs is tainted or gone, replacing them");
+        let held = || snapshot.identities().filter_map(|one| Some((&one.entry.id, one.state.as_ref().ok()?)));
+        let below = |lost: &X509Bundle| -> Vec<(EntryId, Arc<HeldSvid>)> {
+            let concerned = held().filter(|(_, held)| is_below(&held.svid, lost, now));
+            concerned.map(|(id, held)| (id.clone(), held.clone())).collect()
+        };
+        let gone = below(&lost.gone);
+        if !gone.is_empty() {
+            warn!(
+                count = gone.len(),
+                subject_key_ids = key_ids(&lost.gone),
+                "the authority of X509-SVIDs is gone, replacing them"
+            );
         }
-        concerned.into_iter().for_each(|id| self.plan.hurry(id, now));
+        gone.iter().for_each(|(id, _)| self.plan.hurry(id, now));
+        if lost.tainted.is_empty() {
+            return;
+        }
+        info!(subject_key_ids = key_ids(&lost.tainted), "New tainted X.509 authorities found");
+        let mut tainted = below(&lost.tainted);
+        if tainted.is_empty() {
+            return;
+        }
+        tainted.sort_by_key(|(_, held)| held.svid.expires_at());
+        let begins_in = pace::start(self.jitter());
+        info!(
+            count = tainted.len(),
+            begins_in_ms = begins_in.as_millis(),
+            "Scheduled rotation for SVID entries due to tainted X.509 authorities"
+        );
+        let svids = tainted.into_iter().map(|(id, held)| (id, held.number));
+        self.pace.add(svids, Instant::now() + begins_in);
+    }
+
+    /// Has the next few tainted SVIDs replaced, unless that has happened meanwhile or calls fail.
+    fn replace_tainted(&mut self) {
+        let now = self.parts.clock.now();
+        let is_busy = self.calls_from.is_some() || self.plan.has_due(now);
+        let snapshot = self.parts.cache.snapshot();
+        for (id, number) in self.pace.take(Instant::now(), is_busy) {
+            let held = snapshot.identity(&id).and_then(|identity| identity.state.as_ref().ok());
+            if held.is_some_and(|held| held.number == number) {
+                self.plan.hurry(&id, now);
+            }
+        }
     }
 
     fn drop_expired(&mut self) {

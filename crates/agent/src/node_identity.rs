@@ -19,11 +19,13 @@ use spindle_runtime::nap_until;
 use spindle_spiffe_core::{Clock, Entropy, Reason, X509Svid};
 use spindle_transport::LiveIdentity;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::call_error::CallError;
 use crate::config::AgentConfig;
 use crate::error::AgentError;
+use crate::identities::pace;
 use crate::server::{Heard, ServerLink};
 use crate::trust::{OwnTrust, is_below, lost_authorities};
 use enroll::Enrolled;
@@ -55,6 +57,8 @@ pub(crate) struct NodeIdentity {
     state: State,
     svid: X509Svid,
     renewal: Renewal,
+    /// When the SVID is renewed because its authority is tainted.
+    replace_at: Option<Instant>,
 }
 
 impl NodeIdentity {
@@ -76,7 +80,7 @@ impl NodeIdentity {
                 present(&parts.identity, &svid, &key)?;
                 let now = parts.clock.now();
                 let renewal = Renewal::restored(RenewalPolicy::default(), svid.validity(), now, jitter);
-                Ok(Self { parts, keeper, state, svid, renewal })
+                Ok(Self { parts, keeper, state, svid, renewal, replace_at: None })
             }
             Err(why) => {
                 let Some(source) = ProofSource::of(&parts.config) else {
@@ -87,7 +91,7 @@ impl NodeIdentity {
                 // The server may have been waited for: only now is the time that counts.
                 let now = parts.clock.now();
                 let renewal = Renewal::issued(RenewalPolicy::default(), svid.validity(), now, jitter);
-                Ok(Self { parts, keeper, state, svid, renewal })
+                Ok(Self { parts, keeper, state, svid, renewal, replace_at: None })
             }
         }
     }
@@ -113,11 +117,16 @@ impl NodeIdentity {
                 }
                 Step::Wait(until) => until,
             };
-            // Cancel-safe: all three only wait. After each nap the step is decided anew, for the clock may have been set.
+            let replace_at = self.replace_at;
+            // Cancel-safe: all four only wait. After each nap the step is decided anew, for the clock may have been set.
             tokio::select! {
                 Some(heard) = self.parts.heard.recv() => self.on_heard(heard).await?,
                 Ok(()) = bundles.changed() => self.keep_bundle().await,
                 () = nap_until(self.parts.clock.as_ref(), wake_at) => {}
+                () = moment(replace_at) => {
+                    self.replace_at = None;
+                    self.renewal.hurry();
+                }
             }
         }
     }
@@ -226,6 +235,7 @@ impl NodeIdentity {
         self.svid = adopt(&self.parts, &mut self.keeper, &mut self.state, enrolled).await?;
         let (now, jitter) = (self.parts.clock.now(), self.jitter());
         self.renewal.on_success(self.svid.validity(), now, jitter);
+        self.replace_at = None;
         self.parts.link.reopen();
         // What was said about the identity before this one does not count.
         while self.parts.heard.try_recv().is_ok() {}
@@ -243,11 +253,18 @@ impl NodeIdentity {
     async fn keep_bundle(&mut self) {
         let bundle = Some(self.parts.trust.bundle()).filter(|bundle| !bundle.is_empty());
         if self.state.bundle != bundle {
-            if let (Some(old), Some(new)) = (&self.state.bundle, &bundle)
-                && is_below(&self.svid, &lost_authorities(old, new), self.parts.clock.now())
-            {
-                warn!(agent_id = %self.svid.spiffe_id(), "the authority of the agent SVID is tainted or gone, renewing it");
-                self.renewal.hurry();
+            if let (Some(old), Some(new)) = (&self.state.bundle, &bundle) {
+                let (lost, now) = (lost_authorities(old, new), self.parts.clock.now());
+                if is_below(&self.svid, &lost.gone, now) {
+                    warn!(agent_id = %self.svid.spiffe_id(), "the authority of the agent SVID is gone, renewing it");
+                    self.renewal.hurry();
+                } else if is_below(&self.svid, &lost.tainted, now) {
+                    // Every agent hears of it in the same moment, so each takes one of its own.
+                    let begins_in = pace::start(self.jitter());
+                    info!(agent_id = %self.svid.spiffe_id(), begins_in_ms = begins_in.as_millis(),
+                        "Agent SVID is tainted by a root authority, forcing rotation");
+                    self.replace_at = Some(Instant::now() + begins_in);
+                }
             }
             self.state.bundle = bundle;
             self.keeper.keep(&self.state).await;
@@ -256,6 +273,13 @@ impl NodeIdentity {
 
     fn jitter(&self) -> Jitter {
         Jitter::draw(self.parts.entropy.as_ref())
+    }
+}
+
+async fn moment(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

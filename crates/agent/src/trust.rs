@@ -49,14 +49,32 @@ impl OwnTrust {
     }
 }
 
-/// The authorities of `old` that SVIDs can no longer stand on: those that `new` lacks, or has as tainted.
-pub(crate) fn lost_authorities(old: &X509Bundle, new: &X509Bundle) -> X509Bundle {
-    let is_good = |one: &&X509Authority| !one.is_tainted();
-    let stays =
-        |one: &X509Authority| new.authorities().iter().filter(is_good).any(|other| other.der() == one.der());
-    let lost = old.authorities().iter().filter(is_good).filter(|one| !stays(one)).cloned();
+/// Authorities that SVIDs can no longer stand on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// Newly tainted: still trusted, but what they signed has to be replaced before they are revoked.
+    pub(crate) tainted: X509Bundle,
+    /// Gone from the bundle: peers refuse what they signed.
+    pub(crate) gone: X509Bundle,
+}
+
+/// The authorities of `old` that `new` lacks, or has as tainted for the first time.
+pub(crate) fn lost_authorities(old: &X509Bundle, new: &X509Bundle) -> Lost {
     // A part of a bundle is no larger than the bundle.
-    X509Bundle::new(old.trust_domain().clone(), lost).unwrap_or_else(|_| old.clone())
+    let part = |is_in: &dyn Fn(&X509Authority) -> bool| {
+        let lost = old.authorities().iter().filter(|one| is_in(one)).cloned();
+        X509Bundle::new(old.trust_domain().clone(), lost).unwrap_or_else(|_| old.clone())
+    };
+    let in_new = |one: &X509Authority| new.authorities().iter().find(|other| other.der() == one.der());
+    Lost {
+        tainted: part(&|one| !one.is_tainted() && in_new(one).is_some_and(X509Authority::is_tainted)),
+        gone: part(&|one| in_new(one).is_none()),
+    }
+}
+
+/// The key identifiers of authorities, for the log.
+pub(crate) fn key_ids(authorities: &X509Bundle) -> String {
+    authorities.authorities().iter().map(X509Authority::subject_key_id).collect::<Vec<_>>().join(",")
 }
 
 /// Whether `svid` was signed by one of `authorities`, at whatever depth. By key identifiers where they settle it.
@@ -93,10 +111,12 @@ mod tests {
         let [stays, leaves, tainted, comes] = all;
         let old = bundle(&[stays.clone(), leaves.clone(), tainted.clone()]);
         let new = bundle(&[stays, tainted.clone().with_taint(true), comes]);
-        assert_eq!(lost_authorities(&old, &new), bundle(&[leaves.clone(), tainted]));
-        assert!(lost_authorities(&new, &new).is_empty());
-        // What was tainted before is no news when it leaves.
-        assert!(lost_authorities(&bundle(&[leaves.with_taint(true)]), &new).is_empty());
+        let lost = Lost { tainted: bundle(&[tainted]), gone: bundle(std::slice::from_ref(&leaves)) };
+        assert_eq!(lost_authorities(&old, &new), lost);
+        let nothing = Lost { tainted: bundle(&[]), gone: bundle(&[]) };
+        assert_eq!(lost_authorities(&new, &new), nothing, "a taint is news once");
+        let revoked = bundle(&[leaves.with_taint(true)]);
+        assert_eq!(lost_authorities(&revoked, &new), Lost { gone: revoked.clone(), ..nothing });
     }
 
     #[test]

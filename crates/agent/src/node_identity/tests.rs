@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use spindle_keys::{KeyType, MemoryKeys};
 use spindle_runtime::SystemEntropy;
-use spindle_spiffe_core::{X509Bundle, X509Bundles};
+use spindle_spiffe_core::{X509Authority, X509Bundle, X509Bundles};
 use spindle_testkit::TestFolder;
 use spindle_transport::{ExpectedServer, LiveBundles, TlsDialer, Trust};
 use tokio::time::{sleep, timeout};
@@ -94,8 +94,8 @@ async fn a_clock_that_is_set_back_during_a_wait_makes_the_agent_renew_soon() {
     timeout(LONG, async { tokio::join!(run, set_back) }).await.expect("it is renewed");
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_agent_svid_whose_authority_leaves_the_bundle_is_renewed_soon() {
+/// How long it takes until the SVID is renewed, after the bundle has changed to `change` of ours and another authority.
+async fn renewed_after(change: impl Fn(X509Authority, X509Authority) -> Vec<X509Authority>) -> Duration {
     let rig = Rig::new();
     let node = rig.established().await;
     let trust = node.parts.trust.clone();
@@ -106,12 +106,26 @@ async fn an_agent_svid_whose_authority_leaves_the_bundle_is_renewed_soon() {
         }
     };
     let next = Authority::new(&trust_domain()).bundle.authorities()[0].clone();
-    let tainted = rig.authority.bundle.authorities()[0].clone().with_taint(true);
-    let change = async {
+    let ours = rig.authority.bundle.authorities()[0].clone();
+    let changing = async {
         sleep(Duration::from_secs(1)).await;
-        trust.set(X509Bundle::new(trust_domain(), [next, tainted]).unwrap());
+        trust.set(X509Bundle::new(trust_domain(), change(ours, next)).unwrap());
+        Instant::now()
     };
-    timeout(LONG, async { tokio::join!(run, change) }).await.expect("it is renewed");
+    let ((), changed_at) = timeout(LONG, async { tokio::join!(run, changing) }).await.expect("it is renewed");
+    changed_at.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_svid_whose_authority_is_tainted_is_renewed_within_the_spread_of_a_fleet() {
+    let took = renewed_after(|ours, next| vec![next, ours.with_taint(true)]).await;
+    assert!(took <= pace::START_MAX + Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_svid_whose_authority_leaves_the_bundle_is_renewed_at_once() {
+    let took = renewed_after(|_, next| vec![next]).await;
+    assert!(took <= Duration::from_secs(2), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
