@@ -104,6 +104,17 @@ plugins {
         }
     }
 
+    # Who signs this server's authority. Without it the authority is its own root. The files are read anew for each
+    # authority: replace them, then `spindle-server localauthority x509 prepare` and `activate`.
+    # UpstreamAuthority "disk" {
+    #     plugin_data {
+    #         cert_file_path = "./.data/upstream.crt"
+    #         key_file_path = "./.data/upstream.key"
+    #         # Roots of an intermediate; not needed when the certificate signs itself.
+    #         # bundle_file_path = "./.data/upstream_bundle.crt"
+    #     }
+    # }
+
     # How a new agent proves itself: with a token that works once, from `spindle-server token generate`.
     NodeAttestor "join_token" {
         plugin_data {}

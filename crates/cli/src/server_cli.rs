@@ -13,6 +13,7 @@ mod healthcheck;
 mod held;
 mod import;
 mod jwt;
+mod local_authority;
 mod logger;
 mod minted;
 mod report;
@@ -60,6 +61,12 @@ enum Command {
     /// Makes join tokens.
     #[command(subcommand)]
     Token(token::Command),
+    /// Shows and changes the authorities of the server.
+    #[command(subcommand, name = "localauthority")]
+    LocalAuthority(local_authority::Command),
+    /// Taints and revokes X.509 upstream authorities.
+    #[command(subcommand, name = "upstreamauthority")]
+    UpstreamAuthority(local_authority::UpstreamCommand),
     /// Shows the trust bundle, and manages those of other trust domains.
     #[command(subcommand)]
     Bundle(bundle::Command),
@@ -127,6 +134,8 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Logger(command) => logger::run(command, console),
         Command::Debug(debug::Command::GetInfo(args)) => debug::run(&args, console),
         Command::Federation(command) => federation::run(command, console),
+        Command::LocalAuthority(command) => local_authority::run(&command, console),
+        Command::UpstreamAuthority(command) => local_authority::run_upstream(&command, console),
         Command::Store(command) => store::run(&command, console),
         Command::Jwt(jwt::Command::Mint(args)) => jwt::run(&args, console),
         Command::Can(args) => can::run(&args, console),

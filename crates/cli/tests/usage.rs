@@ -54,6 +54,10 @@ fn groups_without_a_known_word_exit_with_1() {
     refused("spindle-server federation", 1, "Usage");
     refused("spindle-server federation foo", 1, "foo");
     refused("spindle-server jwt foo", 1, "foo");
+    refused("spindle-server localauthority", 1, "Usage");
+    refused("spindle-server localauthority x509 foo", 1, "foo");
+    refused("spindle-server localauthority jwt foo", 1, "foo");
+    refused("spindle-server upstreamauthority", 1, "Usage");
     refused("spindle-agent api", 1, "Usage");
     refused("spindle-agent api foo", 1, "foo");
     refused("spindle-agent api fetch nosuch", 1, "nosuch");
@@ -79,6 +83,21 @@ fn misused_flags_exit_with_1_and_are_named() {
 
 #[test]
 fn what_a_command_needs_is_asked_for_before_anything_is_called() {
+    for step in ["activate", "taint", "revoke"] {
+        for family in ["x509", "jwt"] {
+            refused(
+                &format!("spindle-server localauthority {family} {step}"),
+                1,
+                "Error: an authority ID is required\n  Try: ",
+            );
+        }
+    }
+    refused(
+        "spindle-server upstreamauthority taint",
+        1,
+        "Error: the Subject Key ID of the X.509 upstream authority is required",
+    );
+    refused("spindle-server upstreamauthority revoke -subjectKeyID=", 1, "is required");
     refused("spindle-server entry create", 1, "Error: at least one selector is required\n  Try: ");
     refused("spindle-server entry create -selector a:b", 1, "a parent ID is required");
     refused("spindle-server entry update", 1, "entry ID is required");
@@ -137,6 +156,18 @@ fn a_missing_socket_is_named_with_what_to_try() {
         "spindle-server agent list -socketPath=/nonexistent/api.sock",
         "spindle-server can -spiffeID spiffe://a/b entry create -socketPath=/nonexistent/api.sock",
         "spindle-server role show -socketPath /nonexistent/api.sock",
+        "spindle-server localauthority x509 show -socketPath /nonexistent/api.sock",
+        "spindle-server localauthority x509 prepare -socketPath /nonexistent/api.sock",
+        "spindle-server localauthority x509 activate -authorityID a -socketPath /nonexistent/api.sock",
+        "spindle-server localauthority x509 taint -authorityID a -socketPath /nonexistent/api.sock",
+        "spindle-server localauthority x509 revoke -authorityID a -socketPath /nonexistent/api.sock",
+        "spindle-server localauthority jwt show -socketPath /nonexistent/api.sock",
+        "spindle-server localauthority jwt prepare -socketPath /nonexistent/api.sock",
+        "spindle-server localauthority jwt activate -authorityID a -socketPath /nonexistent/api.sock",
+        "spindle-server localauthority jwt taint -authorityID a -socketPath /nonexistent/api.sock",
+        "spindle-server localauthority jwt revoke -authorityID a -socketPath /nonexistent/api.sock",
+        "spindle-server upstreamauthority taint -subjectKeyID a -socketPath /nonexistent/api.sock",
+        "spindle-server upstreamauthority revoke -subjectKeyID a -socketPath /nonexistent/api.sock",
         "spindle-server bundle show --socketPath /nonexistent/api.sock",
         "spindle-server bundle list -socketPath /nonexistent/api.sock",
         "spindle-server bundle list -id spiffe://a -socketPath /nonexistent/api.sock",

@@ -22,7 +22,7 @@ pub use defaults::print_defaults;
 pub use jwt::RawJwt;
 pub use node_attestors::{CaChoice, NodeAttestorChoices, X509PopChoice};
 pub use operations::{OperationsChoice, RawOperations};
-pub use plugins::{KeyChoice, StoreChoice, StoreKind};
+pub use plugins::{KeyChoice, StoreChoice, StoreKind, UpstreamChoice};
 
 use super::ConfigError;
 use super::keys::check_keys;
@@ -102,6 +102,8 @@ pub struct RawServer {
     pub node_attestors: NodeAttestorChoices,
     /// `experimental { agent_spiffe_id_as_selector }`.
     pub agent_spiffe_id_as_selector: Option<bool>,
+    /// `plugins { UpstreamAuthority … }`.
+    pub upstream: Option<UpstreamChoice>,
     /// What the operator should know about keys without effect.
     pub notes: Vec<String>,
 }
@@ -144,6 +146,8 @@ pub struct ServerSettings {
     pub node_attestors: NodeAttestorChoices,
     /// Whether agents show their own ID as a selector.
     pub agent_spiffe_id_as_selector: bool,
+    /// Who signs the authorities; none means that each is its own root.
+    pub upstream: Option<UpstreamChoice>,
     /// Key type of authorities.
     pub ca_key_type: KeyType,
     /// Lifetime of authorities.
@@ -180,10 +184,10 @@ impl RawServer {
         let mut notes = Vec::new();
         check_keys(&top, known::TOP, &mut notes)?;
         let health_checks = super::health::listener(&top, &mut notes)?;
-        let (store, keys, node_attestors) = plugins::read(&top, &mut notes)?;
+        let plugins::Chosen { store, keys, node_attestors, upstream } = plugins::read(&top, &mut notes)?;
         let Some(server) = top.block("server")? else {
             let operations = RawOperations { health_checks, ..RawOperations::default() };
-            return Ok(Self { store, keys, node_attestors, notes, operations, ..Self::default() });
+            return Ok(Self { store, keys, node_attestors, upstream, notes, operations, ..Self::default() });
         };
         check_keys(&server, known::SERVER, &mut notes)?;
         let experimental = server.block("experimental")?;
@@ -218,6 +222,7 @@ impl RawServer {
             store,
             keys,
             node_attestors,
+            upstream,
             notes,
         })
     }
@@ -294,6 +299,7 @@ impl TryFrom<RawServer> for ServerSettings {
             keys: raw.keys.unwrap_or_else(|| KeyChoice::disk_in(&data_dir)),
             node_attestors: raw.node_attestors,
             agent_spiffe_id_as_selector: raw.agent_spiffe_id_as_selector.unwrap_or(false),
+            upstream: raw.upstream,
             ca_key_type,
             ca_ttl_secs,
             ca_subject: raw.ca_subject.unwrap_or_default(),

@@ -1,6 +1,8 @@
 //! Messages as SPIRE's `-output json` prints them: proto names in alphabetical order, unset scalars shown, unset
 //! messages left out, 64-bit numbers as texts, bytes in base64.
 
+mod authority;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};

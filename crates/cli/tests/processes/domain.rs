@@ -20,6 +20,8 @@ pub(crate) struct Domain {
     pub(crate) agent_attestor: String,
     /// 0 until the first start has been given one.
     port: u16,
+    /// More of the server's plugins.
+    plugins: String,
 }
 
 impl Domain {
@@ -27,7 +29,21 @@ impl Domain {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("server");
         let agent_attestor = "NodeAttestor \"join_token\" { plugin_data {} }".into();
-        Self { dir, data, kind, server_attestor: String::new(), agent_attestor, port: 0 }
+        let (server_attestor, plugins) = (String::new(), String::new());
+        Self { dir, data, kind, server_attestor, agent_attestor, port: 0, plugins }
+    }
+
+    /// One whose server's authority is signed by the certificate, key and bundle in these files.
+    pub(crate) fn below(kind: &'static str, files: [PathBuf; 3]) -> Self {
+        let [cert, key, bundle] = files.map(|path| path.display().to_string());
+        let plugins = format!(
+            r#"UpstreamAuthority "disk" {{ plugin_data {{
+                cert_file_path = "{cert}"
+                key_file_path = "{key}"
+                bundle_file_path = "{bundle}"
+            }} }}"#
+        );
+        Self { plugins, ..Self::new(kind) }
     }
 
     /// One whose server keeps its state in `data`.
@@ -65,9 +81,10 @@ plugins {{
     KeyManager "disk" {{ plugin_data {{ keys_path = "{data}/keys.json" }} }}
     NodeAttestor "join_token" {{ plugin_data {{}} }}
     {server_attestor}
+    {}
 }}
 "#,
-            self.kind
+            self.kind, self.plugins
         );
         fs::write(self.file("server.conf"), text).unwrap();
         Process::start("spindle-server", &["run", "-config", &self.text("server.conf")])

@@ -1,8 +1,9 @@
 //! The real binaries as processes: killed at any moment, restored from backups, on a full disk, minting tokens, with
-//! certificates for nodes.
+//! certificates for nodes, under a new authority.
 #![allow(clippy::unwrap_used, reason = "tests; the setting for tests does not reach helper functions")]
 
 mod apply;
+mod authority;
 mod backup;
 mod domain;
 mod foreign;

@@ -12,6 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn binary(name: &str) -> &'static str {
     match name {
         "spindle-server" => env!("CARGO_BIN_EXE_spindle-server"),
+        "spindle" => env!("CARGO_BIN_EXE_spindle"),
         _ => env!("CARGO_BIN_EXE_spindle-agent"),
     }
 }

@@ -66,6 +66,13 @@ plugins {{
     #         keys_path = "./data/server/keys.json"
     #     }}
     # }}
+    # UpstreamAuthority "disk" {{                       # none: the server's authority is its own root
+    #     plugin_data {{
+    #         cert_file_path = ""
+    #         key_file_path = ""
+    #         # bundle_file_path = ""                    # none: the certificate is the root itself
+    #     }}
+    # }}
     NodeAttestor "join_token" {{
         plugin_data {{}}
     }}

@@ -1,4 +1,4 @@
-//! The server's parts: one store, one key manager, and the attestors of nodes.
+//! The server's parts: one store, one key manager, the attestors of nodes, and who signs its authority.
 
 use std::path::{Path, PathBuf};
 
@@ -74,6 +74,20 @@ impl KeyChoice {
     }
 }
 
+/// Who signs the server's authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamChoice {
+    /// A signing certificate with its key, in files.
+    Disk {
+        /// The certificate, then what leads from it to a root.
+        cert_file_path: PathBuf,
+        /// Its private key.
+        key_file_path: PathBuf,
+        /// The roots; none when the certificate is the root itself.
+        bundle_file_path: Option<PathBuf>,
+    },
+}
+
 const TYPES: &[PluginType] = &[
     PluginType {
         kind: "DataStore",
@@ -96,7 +110,7 @@ const TYPES: &[PluginType] = &[
     PluginType {
         kind: "UpstreamAuthority",
         names: &[
-            ("disk", NotYet(SELF_SIGNED)),
+            ("disk", Yes),
             ("spire", NotYet(SELF_SIGNED)),
             ("vault", NotYet(SELF_SIGNED)),
             ("aws_pca", NotYet(SELF_SIGNED)),
@@ -126,7 +140,7 @@ const TYPES: &[PluginType] = &[
     PluginType { kind: "CredentialComposer", names: &[("uniqueid", NotYet(""))], many: true },
 ];
 
-const SELF_SIGNED: &str = "the server signs its own authority";
+const SELF_SIGNED: &str = "use UpstreamAuthority \"disk\", or none: the server then signs its own authority";
 
 /// All that SPIRE takes. They describe a database that is not used, so none of them has an effect of its own.
 const SQL: &[Key] = &[
@@ -145,21 +159,29 @@ const SQL: &[Key] = &[
 
 const DIRECTORY: &[Key] = &[("directory", Yes)];
 const KEYS_PATH: &[Key] = &[("keys_path", Yes)];
+const UPSTREAM_FILES: &[Key] = &[("cert_file_path", Yes), ("key_file_path", Yes), ("bundle_file_path", Yes)];
 
-pub(super) fn read(
-    top: &Section<'_>,
-    notes: &mut Vec<String>,
-) -> Result<(Option<StoreChoice>, Option<KeyChoice>, NodeAttestorChoices), ConfigError> {
-    let (mut store, mut keys, mut node_attestors) = (None, None, NodeAttestorChoices::default());
+/// What the `plugins` block chooses.
+#[derive(Debug, Default)]
+pub(super) struct Chosen {
+    pub(super) store: Option<StoreChoice>,
+    pub(super) keys: Option<KeyChoice>,
+    pub(super) node_attestors: NodeAttestorChoices,
+    pub(super) upstream: Option<UpstreamChoice>,
+}
+
+pub(super) fn read(top: &Section<'_>, notes: &mut Vec<String>) -> Result<Chosen, ConfigError> {
+    let mut chosen = Chosen::default();
     for plugin in read_plugins(top, TYPES, notes)? {
         match plugin.kind {
-            "DataStore" => store = Some(read_store(&plugin, notes)?),
-            "KeyManager" => keys = Some(read_keys(&plugin, notes)?),
+            "DataStore" => chosen.store = Some(read_store(&plugin, notes)?),
+            "KeyManager" => chosen.keys = Some(read_keys(&plugin, notes)?),
+            "UpstreamAuthority" => chosen.upstream = Some(read_upstream(&plugin, notes)?),
             // The only other type that has a name that is supported.
-            _ => node_attestors::read(&plugin, &mut node_attestors, notes)?,
+            _ => node_attestors::read(&plugin, &mut chosen.node_attestors, notes)?,
         }
     }
-    Ok((store, keys, node_attestors))
+    Ok(chosen)
 }
 
 fn read_store(plugin: &Plugin<'_>, notes: &mut Vec<String>) -> Result<StoreChoice, ConfigError> {
@@ -205,6 +227,20 @@ fn read_sql(plugin: &Plugin<'_>, notes: &mut Vec<String>) -> Result<StoreChoice,
          {file}, which is neither read nor changed"
     ));
     Ok(StoreChoice { kind: StoreKind::Sled, directory: PathBuf::new() })
+}
+
+/// `disk` is the only one there is.
+fn read_upstream(plugin: &Plugin<'_>, notes: &mut Vec<String>) -> Result<UpstreamChoice, ConfigError> {
+    check_keys(&plugin.data, UPSTREAM_FILES, notes)?;
+    let path = |key: &str| {
+        let text = plugin.data.text(key)?;
+        text.map(PathBuf::from).ok_or_else(|| ConfigError::Missing { key: plugin.data.key(key) })
+    };
+    Ok(UpstreamChoice::Disk {
+        cert_file_path: path("cert_file_path")?,
+        key_file_path: path("key_file_path")?,
+        bundle_file_path: plugin.data.text("bundle_file_path")?.map(PathBuf::from),
+    })
 }
 
 fn read_keys(plugin: &Plugin<'_>, notes: &mut Vec<String>) -> Result<KeyChoice, ConfigError> {

@@ -149,10 +149,38 @@ fn what_spire_has_and_this_version_lacks_is_refused_and_never_ignored() {
     refused("", "telemetry { }", "telemetry (line 6) is not supported yet");
     refused("", "plugins { KeyManager \"aws_kms\" { } }", "is not supported yet");
     refused("", "plugins { NodeAttestor \"sshpop\" { } }", "use NodeAttestor \"join_token\" or \"x509pop\"");
-    refused("", "plugins { UpstreamAuthority \"disk\" { } }", "is not supported yet");
+    refused("", "plugins { UpstreamAuthority \"vault\" { } }", "is not supported yet");
     refused("", "plugins { BundlePublisher \"azure_blob\" { } }", "is not supported yet");
     refused("", "plugins { KeyManager \"mine\" { plugin_cmd = \"/bin/x\" } }", "only built-in plugins");
     refused("", "plugins { KeyManager \"disk\" { plugin_data_file = \"/x\" } }", "into plugin_data");
+}
+
+#[test]
+fn an_upstream_authority_in_files_needs_certificate_and_key_and_may_have_a_bundle() {
+    let disk =
+        |data: &str| format!("plugins {{ UpstreamAuthority \"disk\" {{ plugin_data {{ {data} }} }} }}");
+    let both = "cert_file_path = \"/c\" key_file_path = \"/k\"";
+    let chosen = |bundle: Option<&str>| UpstreamChoice::Disk {
+        cert_file_path: "/c".into(),
+        key_file_path: "/k".into(),
+        bundle_file_path: bundle.map(PathBuf::from),
+    };
+    assert_eq!(ready("", &disk(both)).upstream, Some(chosen(None)));
+    let with_bundle = disk(&format!("{both} bundle_file_path = \"/b\""));
+    assert_eq!(ready("", &with_bundle).upstream, Some(chosen(Some("/b"))));
+    assert_eq!(ready("", &disk(&format!("{both} bundle_file_path = \"\""))).upstream, Some(chosen(None)));
+    assert_eq!(ready("", "").upstream, None);
+    refused("", &disk(""), "plugin_data.cert_file_path is required");
+    refused(
+        "",
+        &disk("cert_file_path = \"\" key_file_path = \"/k\""),
+        "plugin_data.cert_file_path is required",
+    );
+    refused("", &disk("cert_file_path = \"/c\""), "plugin_data.key_file_path is required");
+    refused("", &disk(&format!("{both} bundle_file_pth = \"/b\"")), "did you mean bundle_file_path?");
+    refused("", &disk("cert_file_path = [\"/c\"] key_file_path = \"/k\""), "a text");
+    let two = format!("{0} {0}", disk(both));
+    refused("", &two, "is set twice");
 }
 
 #[test]

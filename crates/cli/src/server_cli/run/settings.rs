@@ -2,7 +2,8 @@
 
 use spindle_runtime::Logs;
 use spindle_server::{
-    CaSubject, KeySettings, Operations, RateLimitSettings, ServerConfig, StoreKind, StoreSettings,
+    CaSubject, DiskUpstreamSettings, KeySettings, Operations, RateLimitSettings, ServerConfig, StoreKind,
+    StoreSettings, UpstreamSettings,
 };
 
 use super::node_attestors::node_attestors;
@@ -51,12 +52,21 @@ pub(in crate::server_cli) fn config(settings: ServerSettings) -> Result<ServerCo
             prune_agents: settings.operations.prune_agents,
             health_checks: settings.operations.health_checks,
         },
+        upstream: settings.upstream.map(upstream),
     })
 }
 
 /// The store as the server takes it.
 pub(in crate::server_cli) fn store_settings(store: chosen::StoreChoice) -> StoreSettings {
     StoreSettings { kind: store_kind(store.kind), directory: store.directory }
+}
+
+fn upstream(choice: chosen::UpstreamChoice) -> UpstreamSettings {
+    match choice {
+        chosen::UpstreamChoice::Disk { cert_file_path, key_file_path, bundle_file_path } => {
+            UpstreamSettings::Disk(DiskUpstreamSettings { cert_file_path, key_file_path, bundle_file_path })
+        }
+    }
 }
 
 fn store_kind(kind: chosen::StoreKind) -> StoreKind {
