@@ -12,6 +12,7 @@ use x509_parser::oid_registry::{
     OID_X509_EXT_SUBJECT_ALT_NAME, OID_X509_EXT_SUBJECT_KEY_IDENTIFIER, Oid,
 };
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Name;
 
 /// The rule that a certificate of ours breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,12 +48,33 @@ pub(crate) fn check_authority(
     if certificate.subject().iter().next().is_none() {
         return Err(ProfileError("the subject of an authority is not empty"));
     }
+    check_writable(certificate.subject())?;
     Ok(AuthorityFacts {
         validity: validity_of(&certificate),
         spki_der: certificate.public_key().raw.to_vec(),
         subject_key_id,
         subject_der: certificate.subject().as_raw().to_vec(),
     })
+}
+
+/// Whether the library that writes certificates can write this name as that of an issuer. It panics on attribute types that
+/// are no valid OIDs and on an empty set of attributes, so such names must not reach it.
+///
+/// # Errors
+/// The rule it breaks.
+pub(crate) fn check_writable(name: &X509Name<'_>) -> Result<(), ProfileError> {
+    for set in name.iter() {
+        let mut attributes = set.iter();
+        let (Some(attribute), None) = (attributes.next(), attributes.next()) else {
+            return Err(ProfileError("a name has one attribute in each of its parts"));
+        };
+        let mut numbers = attribute.attr_type().iter().into_iter().flatten();
+        match (numbers.next(), numbers.next()) {
+            (Some(2), Some(_)) | (Some(0 | 1), Some(0..40)) => {}
+            _ => return Err(ProfileError("an attribute of a name has a type that is no object identifier")),
+        }
+    }
+    Ok(())
 }
 
 fn check_constraints(certificate: &X509Certificate<'_>) -> Result<(), ProfileError> {

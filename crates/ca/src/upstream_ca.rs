@@ -150,6 +150,7 @@ impl UpstreamCa {
         if chain.len() >= UPSTREAM_CHAIN_MAX {
             return Err(UpstreamCaError::ChainLength(chain.len()));
         }
+        check_name(&signing)?;
         let mut upstream = Self {
             trust_domain: trust_domain.clone(),
             issuer: Issuer::from_ca_cert_der(&signing, pair).map_err(cannot)?,
@@ -310,6 +311,12 @@ pub(crate) fn authority_params(
     params.key_identifier_method = KeyIdMethod::PreSpecified(key_identifier(key_bits).to_vec());
     params.use_authority_key_identifier_extension = true;
     params
+}
+
+/// The library that writes certificates must be able to write the name.
+fn check_name(certificate: &CertificateDer<'_>) -> Result<(), UpstreamCaError> {
+    let parsed = profile::parse(certificate).map_err(cannot)?;
+    profile::check_writable(parsed.subject()).map_err(cannot)
 }
 
 fn cannot(error: impl fmt::Display) -> UpstreamCaError {

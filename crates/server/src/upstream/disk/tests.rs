@@ -110,7 +110,7 @@ async fn a_root_of_others_or_a_key_of_others_is_refused() {
 }
 
 /// Makes a root with the OpenSSL command, as SPIRE's suites do; returns its files.
-fn by_openssl(folder: &TestFolder, kind: &[&str]) -> DiskUpstreamSettings {
+fn by_openssl(folder: &TestFolder, kind: &[&str], subject: &str) -> DiskUpstreamSettings {
     let (key, cert) = (folder.join("openssl.key"), folder.join("openssl.crt"));
     let run = |args: &[&str]| {
         let output = Command::new("openssl").args(args).output().unwrap();
@@ -118,7 +118,8 @@ fn by_openssl(folder: &TestFolder, kind: &[&str]) -> DiskUpstreamSettings {
     };
     let (key_path, cert_path) = (key.to_str().unwrap(), cert.to_str().unwrap());
     run(&[kind, &["-out", key_path]].concat());
-    let request = ["req", "-new", "-x509", "-days", "10", "-subj", "/C=US/O=SPIFFE", "-key", key_path];
+    let request =
+        ["req", "-new", "-x509", "-days", "10", "-multivalue-rdn", "-subj", subject, "-key", key_path];
     let extensions = ["-addext", "keyUsage=critical,keyCertSign,cRLSign", "-out", cert_path];
     run(&[&request[..], &extensions[..]].concat());
     DiskUpstreamSettings { cert_file_path: cert, key_file_path: key, bundle_file_path: None }
@@ -139,10 +140,29 @@ async fn keys_are_read_in_every_form_that_openssl_writes() {
         &["genrsa", "-traditional"],
         &["genpkey", "-algorithm", "ED25519"],
     ] {
-        let files = by_openssl(&folder, kind);
+        let files = by_openssl(&folder, kind, "/C=US/O=SPIFFE");
         let clock = spindle_runtime::SystemClock::shared();
         let opened = DiskUpstream::open(files, trust_domain(), clock, Arc::new(SystemEntropy)).await;
         let upstream = opened.unwrap_or_else(|error| panic!("{kind:?}: {}", ErrorChain(&error)));
         assert!(mint(&upstream).await.is_ok(), "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_cannot_be_written_again_is_refused_when_the_files_are_read() {
+    if Command::new("openssl").arg("version").output().is_err() {
+        return left_out("upstream names by OpenSSL", "there is no openssl command");
+    }
+    let folder = TestFolder::new();
+    let kind = ["ecparam", "-name", "prime256v1", "-genkey", "-noout"];
+    for (subject, why) in [
+        ("/DC=corp/DC=example/CN=CA", "byte for byte: it names an attribute twice"),
+        ("/O=one+CN=two", "one attribute in each of its parts"),
+    ] {
+        let files = by_openssl(&folder, &kind, subject);
+        let clock = spindle_runtime::SystemClock::shared();
+        let opened = DiskUpstream::open(files, trust_domain(), clock, Arc::new(SystemEntropy)).await;
+        let refused = ErrorChain(&opened.err().expect("a refusal")).to_string();
+        assert!(refused.contains(why), "{subject}: {refused}");
     }
 }
