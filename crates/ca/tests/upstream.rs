@@ -1,5 +1,6 @@
 //! Authorities that somebody else signs, and those signed for servers below: what is taken, what is refused, and that
 //! every chain holds for webpki and OpenSSL.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 #[path = "support/authority.rs"]
 #[allow(dead_code, reason = "shared by several test programs, each of which needs a part of it")]

@@ -351,6 +351,13 @@ impl bundle::bundle_server::Bundle for Service {
         }
     }
 
+    async fn publish_jwt_authority(
+        &self,
+        _: Request<bundle::PublishJwtAuthorityRequest>,
+    ) -> Result<Response<bundle::PublishJwtAuthorityResponse>, Status> {
+        Err(not_faked())
+    }
+
     async fn count_bundles(
         &self,
         _: Request<bundle::CountBundlesRequest>,
@@ -403,6 +410,13 @@ impl bundle::bundle_server::Bundle for Service {
 
 #[tonic::async_trait]
 impl svid::svid_server::Svid for Service {
+    async fn new_downstream_x509ca(
+        &self,
+        _: Request<svid::NewDownstreamX509caRequest>,
+    ) -> Result<Response<svid::NewDownstreamX509caResponse>, Status> {
+        Err(not_faked())
+    }
+
     async fn batch_new_x509svid(
         &self,
         request: Request<svid::BatchNewX509svidRequest>,
