@@ -238,3 +238,54 @@ async fn orders_are_carried_out_one_after_the_other_while_rotation_runs_and_end_
 fn orders_max() -> usize {
     crate::authorities::orders::WAITING_MAX
 }
+
+/// A small generator, so that a run can be repeated from its seed.
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % bound
+    }
+}
+
+#[tokio::test]
+async fn no_order_of_orders_and_hours_leaves_the_domain_without_a_trusted_authority() {
+    for seed in 0..12 {
+        let (bench, mut rng) = (Bench::new().await, Rng(seed));
+        let (mut secs, mut sequence) = (0, bench.bundle().sequence);
+        for step in 0..80 {
+            let states = bench.authorities.states().unwrap();
+            let known = [Some(states.active), states.prepared, states.old];
+            let known: Vec<String> = known.into_iter().flatten().map(|one| one.authority_id).collect();
+            let id = known[rng.below(known.len())].clone();
+            let order = match rng.below(6) {
+                0 => Order::Prepare,
+                1 => Order::Activate(id),
+                2 => Order::Taint(id),
+                3 => Order::Revoke(id),
+                _ => {
+                    secs += i64::try_from(rng.below(4 * 3600)).unwrap();
+                    bench.at(secs).await;
+                    check(&bench);
+                    sequence = bench.bundle().sequence;
+                    continue;
+                }
+            };
+            let outcome = bench.order(order.clone()).await;
+            check(&bench);
+            let now_sequence = bench.bundle().sequence;
+            let grows = outcome.is_ok() && !matches!(order, Order::Activate(_));
+            assert_eq!(
+                now_sequence,
+                sequence + u64::from(grows),
+                "seed {seed} step {step}: {order:?} {outcome:?}"
+            );
+            sequence = now_sequence;
+            let active = bench.active();
+            let bundle = bench.bundle();
+            let root = bundle.x509_authorities.iter().find(|root| root.subject_key_id() == active).unwrap();
+            assert!(!root.is_tainted(), "seed {seed} step {step}: what signs is not tainted");
+        }
+    }
+}
