@@ -89,7 +89,12 @@ impl JwtIssuer {
 
     /// Refuses when JWT-SVIDs are switched off.
     pub(crate) fn enabled(&self) -> Result<(), JwtIssueError> {
-        if self.0.authorities.is_some() { Ok(()) } else { Err(JwtIssueError::Disabled) }
+        self.authorities().map(drop)
+    }
+
+    /// What signs the tokens, unless JWT-SVIDs are switched off.
+    pub(crate) fn authorities(&self) -> Result<&Arc<JwtAuthorities>, JwtIssueError> {
+        self.0.authorities.as_ref().ok_or(JwtIssueError::Disabled)
     }
 
     /// Whether JWT authorities rotate when they are due, if there are any.

@@ -31,7 +31,7 @@ const SIGNATURES_PER_SEC: u32 = 500;
 /// Status reports of one caller per second; SPIRE's number.
 const STATUSES_PER_SEC: u32 = 10;
 
-/// Keys published for one address per second; SPIRE's number.
+/// Keys published for one caller per second; SPIRE's number.
 const PUBLICATIONS_PER_SEC: u32 = 500;
 
 /// The longest a caller is kept waiting. A longer queue would be full of callers that have given up.
@@ -80,7 +80,7 @@ impl RateLimits {
     }
 
     /// Waits for the caller's turn to publish a key.
-    pub(crate) async fn publishing(&self, caller: Option<IpAddr>) -> Result<(), Status> {
+    pub(crate) async fn publishing(&self, caller: Option<Source>) -> Result<(), Status> {
         wait(Some(&self.publishing), caller, 1).await
     }
 

@@ -1,5 +1,6 @@
-//! `localauthority x509 …` and `upstreamauthority …`: the life of the server's authorities, step by step.
+//! `localauthority x509|jwt …` and `upstreamauthority …`: the life of the server's authorities, step by step.
 
+mod jwt;
 mod upstream;
 mod x509;
 
@@ -23,11 +24,15 @@ pub(super) enum Command {
     /// Shows, prepares, activates, taints and revokes X.509 authorities.
     #[command(subcommand)]
     X509(x509::Command),
+    /// Shows, prepares, activates, taints and revokes JWT authorities.
+    #[command(subcommand)]
+    Jwt(jwt::Command),
 }
 
 pub(super) fn run(command: &Command, console: &mut Console<'_>) -> Result<(), Failure> {
     match command {
         Command::X509(command) => x509::run(command, console),
+        Command::Jwt(command) => jwt::run(command, console),
     }
 }
 
@@ -35,12 +40,61 @@ async fn client(at: &Socket, console: &Console<'_>) -> Result<LocalAuthorityClie
     Ok(LocalAuthorityClient::new(dial(at, console).await?))
 }
 
-/// The lines of one authority.
-fn print_state(out: &mut dyn Write, state: &wire::AuthorityState) -> IoResult<()> {
-    writeln!(out, "  Authority ID: {}", state.authority_id)?;
-    writeln!(out, "  Expires at: {}", go_time(state.expires_at))?;
-    match state.upstream_authority_subject_key_id.as_str() {
-        "" => writeln!(out, "  Upstream authority ID: No upstream authority"),
-        id => writeln!(out, "  Upstream authority Subject Key ID: {id}"),
+/// Which authorities are shown.
+#[derive(Clone, Copy)]
+enum Family {
+    X509,
+    Jwt,
+}
+
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Self::X509 => "X.509",
+            Self::Jwt => "JWT",
+        }
+    }
+
+    /// The active, the prepared and the old authority.
+    fn print_all(
+        self,
+        console: &mut Console<'_>,
+        states: [&Option<wire::AuthorityState>; 3],
+    ) -> IoResult<()> {
+        let (name, titles) = (self.name(), ["Active", "Prepared", "Old"]);
+        for (place, (title, state)) in titles.into_iter().zip(states).enumerate() {
+            if place > 0 {
+                writeln!(console.out)?;
+            }
+            writeln!(console.out, "{title} {name} authority:")?;
+            match state {
+                Some(state) => self.print(console.out, state)?,
+                None => writeln!(console.out, "  No {} {name} authority found", title.to_lowercase())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The authority that something was done to.
+    fn print_one(
+        self,
+        console: &mut Console<'_>,
+        title: &str,
+        state: &Option<wire::AuthorityState>,
+    ) -> Result<(), Failure> {
+        let state = state.as_ref().ok_or_else(|| Failure::new("the server's answer names no authority"))?;
+        writeln!(console.out, "{title} {} authority:", self.name())?;
+        Ok(self.print(console.out, state)?)
+    }
+
+    /// The lines of one authority.
+    fn print(self, out: &mut dyn Write, state: &wire::AuthorityState) -> IoResult<()> {
+        writeln!(out, "  Authority ID: {}", state.authority_id)?;
+        writeln!(out, "  Expires at: {}", go_time(state.expires_at))?;
+        match (self, state.upstream_authority_subject_key_id.as_str()) {
+            (Self::Jwt, _) => Ok(()),
+            (Self::X509, "") => writeln!(out, "  Upstream authority ID: No upstream authority"),
+            (Self::X509, id) => writeln!(out, "  Upstream authority Subject Key ID: {id}"),
+        }
     }
 }

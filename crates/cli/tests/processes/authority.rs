@@ -180,6 +180,38 @@ fn an_authority_is_replaced_tainted_and_revoked_and_no_handshake_fails() {
 }
 
 #[test]
+fn a_jwt_authority_is_replaced_tainted_and_revoked_by_commands() {
+    let mut domain = Domain::new("sled");
+    let mut server = domain.start_server();
+    let shown = |place: &str| {
+        let all = domain.json(&["localauthority", "jwt", "show"]);
+        all[place]["authority_id"].as_str().map(str::to_owned)
+    };
+    let first = shown("active").unwrap();
+    let prepared = domain.json(&["localauthority", "jwt", "prepare"]);
+    let second = prepared["prepared_authority"]["authority_id"].as_str().unwrap().to_owned();
+    assert_eq!((shown("active"), shown("prepared")), (Some(first.clone()), Some(second.clone())));
+    let activated = domain.server_done(&["localauthority", "jwt", "activate", "-authorityID", &second]);
+    let expected = format!("Activated JWT authority:\n  Authority ID: {second}\n  Expires at: ");
+    assert!(activated.starts_with(&expected), "{activated}");
+    assert_eq!((shown("active"), shown("old")), (Some(second), Some(first.clone())));
+
+    let early = domain.server(&["localauthority", "jwt", "revoke", "-authorityID", &first]);
+    assert!(!early.ok && early.err.contains("not possible to revoke an untainted key"), "{}", early.err);
+    domain.server_done(&["localauthority", "jwt", "taint", "-authorityID", &first]);
+    let taints = || {
+        let bundle = domain.json(&["bundle", "show"]);
+        let keys = bundle["jwt_authorities"].as_array().unwrap();
+        keys.iter().map(|key| key["tainted"].as_bool().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(taints(), [true, false]);
+    domain.server_done(&["localauthority", "jwt", "revoke", "-authorityID", &first]);
+    assert_eq!(taints(), [false]);
+    let revoked = |line: &str| line.contains("JWT authority revoked successfully").then_some(());
+    server.wait_for(revoked).expect("the log tells");
+}
+
+#[test]
 fn an_upstream_root_is_swapped_tainted_and_revoked_and_no_handshake_fails() {
     let (folder, now) = (TestFolder::new(), SystemClock::shared().now());
     let (old, new) = (UpstreamFiles::self_signed("old", now), UpstreamFiles::self_signed("new", now));

@@ -99,6 +99,7 @@ impl Audit {
             Caller::Admin if self.is_configured_admin(peer) => ("admin", "config"),
             Caller::Admin => ("admin", "entries"),
             Caller::Roles(_) => ("role", "grants"),
+            Caller::Downstream(_) => ("downstream", "entries"),
             Caller::Agent(_) => ("agent", "datastore"),
             // SPIRE's word for a caller of whom nothing is asked.
             Caller::Stranger => ("nobody", ""),

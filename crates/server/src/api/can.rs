@@ -107,6 +107,7 @@ fn admission(
     let grants = match admitted {
         Admitted::Local => return Ok(allowed("local", "callers over the local socket may do this")),
         Admitted::Admin => return Ok(allowed("admin", "administrators may do this")),
+        Admitted::Downstream => return Ok(allowed("downstream", "servers below this one may do this")),
         Admitted::Agent { .. } => return Ok(allowed("agent", "agents in good standing may do this")),
         Admitted::Anyone => return Ok(allowed("anyone", "everybody may do this")),
         Admitted::Roles(grants) => grants,

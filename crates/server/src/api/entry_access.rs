@@ -24,7 +24,7 @@ impl<'a> EntryAccess<'a> {
         match caller {
             Caller::Local | Caller::Admin => Ok(Self::Everything(&context.roles)),
             Caller::Roles(grants) => Ok(Self::Roles(grants, &context.roles)),
-            Caller::Agent(_) | Caller::Stranger => {
+            Caller::Downstream(_) | Caller::Agent(_) | Caller::Stranger => {
                 let message = "caller may not manage entries";
                 Err(refusal(Code::PermissionDenied, Reason::MethodNotAllowed, message))
             }

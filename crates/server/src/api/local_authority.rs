@@ -2,35 +2,57 @@
 //!
 //! One file for each family of authorities; what a step may be done to is decided in `authorities`.
 
+mod jwt;
 mod x509;
 
 use std::sync::Arc;
 
-use spindle_proto::refusal::refusal;
 use spindle_proto::spire::api::server::localauthority::v1 as wire;
 use tonic::{Request, Response, Status};
 
-use crate::authorities::{OrderError, Standing};
 use crate::context::Context;
 
 pub(crate) struct LocalAuthorityService {
     pub(crate) context: Arc<Context>,
 }
 
-fn state(standing: Standing) -> wire::AuthorityState {
-    wire::AuthorityState {
-        authority_id: standing.authority_id,
-        expires_at: standing.expires_at.unix_secs(),
-        upstream_authority_subject_key_id: standing.upstream_authority_id,
-    }
-}
-
-fn refused(error: &OrderError) -> Status {
-    refusal(error.code(), error.reason(), &error.to_string())
-}
-
 #[tonic::async_trait]
 impl wire::local_authority_server::LocalAuthority for LocalAuthorityService {
+    async fn get_jwt_authority_state(
+        &self,
+        _: Request<wire::GetJwtAuthorityStateRequest>,
+    ) -> Result<Response<wire::GetJwtAuthorityStateResponse>, Status> {
+        jwt::states(&self.context).map(Response::new)
+    }
+
+    async fn prepare_jwt_authority(
+        &self,
+        _: Request<wire::PrepareJwtAuthorityRequest>,
+    ) -> Result<Response<wire::PrepareJwtAuthorityResponse>, Status> {
+        jwt::prepare(&self.context).await.map(Response::new)
+    }
+
+    async fn activate_jwt_authority(
+        &self,
+        request: Request<wire::ActivateJwtAuthorityRequest>,
+    ) -> Result<Response<wire::ActivateJwtAuthorityResponse>, Status> {
+        jwt::activate(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn taint_jwt_authority(
+        &self,
+        request: Request<wire::TaintJwtAuthorityRequest>,
+    ) -> Result<Response<wire::TaintJwtAuthorityResponse>, Status> {
+        jwt::taint(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn revoke_jwt_authority(
+        &self,
+        request: Request<wire::RevokeJwtAuthorityRequest>,
+    ) -> Result<Response<wire::RevokeJwtAuthorityResponse>, Status> {
+        jwt::revoke(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
     async fn get_x509_authority_state(
         &self,
         _: Request<wire::GetX509AuthorityStateRequest>,

@@ -41,7 +41,7 @@ impl Authorities {
             return Err(OrderError::HasUpstream(text));
         }
         let (slots, standing) = {
-            let state = self.lock();
+            let state = self.rotation.lock();
             let old = taintable(&state.slots, id)?;
             let standing = Standing::of(old);
             let mut slots = state.slots.clone();
@@ -62,7 +62,7 @@ impl Authorities {
             return Err(OrderError::HasUpstream(text));
         }
         let (slots, standing) = {
-            let state = self.lock();
+            let state = self.rotation.lock();
             let old = revocable(&state.slots, id)?;
             let standing = Standing::of(old);
             let mut slots = state.slots.clone();
@@ -105,7 +105,7 @@ impl Authorities {
             entry.upstream_authority_id() == key_id
                 || bundle.x509_authorities.iter().filter(named).any(|root| entry.is_below(root))
         };
-        let state = self.lock();
+        let state = self.rotation.lock();
         match state.slots.next() {
             _ if key_id.is_empty() => Err(refused("no subject key ID provided")),
             _ if state.slots.active().is_some_and(is_above) => {
@@ -142,21 +142,21 @@ impl Authorities {
             }
         }
         if let Some(slots) = slots {
-            self.lock().slots = slots;
+            self.rotation.lock().slots = slots;
         }
         Ok(())
     }
 
     /// An activation has replaced it already, as a rule.
     async fn replace_own_svid_if_tainted(&self) {
-        let (Some(svid), now) = (self.identity.svid(), self.clock.now()) else { return };
+        let (Some(svid), now) = (self.identity.svid(), self.rotation.clock.now()) else { return };
         let tainted = self.own_bundle().x509_authorities.into_iter().filter(X509Authority::is_tainted);
         let Ok(tainted) = X509Bundle::new(self.settings.trust_domain.clone(), tainted) else { return };
         if tainted.is_empty() || verify_x509_svid(svid.chain(), &X509Bundles::from(tainted), now).is_err() {
             return;
         }
         warn!("Server SVID signed using a tainted authority, forcing rotation of the Server SVID");
-        self.lock().own = None;
+        *self.own() = None;
         if let Err(error) = self.renew_identity(now).await {
             // The task that rotates tries again within seconds.
             warn!(error = %ErrorChain(&error), "the server's own SVID was not replaced");

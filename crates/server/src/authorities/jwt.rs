@@ -3,7 +3,6 @@
 //! The loop is [`super::rotation`]'s; here stands how a key is made, published and taken up again. A key is in the bundle,
 //! with its end, before it signs. What operators may do to it is in [`operations`].
 
-#[cfg_attr(not(test), expect(dead_code, reason = "what the LocalAuthority service is to call"))]
 mod operations;
 #[cfg(test)]
 mod tests;
@@ -25,6 +24,8 @@ use crate::bundles;
 use crate::directory::{Directory, jwt_journal_key};
 use crate::issuer::BACKDATE_SECS;
 use crate::subscriptions::Subscriptions;
+
+pub(crate) use operations::{AuthorityState as JwtAuthorityState, JwtAuthorityError, JwtOrder};
 
 /// What stays the same for all JWT authorities of a server.
 pub(crate) struct JwtAuthoritySettings {

@@ -3,16 +3,15 @@
 //! An order is checked and carried out by the task that owns the slots, between two rotations, so no order meets a state
 //! that another one is changing. It is carried out to its end even when whoever placed it has gone.
 
+use std::sync::Arc;
+
 use spindle_ca::{AuthorityStatus, JournalEntry, Slot};
 use spindle_spiffe_core::{Reason, Timestamp};
-use tokio::sync::{mpsc, oneshot};
 use tonic::Code;
 use tracing::{info, warn};
 
+use super::rotation::{self, NotTaken, Rotating};
 use super::{Authorities, AuthoritiesError};
-
-/// Orders that may wait; more are refused rather than piled up. People type them.
-pub(super) const WAITING_MAX: usize = 64;
 
 /// What an operator wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,24 +47,15 @@ pub(crate) struct States {
     pub(crate) old: Option<Standing>,
 }
 
-/// An order, and where its answer goes.
-pub(super) struct Placed {
-    order: Order,
-    answer: oneshot::Sender<Result<Standing, OrderError>>,
-}
-
 /// Why an order is not carried out; texts and codes are SPIRE's.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OrderError {
     /// There is no active authority.
     #[error("server is initializing")]
     NotActive,
-    /// The server ends.
-    #[error("the server is stopping")]
-    Stopping,
-    /// Too many wait already.
-    #[error("{WAITING_MAX} orders for authorities are waiting already")]
-    Busy,
+    /// The task that owns the authorities takes no more.
+    #[error("{0}")]
+    NotTaken(#[from] NotTaken),
     /// It names no authority, or one it may not be about.
     #[error("{0}")]
     Subject(String),
@@ -102,8 +92,8 @@ pub(crate) enum OrderError {
 impl OrderError {
     pub(crate) fn code(&self) -> Code {
         match self {
-            Self::NotActive | Self::Stopping => Code::Unavailable,
-            Self::Busy => Code::ResourceExhausted,
+            Self::NotActive | Self::NotTaken(NotTaken::Stopping) => Code::Unavailable,
+            Self::NotTaken(NotTaken::Busy) => Code::ResourceExhausted,
             Self::Subject(_) | Self::State(_) => Code::InvalidArgument,
             Self::HasUpstream(_) | Self::NoUpstream => Code::FailedPrecondition,
             Self::NotPrepared(_) | Self::Bundle { .. } | Self::Failed { .. } => Code::Internal,
@@ -113,8 +103,8 @@ impl OrderError {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::NotActive => Reason::ServerStarting,
-            Self::Stopping => Reason::ServerStopping,
-            Self::Busy => Reason::Overloaded,
+            Self::NotTaken(NotTaken::Stopping) => Reason::ServerStopping,
+            Self::NotTaken(NotTaken::Busy) => Reason::Overloaded,
             Self::Subject(_) => Reason::AuthorityNotFound,
             Self::State(_) | Self::NotPrepared(_) | Self::Bundle { .. } => Reason::AuthorityState,
             Self::HasUpstream(_) => Reason::UpstreamAuthority,
@@ -137,7 +127,7 @@ impl Standing {
 impl Authorities {
     /// Where the authorities stand.
     pub(crate) fn states(&self) -> Result<States, OrderError> {
-        let state = self.lock();
+        let state = self.rotation.lock();
         let active = Standing::of(state.slots.active().ok_or(OrderError::NotActive)?);
         let next = |status| state.slots.next().filter(|entry| entry.status == status).map(Standing::of);
         let (prepared, old) = (next(AuthorityStatus::Prepared), next(AuthorityStatus::Old));
@@ -145,20 +135,9 @@ impl Authorities {
     }
 
     /// Hands an order to the task that owns the authorities and waits for its answer.
-    pub(crate) async fn order(&self, order: Order) -> Result<Standing, OrderError> {
-        let (answer, answered) = oneshot::channel();
-        self.orders.try_send(Placed { order, answer }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => OrderError::Busy,
-            mpsc::error::TrySendError::Closed(_) => OrderError::Stopping,
-        })?;
-        answered.await.unwrap_or(Err(OrderError::Stopping))
-    }
-
-    /// Carries out an order and answers it.
-    pub(super) async fn carry_out(&self, placed: Placed) {
-        let outcome = self.execute(placed.order).await;
-        // Whoever placed it may have gone.
-        let _ = placed.answer.send(outcome);
+    pub(crate) async fn order(self: &Arc<Self>, order: Order) -> Result<Standing, OrderError> {
+        let this = self.clone();
+        self.rotation.order(async move { this.execute(order).await }).await?
     }
 
     pub(super) async fn execute(&self, order: Order) -> Result<Standing, OrderError> {
@@ -173,7 +152,7 @@ impl Authorities {
     }
 
     async fn prepare_next(&self) -> Result<Standing, OrderError> {
-        let slot = self.lock().slots.active().ok_or(OrderError::NotActive)?.slot.other();
+        let slot = self.rotation.lock().slots.active().ok_or(OrderError::NotActive)?.slot.other();
         let failed = |source| OrderError::Failed { what: "failed to prepare X.509 authority", source };
         self.prepare(slot).await.map_err(failed)?;
         self.standing_in(slot)
@@ -182,7 +161,7 @@ impl Authorities {
     /// An operator's word goes before the grace: who has not heard of the new authority yet hears of it with its first SVID.
     async fn activate_prepared(&self, id: &str) -> Result<Standing, OrderError> {
         let slot = {
-            let state = self.lock();
+            let state = self.rotation.lock();
             let next = state.slots.next();
             match next.filter(|entry| entry.authority_id == id) {
                 _ if id.is_empty() => return Err(OrderError::Subject("no authority ID provided".into())),
@@ -193,21 +172,21 @@ impl Authorities {
                 Some(entry) => entry.slot,
             }
         };
-        if !self.is_published(self.clock.now()) {
+        if !self.rotation.is_published(self.rotation.clock.now()) {
             warn!(
                 local_authority_id = id,
                 "an operator activates an authority before every agent has acknowledged it"
             );
         }
         let failed = |source| OrderError::Failed { what: "failed to activate X.509 authority", source };
-        self.activate(slot).await.map_err(failed)?;
+        rotation::activate(self, slot).await.map_err(failed)?;
         info!(local_authority_id = id, "Successfully rotated X.509 CA");
         self.standing_in(slot)
     }
 
     /// The newest authority of `slot`.
     fn standing_in(&self, slot: Slot) -> Result<Standing, OrderError> {
-        let state = self.lock();
+        let state = self.rotation.lock();
         let entry = state.slots.entries().iter().rfind(|entry| entry.slot == slot);
         entry.map(Standing::of).ok_or(OrderError::NotActive)
     }

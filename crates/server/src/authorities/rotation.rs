@@ -68,7 +68,7 @@ pub(super) trait Rotating: Send + Sync + 'static {
 }
 
 /// Orders that may wait; more are refused rather than piled up. People type them.
-const ORDERS_MAX: usize = 64;
+pub(super) const ORDERS_MAX: usize = 64;
 
 /// A piece of work on the slots that ends by answering whoever ordered it.
 type Order = BoxFuture<'static, ()>;
@@ -167,7 +167,7 @@ impl<P, A: Clone> Rotation<P, A> {
     }
 
     /// Whether everybody who must know the prepared authority does, or has had long enough.
-    fn is_published(&self, now: Timestamp) -> bool {
+    pub(super) fn is_published(&self, now: Timestamp) -> bool {
         let mut state = self.lock();
         let Some(published) = &mut state.published else { return true };
         published.since = published.since.min(now);

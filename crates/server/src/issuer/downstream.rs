@@ -14,7 +14,7 @@ impl Issuer {
         ttl_secs: i64,
     ) -> Result<SignedAuthority, IssueError> {
         let inner = self.0.clone();
-        self.blocking(move || {
+        self.one(move || {
             let authority = inner.authorities.active().ok_or(IssueError::NoAuthority)?;
             let ttl_secs = if ttl_secs > 0 { ttl_secs } else { inner.authorities.ttl_secs() };
             let now = inner.clock.now();

@@ -70,7 +70,7 @@ async fn a_followed_change_of_the_authority_is_pushed_step_by_step_and_locks_out
     assert_eq!(hand.taint(&first.authority_id).await.unwrap(), first);
     let mut news = stream.next().await.bundle.unwrap();
     let taints: Vec<bool> = news.x509_authorities.iter().map(|authority| authority.tainted).collect();
-    assert_eq!((taints, news.sequence_number), (vec![true, false], 3));
+    assert_eq!((taints, news.sequence_number), (vec![true, false], 4));
     late.knock().await.expect("tainted is still trusted");
     let (key, svid) = agent.renew().await;
     let renewed = server.connect(key, &svid).await;
@@ -83,7 +83,7 @@ async fn a_followed_change_of_the_authority_is_pushed_step_by_step_and_locks_out
 
     assert_eq!(hand.revoke(&first.authority_id).await.unwrap(), first);
     news = stream.next().await.bundle.unwrap();
-    assert_eq!((news.x509_authorities.len(), news.sequence_number), (1, 4));
+    assert_eq!((news.x509_authorities.len(), news.sequence_number), (1, 5));
     renewed.knock().await.expect("it has followed");
     server.try_dial(&late.svid, &late.key).await.expect_err("it has not, and nobody vouches for it any more");
 }

@@ -15,12 +15,17 @@ impl ToJson for wire::AuthorityState {
     }
 }
 
-impl ToJson for wire::GetX509AuthorityStateResponse {
-    fn to_json(&self) -> Value {
-        let parts = [("active", &self.active), ("old", &self.old), ("prepared", &self.prepared)];
-        object(parts.map(|(name, state)| (name, message(state))))
-    }
+macro_rules! all_authorities {
+    ($($response:ident),+) => {
+        $(impl ToJson for wire::$response {
+            fn to_json(&self) -> Value {
+                let parts = [("active", &self.active), ("old", &self.old), ("prepared", &self.prepared)];
+                object(parts.map(|(name, state)| (name, message(state))))
+            }
+        })+
+    };
 }
+all_authorities!(GetX509AuthorityStateResponse, GetJwtAuthorityStateResponse);
 
 macro_rules! one_authority {
     ($($response:ident: $field:ident),+) => {
@@ -35,7 +40,11 @@ one_authority!(
     PrepareX509AuthorityResponse: prepared_authority,
     ActivateX509AuthorityResponse: activated_authority,
     TaintX509AuthorityResponse: tainted_authority,
-    RevokeX509AuthorityResponse: revoked_authority
+    RevokeX509AuthorityResponse: revoked_authority,
+    PrepareJwtAuthorityResponse: prepared_authority,
+    ActivateJwtAuthorityResponse: activated_authority,
+    TaintJwtAuthorityResponse: tainted_authority,
+    RevokeJwtAuthorityResponse: revoked_authority
 );
 
 macro_rules! one_root {

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use spindle_proto::spire::api::server::localauthority::v1 as wire;
 
-use super::{client, print_state};
+use super::{Family, client};
 use crate::args::{Output, Socket, set};
 use crate::client::{block_on, refused};
 use crate::console::Console;
@@ -73,22 +73,7 @@ fn show(args: &AllArgs, console: &mut Console<'_>) -> Result<(), Failure> {
 }
 
 fn pretty(console: &mut Console<'_>, states: &wire::GetX509AuthorityStateResponse) -> Result<(), Failure> {
-    let parts = [
-        ("Active", "active", &states.active),
-        ("Prepared", "prepared", &states.prepared),
-        ("Old", "old", &states.old),
-    ];
-    for (place, (title, word, state)) in parts.into_iter().enumerate() {
-        if place > 0 {
-            writeln!(console.out)?;
-        }
-        writeln!(console.out, "{title} X.509 authority:")?;
-        match state {
-            Some(state) => print_state(console.out, state)?,
-            None => writeln!(console.out, "  No {word} X.509 authority found")?,
-        }
-    }
-    Ok(())
+    Ok(Family::X509.print_all(console, [&states.active, &states.prepared, &states.old])?)
 }
 
 fn prepare(args: &AllArgs, console: &mut Console<'_>) -> Result<(), Failure> {
@@ -136,9 +121,7 @@ fn revoke(args: &OneArgs, console: &mut Console<'_>) -> Result<(), Failure> {
 }
 
 fn one(console: &mut Console<'_>, title: &str, state: &Option<wire::AuthorityState>) -> Result<(), Failure> {
-    let state = state.as_ref().ok_or_else(|| Failure::new("the server's answer names no authority"))?;
-    writeln!(console.out, "{title} X.509 authority:")?;
-    Ok(print_state(console.out, state)?)
+    Family::X509.print_one(console, title, state)
 }
 
 #[cfg(test)]

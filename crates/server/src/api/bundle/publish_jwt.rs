@@ -2,8 +2,6 @@
 //!
 //! No upstream authority that this version has takes such keys, so they go into the bundle of this server's own store.
 
-use std::net::IpAddr;
-
 use spindle_proto::convert::{bundle_from_proto, bundle_to_proto};
 use spindle_proto::refusal::refusal;
 use spindle_proto::spire::api::server::bundle::v1 as wire;
@@ -18,6 +16,7 @@ use crate::api::filter::bad_request;
 use crate::bundles;
 use crate::context::Context;
 use crate::directory::CommitError;
+use crate::rate_limit::Source;
 
 /// The most JWT authorities a bundle grows to by keys from below: a server below cannot fill it so far that this server has no
 /// room for its own.
@@ -43,10 +42,10 @@ impl From<CommitError> for Refused {
 pub(super) async fn publish(
     context: &Context,
     caller: &SpiffeId,
-    address: Option<IpAddr>,
+    source: Option<Source>,
     request: wire::PublishJwtAuthorityRequest,
 ) -> Result<wire::PublishJwtAuthorityResponse, Status> {
-    context.rate_limits.publishing(address).await?;
+    context.rate_limits.publishing(source).await?;
     let key = request.jwt_authority.ok_or_else(|| bad_request("missing JWT authority"))?;
     let authority = parsed(context, key)?;
     let added = bundles::edit_own(&context.directory, &context.trust_domain, Transaction::new(), |bundle| {

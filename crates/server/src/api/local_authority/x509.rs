@@ -1,10 +1,10 @@
 //! X.509 authorities by hand. Each call is one order to the task that owns them.
 
+use spindle_proto::refusal::refusal;
 use spindle_proto::spire::api::server::localauthority::v1 as wire;
 use tonic::Status;
 
-use super::{refused, state};
-use crate::authorities::{Order, Standing};
+use crate::authorities::{Order, OrderError, Standing};
 use crate::context::Context;
 
 pub(super) fn states(context: &Context) -> Result<wire::GetX509AuthorityStateResponse, Status> {
@@ -66,4 +66,16 @@ pub(super) async fn revoke_upstream(
 
 async fn order(context: &Context, order: Order) -> Result<Standing, Status> {
     context.authorities.order(order).await.map_err(|error| refused(&error))
+}
+
+fn state(standing: Standing) -> wire::AuthorityState {
+    wire::AuthorityState {
+        authority_id: standing.authority_id,
+        expires_at: standing.expires_at.unix_secs(),
+        upstream_authority_subject_key_id: standing.upstream_authority_id,
+    }
+}
+
+fn refused(error: &OrderError) -> Status {
+    refusal(error.code(), error.reason(), &error.to_string())
 }

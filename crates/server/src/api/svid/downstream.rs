@@ -1,7 +1,5 @@
 //! `NewDownstreamX509CA`: an authority for a server below this one.
 
-use std::net::IpAddr;
-
 use spindle_ca::CheckedCsr;
 use spindle_proto::refusal::refusal;
 use spindle_proto::spire::api::server::svid::v1 as wire;
@@ -12,14 +10,15 @@ use tracing::info;
 use crate::api::filter::bad_request;
 use crate::bundles;
 use crate::context::Context;
+use crate::rate_limit::Source;
 
 pub(super) async fn new_authority(
     context: &Context,
     caller: &SpiffeId,
-    address: Option<IpAddr>,
+    source: Option<Source>,
     request: wire::NewDownstreamX509caRequest,
 ) -> Result<wire::NewDownstreamX509caResponse, Status> {
-    context.rate_limits.signing(address, 1).await?;
+    context.rate_limits.signing(source, 1).await?;
     if request.csr.is_empty() {
         return Err(refusal(Code::InvalidArgument, Reason::BadCsr, "missing CSR"));
     }
@@ -35,7 +34,7 @@ pub(super) async fn new_authority(
     let ttl_secs = i64::from(request.preferred_ttl);
     let signed = context.issuer.issue_downstream(csr, ttl_secs).await.map_err(|error| {
         let message = format!("failed to sign downstream X.509 CA: {error}");
-        refusal(error.code(), error.reason(), &message)
+        error.status(&message)
     })?;
     info!(spiffe_id = %caller, serial_num = %signed.serial, expires_at = %signed.validity.not_after,
           "X.509 authority issued to a server below");

@@ -580,3 +580,28 @@ async fn before_the_first_authority_there_is_nothing_to_see_or_do() {
     assert_eq!((error.code(), error.to_string().as_str()), (Code::Unavailable, "server is initializing"));
     assert!(matches!(authorities.execute(JwtOrder::Prepare).await, Err(JwtAuthorityError::NoActive)));
 }
+
+#[tokio::test]
+async fn a_key_from_below_leaves_the_bundle_a_day_after_its_end_also_without_jwt_svids() {
+    let (clock, directory) = (ManualClock::default(), directory());
+    let subscriptions = Subscriptions::of(&directory);
+    let x509 = authorities(&directory, &subscriptions, Arc::new(MemoryKeys::new()), &clock, TTL_SECS);
+    x509.start().await.unwrap();
+    let key = spindle_keys::Key::generate(KeyType::EcP256).unwrap();
+    let ends = [("short", Some(NOW + 60)), ("long", Some(NOW + 10 * TTL_SECS)), ("endless", None)];
+    let keys = ends.map(|(kid, end)| JwtAuthority::new(kid, key.spki_der(), end, false).unwrap());
+    bundles::append_own(&directory, &trust_domain(), &[], &keys).await.unwrap();
+    let left = || {
+        let bundle = bundles::own(&directory.view(), &trust_domain());
+        bundle.jwt_authorities.iter().map(|authority| authority.kid().to_owned()).collect::<Vec<_>>()
+    };
+    for (secs, expected) in [
+        (60 + 24 * 3600 - 1, &["short", "long", "endless"][..]),
+        (60 + 24 * 3600, &["long", "endless"]),
+        (11 * TTL_SECS, &["endless"]),
+    ] {
+        clock.set(NOW + secs);
+        x509.advance().await.unwrap();
+        assert_eq!(left(), expected, "after {secs} s");
+    }
+}

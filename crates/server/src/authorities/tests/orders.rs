@@ -4,6 +4,7 @@ use spindle_spiffe_core::Reason;
 use tonic::Code;
 
 use super::*;
+use crate::authorities::rotation::{NotTaken, ORDERS_MAX};
 
 #[track_caller]
 fn refused(outcome: Result<Standing, OrderError>, code: Code, reason: Reason, text: &str) {
@@ -224,19 +225,19 @@ async fn orders_are_carried_out_one_after_the_other_while_rotation_runs_and_end_
         let (one, two) = tokio::join!(one, two);
         assert_eq!(one.unwrap().authority_id, last);
         assert_eq!(two.unwrap_err().to_string(), "unexpected authority ID", "it signs already");
-        let many = (0..2 * orders_max()).map(|_| bench.authorities.order(Order::Taint(String::new())));
+        let many = (0..2 * ORDERS_MAX).map(|_| bench.authorities.order(Order::Taint(String::new())));
         let outcomes = futures_util::future::join_all(many).await;
-        let busy = outcomes.iter().filter(|one| matches!(one, Err(OrderError::Busy))).count();
-        assert_eq!(busy, orders_max(), "more than wait at most are refused");
+        let busy =
+            outcomes.iter().filter(|one| matches!(one, Err(OrderError::NotTaken(NotTaken::Busy)))).count();
+        assert_eq!(busy, ORDERS_MAX, "more than wait at most are refused");
         shutdown.begin();
     };
     tokio::join!(running, ordering);
-    assert!(matches!(bench.authorities.order(Order::Prepare).await, Err(OrderError::Stopping)));
+    assert!(matches!(
+        bench.authorities.order(Order::Prepare).await,
+        Err(OrderError::NotTaken(NotTaken::Stopping))
+    ));
     check(&bench);
-}
-
-fn orders_max() -> usize {
-    crate::authorities::orders::WAITING_MAX
 }
 
 /// A small generator, so that a run can be repeated from its seed.
