@@ -400,7 +400,10 @@ fn validate_names_every_place_that_cannot_be_used_and_exits_with_1() {
     let file = server_file(
         dir.path(),
         &format!("bind_address = \"192.0.2.1\" log_file = {:?}", dir.path().join("none/server.log")),
-        &format!("plugins {{ KeyManager \"disk\" {{ plugin_data {{ keys_path = {below:?} }} }} }}"),
+        &format!(
+            "plugins {{ KeyManager \"disk\" {{ plugin_data {{ keys_path = {below:?} }} }} \
+             UpstreamAuthority \"disk\" {{ plugin_data {{ cert_file_path = {in_the_way:?} key_file_path = {below:?} }} }} }}"
+        ),
     );
     let ended = run("spindle-server", &["validate", "-config", &file], &[]);
     assert_eq!((ended.code, ended.out.as_str()), (1, ""));
@@ -409,6 +412,9 @@ fn validate_names_every_place_that_cannot_be_used_and_exits_with_1() {
         "{}",
         ended.err
     );
+    let unread = format!("\tplugins.UpstreamAuthority:\n\t\tcannot read {}", below.display());
+    assert_eq!(ended.err.matches("plugins.UpstreamAuthority").count(), 1, "{}", ended.err);
+    assert!(ended.err.contains(&unread), "{}", ended.err);
     for key in ["\tplugins.KeyManager:\n\t\t", "\tserver.bind_address:\n\t\t", "\tserver.log_file:\n\t\t"] {
         assert!(ended.err.contains(key), "{key}: {}", ended.err);
     }

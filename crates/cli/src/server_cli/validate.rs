@@ -3,7 +3,7 @@
 use spindle_runtime::LogTarget;
 
 use super::run::{Args, flags, settings};
-use crate::config::server::{KeyChoice, ServerSettings, StoreKind};
+use crate::config::server::{KeyChoice, ServerSettings, StoreKind, UpstreamChoice};
 use crate::console::{Console, Vars};
 use crate::error::Failure;
 use crate::preflight::{self, Invalid, Preflight};
@@ -29,6 +29,11 @@ fn places(ready: &ServerSettings) -> Preflight {
     }
     if let KeyChoice::Disk(path) = &ready.keys {
         preflight.file_to_make("plugins.KeyManager", path);
+    }
+    if let Some(UpstreamChoice::Disk { cert_file_path, key_file_path, bundle_file_path }) = &ready.upstream {
+        for path in [cert_file_path, key_file_path].into_iter().chain(bundle_file_path) {
+            preflight.file("plugins.UpstreamAuthority", path);
+        }
     }
     preflight.socket("server.socket_path", &ready.socket_path);
     preflight.address("server.bind_address", ready.bind_address);
