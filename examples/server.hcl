@@ -41,6 +41,9 @@ server {
     jwt_key_type = "ec-p256"
     # jwt_issuer = "https://issuer.example.org"
 
+    # Workloads with these identities may manage the server over TLS. (reload)
+    admin_ids = []
+
     # Callers that may do a part of that: reader (looks), operator (agents, tokens, entries that give nobody power), and
     # registrar (entries within limits). Named by SPIFFE ID, or by unix:uid:NUMBER or unix:gid:NUMBER for this machine's
     # users and groups, who then may do that over the local socket instead of everything.
@@ -54,13 +57,12 @@ server {
     #     }
     # }
 
-    # Workloads with these identities may manage the server over TLS. (reload)
-    admin_ids = []
-
-    # How often one address may attest and have SVIDs signed is bounded; here the bounds can be taken off. (reload)
+    # How often one caller may attest and have SVIDs signed is bounded; here the bounds can be taken off. (reload) Beyond the
+    # line of CSRs that wait to be signed, calls are told when to come back.
     ratelimit {
         attestation = true
         signing = true
+        signing_queue = 10000
     }
 
     # Agents whose SVID ended so long ago are forgotten. Those that joined with a token only if prune_tofu_nodes says so:

@@ -17,7 +17,7 @@ use crate::duration::print_secs;
 use crate::error::Failure;
 use crate::hcl::Item;
 
-/// Keys of the file that can change while the server runs; those of a block with the dot that follows its name.
+/// Keys of the file that can change while the server runs.
 const LIVE: &[&str] = &[
     "server.log_level",
     "server.default_x509_svid_ttl",
@@ -25,7 +25,8 @@ const LIVE: &[&str] = &[
     "server.agent_ttl",
     "server.admin_ids",
     "server.ratelimit",
-    "server.ratelimit.",
+    "server.ratelimit.attestation",
+    "server.ratelimit.signing",
 ];
 
 /// What a running server reads again.
@@ -83,9 +84,7 @@ impl<'a> Reload<'a> {
     }
 
     fn warn_of_others(&self, file: &[Item]) {
-        let is_live = |key: &String| {
-            LIVE.iter().any(|live| key == live || (live.ends_with('.') && key.starts_with(live)))
-        };
+        let is_live = |key: &String| LIVE.contains(&key.as_str());
         let mut others = changed_keys(&self.started_with, file);
         others.retain(|key| !is_live(key));
         if !others.is_empty() {
