@@ -69,6 +69,8 @@ pub(crate) enum JwtAuthorityError {
     AlreadyTainted,
     #[error("failed to taint JWT authority: no JWT Key found with provided key ID")]
     TaintGone,
+    #[error("invalid authority ID: no authority ID provided")]
+    RevokeNoId,
     #[error("invalid authority ID: unable to use current authority")]
     RevokeActive,
     #[error("invalid authority ID: unable to use a prepared key")]
@@ -90,6 +92,7 @@ impl JwtAuthorityError {
             Self::NoActive | Self::NotTaken(NotTaken::Stopping) => Code::Unavailable,
             Self::NotTaken(NotTaken::Busy) => Code::ResourceExhausted,
             Self::NoId
+            | Self::RevokeNoId
             | Self::UnexpectedId
             | Self::TaintActive
             | Self::TaintPrepared
@@ -110,7 +113,7 @@ impl JwtAuthorityError {
             Self::NoActive => Reason::ServerStarting,
             Self::NotTaken(NotTaken::Stopping) => Reason::ServerStopping,
             Self::NotTaken(NotTaken::Busy) => Reason::Overloaded,
-            Self::NoId => Reason::BadRequest,
+            Self::NoId | Self::RevokeNoId => Reason::BadRequest,
             Self::UnexpectedId | Self::RevokeUnknown | Self::TaintGone => Reason::AuthorityNotFound,
             Self::NotPrepared
             | Self::TaintActive
@@ -219,6 +222,9 @@ impl JwtAuthorities {
 
     /// An old one of this server goes, or any that others have published.
     async fn revoke(&self, authority_id: &str) -> Result<AuthorityState, JwtAuthorityError> {
+        if authority_id.is_empty() {
+            return Err(JwtAuthorityError::RevokeNoId);
+        }
         let own = self.find(authority_id)?;
         match own.as_ref().map(|entry| entry.status) {
             Some(AuthorityStatus::Active) => return Err(JwtAuthorityError::RevokeActive),

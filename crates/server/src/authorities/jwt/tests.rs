@@ -495,6 +495,7 @@ async fn operations_out_of_order_are_refused_and_change_nothing() {
     let no_id = "no authority ID provided";
     check(authorities.execute(JwtOrder::Activate("".into())).await.unwrap_err(), argument, bad, no_id);
     check(authorities.execute(JwtOrder::Taint("".into())).await.unwrap_err(), argument, bad, no_id);
+    let no_id = "invalid authority ID: no authority ID provided";
     check(authorities.execute(JwtOrder::Revoke("".into())).await.unwrap_err(), argument, bad, no_id);
     let unexpected = "unexpected authority ID";
     check(
