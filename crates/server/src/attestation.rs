@@ -30,6 +30,9 @@ use prost::Message as _;
 /// The longest join token, in bytes: it becomes a path segment of a SPIFFE ID.
 pub(crate) const JOIN_TOKEN_BYTES_MAX: usize = 255;
 
+/// Where the agents of join tokens are, each under the token itself.
+const TOKEN_AGENTS: &str = "/spire/agent/join_token/";
+
 /// Why an agent is not admitted, or its row not changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttestFault {
@@ -202,8 +205,14 @@ fn join_token_agent(context: &Context, token: &str) -> Result<SpiffeId, AttestFa
     }
     context
         .trust_domain
-        .member(&format!("/spire/agent/join_token/{token}"))
+        .member(&format!("{TOKEN_AGENTS}{token}"))
         .map_err(|error| AttestFault::TokenMalformed(error.to_string()))
+}
+
+/// Whether `id` tells a join token that nobody has used yet: whoever reads it could be the agent before the agent is.
+pub(crate) fn tells_token(view: &View, id: &SpiffeId) -> bool {
+    let token = id.path().strip_prefix(TOKEN_AGENTS);
+    token.is_some_and(|token| view.join_token(token).is_some()) && view.is_ours(id)
 }
 
 /// A join token that was made.

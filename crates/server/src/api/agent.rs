@@ -20,7 +20,7 @@ use super::refused::RefusalLog;
 use super::svid::svid_to_proto;
 use crate::attestation::{self, AttestFault, NewToken};
 use crate::context::Context;
-use crate::directory::AgentRow;
+use crate::directory::{AgentRow, View};
 use crate::entries::reason_of;
 use crate::rate_limit::source_of;
 
@@ -180,6 +180,11 @@ fn own_fault_status(fault: &AttestFault, method: &str, what: &str) -> Status {
     }
 }
 
+/// A token that is made again under the name of an earlier one stands in the ID of that one's agent.
+fn is_shown(access: &EntryAccess<'_>, view: &View, agent: &AgentRow) -> bool {
+    access.sees_id(view, &agent.spiffe_id)
+}
+
 impl AgentService {
     fn agent_id(&self, wire: Option<types::Spiffeid>) -> Result<SpiffeId, Status> {
         let wire = wire.ok_or_else(|| bad_request("missing agent ID"))?;
@@ -205,11 +210,16 @@ impl wire::agent_server::Agent for AgentService {
         &self,
         request: Request<wire::CountAgentsRequest>,
     ) -> Result<Response<wire::CountAgentsResponse>, Status> {
+        let caller = caller_of(&request)?.clone();
+        let access = EntryAccess::of(&caller, &self.context)?;
+        let view = self.context.directory.view();
         let count = match request.into_inner().filter {
-            None => self.context.directory.view().agent_count(),
-            Some(filter) => {
-                let filter: Filter = filter.try_into()?;
-                self.context.directory.view().agents().filter(|agent| filter.passes(agent)).count()
+            None if access.is_everything() => view.agent_count(),
+            filter => {
+                let filter = filter.map(Filter::try_from).transpose()?.unwrap_or_default();
+                let passing =
+                    |agent: &&Arc<AgentRow>| filter.passes(agent) && is_shown(&access, &view, agent);
+                view.agents().filter(passing).count()
             }
         };
         Ok(Response::new(wire::CountAgentsResponse { count: i32::try_from(count).unwrap_or(i32::MAX) }))
@@ -219,10 +229,12 @@ impl wire::agent_server::Agent for AgentService {
         &self,
         request: Request<wire::ListAgentsRequest>,
     ) -> Result<Response<wire::ListAgentsResponse>, Status> {
+        let caller = caller_of(&request)?.clone();
+        let access = EntryAccess::of(&caller, &self.context)?;
         let request = request.into_inner();
         let filter = request.filter.map(Filter::try_from).transpose()?.unwrap_or_default();
         let view = self.context.directory.view();
-        let passing = |agent: &&Arc<AgentRow>| filter.passes(agent);
+        let passing = |agent: &&Arc<AgentRow>| filter.passes(agent) && is_shown(&access, &view, agent);
         let size = page_size(request.page_size);
         let agents: Vec<_> = match size {
             None => view.agents().filter(passing).collect(),

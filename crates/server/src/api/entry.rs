@@ -211,7 +211,10 @@ impl EntryService {
             }
             Err(EntryFault::Similar(twin)) => Item {
                 status: Some(item_status(&EntryFault::Similar(twin.clone()), "create")),
-                entry: Some(mask.apply(entry_to_proto(&twin.entry))),
+                // What a role does not show is not shown here either.
+                entry: access
+                    .sees(&directory.view(), &twin.entry)
+                    .then(|| mask.apply(entry_to_proto(&twin.entry))),
             },
             Err(fault) => Item { status: Some(item_status(&fault, "create")), entry: None },
         }
@@ -262,7 +265,7 @@ impl EntryService {
     ) -> Vec<Arc<EntryRow>> {
         let view = self.context.directory.view();
         let passing =
-            |row: &&Arc<EntryRow>| row.row > after && filter.passes(&row.entry) && access.sees(&row.entry);
+            |row: &&Arc<EntryRow>| row.row > after && filter.passes(&row.entry) && access.sees(&view, &row.entry);
         let mut rows: Vec<_> = match (&filter.spiffe_id, &filter.parent_id, &filter.federates_with) {
             (Some(spiffe_id), _, _) => view.entries_of(spiffe_id).filter(passing).cloned().collect(),
             (None, Some(parent), _) => view.children(parent).filter(passing).cloned().collect(),
@@ -342,7 +345,7 @@ impl wire::entry_server::Entry for EntryService {
         let view = self.context.directory.view();
         let row = request.id.parse().ok().and_then(|id: EntryId| view.entry(&id));
         // An entry that the caller's role does not show is not there for it.
-        match row.filter(|row| access.sees(&row.entry)) {
+        match row.filter(|row| access.sees(&view, &row.entry)) {
             Some(row) => {
                 let mask = EntryMask::output(request.output_mask);
                 Ok(Response::new(mask.apply(entry_to_proto(&row.entry))))

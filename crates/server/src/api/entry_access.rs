@@ -1,10 +1,11 @@
 //! What the caller of a method may do to entries, and which it sees: everything, or what its roles cover.
 
 use spindle_proto::refusal::refusal;
-use spindle_spiffe_core::{Reason, RegistrationEntry};
+use spindle_spiffe_core::{Reason, RegistrationEntry, SpiffeId};
 use tonic::{Code, Status};
 
 use super::caller::Caller;
+use crate::attestation::tells_token;
 use crate::context::Context;
 use crate::directory::View;
 use crate::entries::Permitted;
@@ -36,12 +37,17 @@ impl<'a> EntryAccess<'a> {
         matches!(self, Self::Everything(_))
     }
 
-    /// Whether the caller is shown this entry.
-    pub(crate) fn sees(&self, entry: &RegistrationEntry) -> bool {
+    /// Whether the caller is shown this entry, as things stand in the view.
+    pub(crate) fn sees(&self, view: &View, entry: &RegistrationEntry) -> bool {
         match self {
             Self::Everything(_) => true,
-            Self::Roles(grants, _) => sees(grants, entry),
+            Self::Roles(grants, _) => is_shown(grants, view, entry),
         }
+    }
+
+    /// Whether the caller is shown this identity: tokens that nobody has used yet are for those who may do everything.
+    pub(crate) fn sees_id(&self, view: &View, id: &SpiffeId) -> bool {
+        self.is_everything() || !tells_token(view, id)
     }
 
     /// What the transactions of `entries` ask.
@@ -69,6 +75,11 @@ impl<'a> EntryAccess<'a> {
             })
         }
     }
+}
+
+/// Whether the roles show an entry in this view.
+pub(crate) fn is_shown(grants: &[Grant], view: &View, entry: &RegistrationEntry) -> bool {
+    sees(grants, entry, &|id| tells_token(view, id))
 }
 
 /// Whether the roles cover a change in this view; the one place where rules, defaults and power come together.

@@ -10,7 +10,9 @@ use spindle_transport::Peer;
 use tonic::{Code, Request, Response, Status};
 use tracing::info;
 
+use super::caller::caller_of;
 use super::can;
+use super::entry_access::EntryAccess;
 use super::filter::bad_request;
 use crate::context::Context;
 use crate::roles::{self, Grant, GrantFault, Role, RoleSubject, grant_from_wire, grant_to_wire};
@@ -42,15 +44,22 @@ fn fault_status(fault: &GrantFault) -> Status {
 impl wire::roles_server::Roles for RolesService {
     async fn list_roles(
         &self,
-        _: Request<wire::ListRolesRequest>,
+        request: Request<wire::ListRolesRequest>,
     ) -> Result<Response<wire::ListRolesResponse>, Status> {
+        let caller = caller_of(&request)?.clone();
+        let access = EntryAccess::of(&caller, &self.context)?;
+        let view = self.context.directory.view();
+        let is_shown = |subject: &RoleSubject| match subject {
+            RoleSubject::Identity(id) => access.sees_id(&view, id),
+            RoleSubject::Uid(_) | RoleSubject::Gid(_) => true,
+        };
         let mut configured: BTreeMap<String, Vec<Grant>> = BTreeMap::new();
-        for assignment in self.context.roles.assignments() {
+        for assignment in self.context.roles.assignments().iter().filter(|one| is_shown(&one.subject)) {
             configured.entry(assignment.subject.to_string()).or_default().push(assignment.grant.clone());
         }
         let configured = configured.into_iter().map(|(subject, grants)| holder(subject, &grants, true));
-        let view = self.context.directory.view();
-        let stored = view.role_holders().map(|one| holder(one.spiffe_id.to_string(), &one.grants, false));
+        let stored = view.role_holders().filter(|one| access.sees_id(&view, &one.spiffe_id));
+        let stored = stored.map(|one| holder(one.spiffe_id.to_string(), &one.grants, false));
         Ok(Response::new(wire::ListRolesResponse { holders: configured.chain(stored).collect() }))
     }
 

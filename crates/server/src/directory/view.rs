@@ -260,6 +260,11 @@ impl View {
         &self.server_id
     }
 
+    /// Whether `id` is of this server's trust domain.
+    pub(crate) fn is_ours(&self, id: &SpiffeId) -> bool {
+        id.trust_domain_name() == self.server_id.trust_domain_name()
+    }
+
     pub(crate) fn entry(&self, id: &EntryId) -> Option<&Arc<EntryRow>> {
         self.entries.get(id)
     }

@@ -139,14 +139,25 @@ pub(crate) fn permits(
     Err(closest)
 }
 
-/// Whether one of the grants shows this entry: a registrar sees what it could have made.
-pub(crate) fn sees(grants: &[Grant], entry: &RegistrationEntry) -> bool {
-    grants.iter().any(|grant| match grant {
+/// Whether one of the grants shows this entry: a registrar sees what it could have made. `is_secret` tells which identities
+/// no role shows; an entry can name one as its parent or in a selector.
+pub(crate) fn sees(
+    grants: &[Grant],
+    entry: &RegistrationEntry,
+    is_secret: &dyn Fn(&SpiffeId) -> bool,
+) -> bool {
+    let names_secret = || {
+        let named = entry.selectors.iter().filter(|selector| selector.kind() == "spiffe_id");
+        is_secret(&entry.parent_id)
+            || named.filter_map(|selector| selector.value().parse().ok()).any(|id| is_secret(&id))
+    };
+    let is_covered = grants.iter().any(|grant| match grant {
         Grant::Reader | Grant::Operator => true,
         Grant::Registrar(rules) => {
             rules.path_prefix.covers(&entry.spiffe_id) && rules.parent_path_prefix.covers(&entry.parent_id)
         }
-    })
+    });
+    is_covered && !names_secret()
 }
 
 /// An operator may do everything to entries but give power.
