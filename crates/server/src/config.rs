@@ -123,6 +123,13 @@ pub struct NodeAttestorSettings {
     pub x509pop: Option<x509pop::Settings>,
 }
 
+impl NodeAttestorSettings {
+    /// Whoever has an SVID whose path begins so can be an agent by it.
+    pub fn exchange_prefix(&self) -> Option<&str> {
+        self.x509pop.as_ref().and_then(x509pop::Settings::exchange_prefix)
+    }
+}
+
 /// Which store, and where.
 #[derive(Clone, Debug)]
 pub struct StoreSettings {

@@ -156,7 +156,7 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
         node_attestors: NodeAttestors::new(&NodeAttestorSettings::default()),
         agent_spiffe_id_as_selector: false,
         rate_limits: RateLimits::new(live.clone()),
-        roles: Arc::new(RoleBook::new(live.clone(), &[])),
+        roles: Arc::new(RoleBook::new(live.clone(), &[], None)),
         live,
         operations: Operations::default(),
         started_at: clock.now(),

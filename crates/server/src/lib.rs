@@ -216,7 +216,11 @@ impl Server {
             node_attestors: NodeAttestors::new(&config.node_attestors),
             agent_spiffe_id_as_selector: config.agent_spiffe_id_as_selector,
             rate_limits: RateLimits::new(live.clone()),
-            roles: Arc::new(RoleBook::new(live.clone(), &config.roles)),
+            roles: Arc::new(RoleBook::new(
+                live.clone(),
+                &config.roles,
+                config.node_attestors.exchange_prefix(),
+            )),
             live: live.clone(),
             operations: config.operations.clone(),
             shutdown: shutdown.clone(),

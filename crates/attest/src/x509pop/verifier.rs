@@ -49,6 +49,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Where in the trust domain SVIDs make agents; none when they do not.
+    pub fn exchange_prefix(&self) -> Option<&str> {
+        match &self.mode {
+            Mode::ExternalPki(_) => None,
+            Mode::Spiffe { prefix } => Some(prefix),
+        }
+    }
+
     /// SPIRE's defaults for `mode`.
     pub fn new(mode: Mode) -> Self {
         let path_template = match mode {

@@ -2,9 +2,10 @@
 //!
 //! Who has an identity has the entries below it too: an agent gets what is registered below its aliases and below what it
 //! has. So whoever may register an identity that leads to an administrator could become one. The walk goes upwards from the
-//! few identities with power; it is as long as there are entries between them and the agents. Start at [`leads_to`].
+//! few identities with power; it is as long as there are entries between them and the agents. An SVID that can be exchanged for
+//! an agent's is found downwards, for there may be many of them. Start at [`leads_to`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use spindle_spiffe_core::{RegistrationEntry, SpiffeId};
 
@@ -22,6 +23,7 @@ pub(crate) struct Power {
 
 impl Power {
     const ADMIN: Power = Power { admin: true, downstream: false };
+    const FULL: Power = Power { admin: true, downstream: true };
 
     fn and(self, other: Power) -> Power {
         Power { admin: self.admin || other.admin, downstream: self.downstream || other.downstream }
@@ -30,6 +32,10 @@ impl Power {
 
 /// What whoever has `id` can get.
 pub(crate) fn leads_to(view: &View, book: &RoleBook, id: &SpiffeId) -> Power {
+    // Which agent an SVID is exchanged for, and what that one has, is decided when it attests: it counts as everything.
+    if book.exchanges() && Descent::from(view, id).any(|below| below.map_or(true, |id| book.makes_agent(&id))) {
+        return Power::FULL;
+    }
     let mut walk = Walk::default();
     for row in view.entries_with_power() {
         let power = Power { admin: row.entry.admin, downstream: row.entry.downstream };
@@ -51,11 +57,50 @@ pub(crate) fn gives_power(view: &View, book: &RoleBook, entry: &RegistrationEntr
     let id = &entry.spiffe_id;
     let may_lead = || {
         view.children(id).next().is_some()
+            || book.makes_agent(id)
             || book.named().contains(id)
             || view.roles_of(id).is_some()
             || view.entries_of(id).any(|row| row.entry.admin || row.entry.downstream)
     };
     entry.admin || entry.downstream || (may_lead() && leads_to(view, book, id) != Power::default())
+}
+
+/// More than an administrator keeps below one identity by hand, and still looked through within some milliseconds.
+const BELOW_MAX: usize = 10_000;
+
+/// An identity has more below it than is looked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooMuchBelow;
+
+/// Walks an identity and everything below it, each identity once.
+pub(crate) struct Descent<'a> {
+    view: &'a View,
+    seen: HashSet<SpiffeId>,
+    open: Vec<SpiffeId>,
+}
+
+impl<'a> Descent<'a> {
+    pub(crate) fn from(view: &'a View, id: &SpiffeId) -> Self {
+        Self { view, seen: HashSet::from([id.clone()]), open: vec![id.clone()] }
+    }
+}
+
+impl Iterator for Descent<'_> {
+    type Item = Result<SpiffeId, TooMuchBelow>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let id = self.open.pop()?;
+        for child in self.view.children(&id).map(|row| &row.entry.spiffe_id) {
+            if self.seen.len() > BELOW_MAX {
+                self.open.clear();
+                return Some(Err(TooMuchBelow));
+            }
+            if self.seen.insert(child.clone()) {
+                self.open.push(child.clone());
+            }
+        }
+        Some(Ok(id))
+    }
 }
 
 #[derive(Default)]
@@ -91,7 +136,34 @@ mod tests {
         let reader = RoleAssignment { subject: RoleSubject::Identity(id("/monitor")), grant: Grant::Reader };
         let local = RoleAssignment { subject: RoleSubject::Uid(7), grant: Grant::Operator };
         let admin_ids = vec![id("/listed"), "spiffe://other.example/a".parse().unwrap()];
-        RoleBook::new(LiveSettings::new(Reloadable { admin_ids, ..Reloadable::default() }), &[reader, local])
+        RoleBook::new(LiveSettings::new(Reloadable { admin_ids, ..Reloadable::default() }), &[reader, local], None)
+    }
+
+    #[tokio::test]
+    async fn an_svid_that_makes_an_agent_is_worth_everything_and_so_is_what_leads_to_it() {
+        let directory = fixtures::directory();
+        create(&directory, entry(&id("/node"), "/between", &["a:1"])).await;
+        create(&directory, entry(&id("/between"), "/spire-exchange/host", &["a:1"])).await;
+        create(&directory, entry(&id("/loop"), "/loop", &["a:1"])).await;
+        let view = directory.view();
+        let live = || LiveSettings::new(Reloadable::default());
+        let exchanging = RoleBook::new(live(), &[], Some("/spire-exchange/"));
+        let other = RoleBook::new(live(), &[], None);
+        for (path, expected) in [
+            ("/spire-exchange/host", Power::FULL),
+            ("/spire-exchange/nobody-yet", Power::FULL),
+            ("/between", Power::FULL),
+            ("/node", Power::FULL),
+            ("/spire-exchange", Power::default()),
+            ("/loop", Power::default()),
+            ("/web", Power::default()),
+        ] {
+            assert_eq!(leads_to(&view, &exchanging, &id(path)), expected, "{path}");
+            assert_eq!(leads_to(&view, &other, &id(path)), Power::default(), "{path}");
+            let new = entry(&id("/new"), path, &["a:1"]);
+            let new = entry_from_proto(&new, || "new".parse().unwrap()).unwrap();
+            assert_eq!(gives_power(&view, &exchanging, &new), expected == Power::FULL, "{path}");
+        }
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use spindle_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use spindle_proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use spindle_proto::spire::api::server::{agent::v1 as agent_api, entry::v1 as entry_api};
 use spindle_proto::spire::api::types;
+use spindle_server::x509pop::{Mode, Settings};
 use spindle_server::{Role, RoleSubject, StoreKind};
 use spindle_spiffe_core::Reason;
 use tonic::transport::Channel;
@@ -241,6 +242,27 @@ async fn nobody_becomes_an_administrator_by_registering_what_leads_to_one() {
         create(&trusted, vec![own("/ci/listed"), own("/ci/edge")]).await,
         [done(), refused(Reason::RolePower)]
     );
+}
+
+#[tokio::test]
+async fn nobody_becomes_an_agent_by_registering_what_is_exchanged_for_one() {
+    let settings = Settings::new(Mode::Spiffe { prefix: "/ci/exchange/".into() });
+    let server = TestServer::start_with(|config| config.node_attestors.x509pop = Some(settings)).await;
+    let channel = registrar(&server, |_| ()).await;
+    server.grant("/operator", grant_of(Role::Operator)).await;
+    let operator = server.dial_as("/operator").await;
+    server.create_one(entry(&id("/ci/above"), "/ci/exchange/host-7", &["a:1"])).await;
+    for path in ["/ci/exchange/host-8", "/ci/exchange/host-7", "/ci/above"] {
+        for channel in [&channel, &operator] {
+            assert_eq!(create(channel, vec![ci(path)]).await, [refused(Reason::RolePower)], "{path}");
+            let answer = can(channel, "BatchCreateEntry", question(&ci(path))).await;
+            assert_eq!((answer.allowed, answer.reason.as_str()), (false, Reason::RolePower.code()), "{path}");
+        }
+        let named = token(&operator, "", Some(path)).await;
+        expect_refusal(named, Code::PermissionDenied, Reason::RolePower);
+    }
+    assert_eq!(create(&channel, vec![ci("/ci/web")]).await, [done()]);
+    assert_eq!(create(&server.admin().await, vec![ci("/ci/exchange/host-8")]).await, [done()]);
 }
 
 async fn token(channel: &Channel, token: &str, agent_id: Option<&str>) -> Result<String, Status> {
