@@ -4,6 +4,7 @@
 //! administrators at all. A role opens a part of that: which methods stands in the one table (`api/authorization.rs`), which
 //! entries a pure rule decides (`roles/rules.rs`). Nobody has a role who was not given one. Start at [`Grant`].
 
+mod below;
 mod book;
 mod change;
 mod message;
@@ -16,11 +17,12 @@ use std::str::FromStr;
 use spindle_spiffe_core::SpiffeId;
 use spindle_spiffe_core::spiffe_id::{ID_BYTES_MAX, SpiffeIdError};
 
+pub(crate) use below::check_below;
 pub(crate) use book::RoleBook;
 pub(crate) use change::{GrantFault, grant, revoke};
 pub(crate) use message::{grant_from_record, grant_from_wire, grant_to_record, grant_to_wire};
 pub(crate) use power::{gives_power, leads_to};
-pub(crate) use rules::{Change, EntryFacts, RoleRefusal, permits, sees};
+pub(crate) use rules::{Change, EntryFacts, Others, RoleRefusal, permits, sees};
 
 /// What there is to be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,6 +140,11 @@ impl PathPrefix {
     /// All paths.
     pub fn all() -> Self {
         Self("/".into())
+    }
+
+    /// Whether it is [`PathPrefix::all`].
+    pub fn is_all(&self) -> bool {
+        &*self.0 == "/"
     }
 
     /// The prefix as it was written.

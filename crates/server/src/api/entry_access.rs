@@ -9,7 +9,9 @@ use crate::attestation::tells_token;
 use crate::context::Context;
 use crate::directory::View;
 use crate::entries::Permitted;
-use crate::roles::{Change, EntryFacts, Grant, RoleBook, RoleRefusal, gives_power, leads_to, permits, sees};
+use crate::roles::{
+    Change, EntryFacts, Grant, Others, RoleBook, RoleRefusal, check_below, gives_power, leads_to, permits, sees,
+};
 
 /// The caller's hold on entries.
 pub(crate) enum EntryAccess<'a> {
@@ -89,7 +91,11 @@ pub(crate) fn may_change(
     view: &View,
     change: &Change,
 ) -> Result<(), RoleRefusal> {
-    permits(grants, change, book.defaults(), &|id| leads_to(view, book, id))
+    let others = Others {
+        power_of: &|id| leads_to(view, book, id),
+        check_below: &|id, prefix| check_below(view, id, prefix),
+    };
+    permits(grants, change, book.defaults(), others)
 }
 
 #[cfg(test)]

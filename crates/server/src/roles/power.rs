@@ -5,10 +5,11 @@
 //! few identities with power; it is as long as there are entries between them and the agents. An SVID that can be exchanged for
 //! an agent's is found downwards, for there may be many of them. Start at [`leads_to`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use spindle_spiffe_core::{RegistrationEntry, SpiffeId};
 
+use super::below::Descent;
 use super::book::RoleBook;
 use crate::directory::View;
 
@@ -63,44 +64,6 @@ pub(crate) fn gives_power(view: &View, book: &RoleBook, entry: &RegistrationEntr
             || view.entries_of(id).any(|row| row.entry.admin || row.entry.downstream)
     };
     entry.admin || entry.downstream || (may_lead() && leads_to(view, book, id) != Power::default())
-}
-
-/// More than an administrator keeps below one identity by hand, and still looked through within some milliseconds.
-const BELOW_MAX: usize = 10_000;
-
-/// An identity has more below it than is looked through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooMuchBelow;
-
-/// Walks an identity and everything below it, each identity once.
-pub(crate) struct Descent<'a> {
-    view: &'a View,
-    seen: HashSet<SpiffeId>,
-    open: Vec<SpiffeId>,
-}
-
-impl<'a> Descent<'a> {
-    pub(crate) fn from(view: &'a View, id: &SpiffeId) -> Self {
-        Self { view, seen: HashSet::from([id.clone()]), open: vec![id.clone()] }
-    }
-}
-
-impl Iterator for Descent<'_> {
-    type Item = Result<SpiffeId, TooMuchBelow>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let id = self.open.pop()?;
-        for child in self.view.children(&id).map(|row| &row.entry.spiffe_id) {
-            if self.seen.len() > BELOW_MAX {
-                self.open.clear();
-                return Some(Err(TooMuchBelow));
-            }
-            if self.seen.insert(child.clone()) {
-                self.open.push(child.clone());
-            }
-        }
-        Some(Ok(id))
-    }
 }
 
 #[derive(Default)]

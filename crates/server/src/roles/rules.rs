@@ -80,6 +80,10 @@ pub(crate) enum RoleRefusal {
     Verb(Verb),
     #[error("SPIFFE ID {id} is outside the role's path prefix {prefix:?}")]
     Path { id: SpiffeId, prefix: Box<str> },
+    #[error("SPIFFE ID {id} has {below} below it, which is outside the role's path prefix {prefix:?}")]
+    Below { id: SpiffeId, below: SpiffeId, prefix: Box<str> },
+    #[error("SPIFFE ID {id} has more than {max} identities below it, which is more than is looked through for a role")]
+    TooMuchBelow { id: SpiffeId, max: usize },
     #[error("parent ID {id} is outside the role's path prefix for parents {prefix:?}")]
     Parent { id: SpiffeId, prefix: Box<str> },
     #[error("the caller's role may not handle entries with the {0} flag")]
@@ -94,7 +98,7 @@ impl RoleRefusal {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::NoRules | Self::Verb(_) => Reason::RoleVerb,
-            Self::Path { .. } => Reason::RolePath,
+            Self::Path { .. } | Self::Below { .. } | Self::TooMuchBelow { .. } => Reason::RolePath,
             Self::Parent { .. } => Reason::RoleParent,
             Self::Flag(_) => Reason::RoleFlag,
             Self::Ttl { .. } => Reason::RoleTtl,
@@ -112,23 +116,33 @@ impl RoleRefusal {
             Self::Flag(_) => 4,
             Self::Ttl { .. } => 5,
             Self::Power { .. } => 6,
+            Self::Below { .. } | Self::TooMuchBelow { .. } => 7,
         }
     }
 }
 
-/// Whether one of the grants covers the whole change. `power_of` tells what an identity leads to.
+/// What the rules ask about other entries than the one that changes.
+#[derive(Clone, Copy)]
+pub(crate) struct Others<'a> {
+    /// What an identity leads to.
+    pub(crate) power_of: &'a dyn Fn(&SpiffeId) -> Power,
+    /// Whether everything below an identity is within a prefix.
+    pub(crate) check_below: &'a dyn Fn(&SpiffeId, &PathPrefix) -> Result<(), RoleRefusal>,
+}
+
+/// Whether one of the grants covers the whole change.
 pub(crate) fn permits(
     grants: &[Grant],
     change: &Change,
     defaults: DefaultTtls,
-    power_of: &dyn Fn(&SpiffeId) -> Power,
+    others: Others<'_>,
 ) -> Result<(), RoleRefusal> {
     let mut closest = RoleRefusal::NoRules;
     for grant in grants {
         let outcome = match grant {
             Grant::Reader => Err(RoleRefusal::NoRules),
-            Grant::Registrar(rules) => check(rules, change, defaults, power_of),
-            Grant::Operator => check(&operators_rules(), change, defaults, power_of),
+            Grant::Registrar(rules) => check(rules, change, defaults, others),
+            Grant::Operator => check(&operators_rules(), change, defaults, others),
         };
         match outcome {
             Ok(()) => return Ok(()),
@@ -177,7 +191,7 @@ fn check(
     rules: &EntryRules,
     change: &Change,
     defaults: DefaultTtls,
-    power_of: &dyn Fn(&SpiffeId) -> Power,
+    others: Others<'_>,
 ) -> Result<(), RoleRefusal> {
     if !rules.verbs.contains(&change.verb()) {
         return Err(RoleRefusal::Verb(change.verb()));
@@ -188,7 +202,9 @@ fn check(
     let Some(new) = change.after() else { return Ok(()) };
     check_ttls(rules, new, defaults)?;
     // Also of the entry as it was: other selectors for a powerful identity give it to others.
-    both().try_for_each(|entry| check_power(rules, &entry.spiffe_id, power_of(&entry.spiffe_id)))
+    both().try_for_each(|entry| check_power(rules, &entry.spiffe_id, (others.power_of)(&entry.spiffe_id)))?;
+    // Whoever gets the identity gets what is below it.
+    (others.check_below)(&new.spiffe_id, &rules.path_prefix)
 }
 
 fn check_path(rules: &EntryRules, entry: &EntryFacts) -> Result<(), RoleRefusal> {

@@ -167,6 +167,28 @@ async fn no_entry_is_moved_into_a_registrars_reach_or_out_of_it() {
 }
 
 #[tokio::test]
+async fn a_registrar_gives_nobody_what_an_administrator_put_below_its_identities() {
+    let server = TestServer::start().await;
+    server.create_one(entry(&id("/ci/cluster"), "/prod/db", &["a:1"])).await;
+    let own = server.create_one(ci("/ci/own")).await;
+    let channel = registrar(&server, |_| ()).await;
+    let cluster = ci("/ci/cluster");
+    assert_eq!(create(&channel, vec![cluster.clone()]).await, [refused(Reason::RolePath)]);
+    let above = entry(&id("/ci/top"), "/ci/cluster", &["a:1"]);
+    server.create_one(above).await;
+    assert_eq!(create(&channel, vec![ci("/ci/top")]).await, [refused(Reason::RolePath)]);
+    assert_eq!(
+        update(&channel, types::Entry { id: own, ..cluster.clone() }, None).await,
+        refused(Reason::RolePath)
+    );
+    let answer = can(&channel, "BatchCreateEntry", question(&cluster)).await;
+    assert_eq!((answer.allowed, answer.reason.as_str()), (false, Reason::RolePath.code()));
+    assert!(answer.explanation.contains("/prod/db"), "{answer:?}");
+    server.create_one(entry(&id("/ci/fine"), "/ci/child", &["a:1"])).await;
+    assert_eq!(create(&channel, vec![ci("/ci/fine")]).await, [done()]);
+}
+
+#[tokio::test]
 async fn a_registrar_does_only_what_its_verbs_say() {
     let server = TestServer::start().await;
     let channel = registrar(&server, |grant| grant.verbs = vec!["create".into()]).await;

@@ -36,9 +36,20 @@ fn power(of: &SpiffeId) -> Power {
     Power { admin: of.path() == "/ci/root", downstream: of.path() == "/ci/sub" }
 }
 
+/// `/ci/cluster` has `/prod/db` below it.
+fn below(of: &SpiffeId, prefix: &PathPrefix) -> Result<(), RoleRefusal> {
+    let (id_, below) = (of.clone(), id("/prod/db"));
+    match of.path() == "/ci/cluster" && !prefix.covers(&below) {
+        true => Err(RoleRefusal::Below { id: id_, below, prefix: prefix.as_str().into() }),
+        false => Ok(()),
+    }
+}
+
+const OTHERS: Others<'_> = Others { power_of: &power, check_below: &below };
+
 #[track_caller]
 fn check(grants: &[Grant], change: &Change, expected: Result<(), Reason>) {
-    let outcome = permits(grants, change, DEFAULTS, &power).map_err(|refusal| refusal.reason());
+    let outcome = permits(grants, change, DEFAULTS, OTHERS).map_err(|refusal| refusal.reason());
     assert_eq!(outcome, expected, "{change:?}");
 }
 
@@ -167,6 +178,23 @@ fn an_identity_that_leads_to_power_is_covered_by_no_role_that_has_not_that_power
 }
 
 #[test]
+fn an_identity_is_not_given_with_one_outside_the_prefix_below_it() {
+    let cluster = entry("/ci/cluster", "/nodes/a");
+    for change in [
+        Change::Create(cluster.clone()),
+        Change::Update(good(), cluster.clone()),
+        Change::Update(cluster.clone(), cluster.clone()),
+    ] {
+        check_one(rules(), &change, Err(Reason::RolePath));
+        check_one(EntryRules { path_prefix: PathPrefix::all(), ..rules() }, &change, Ok(()));
+        check(&[Grant::Operator], &change, Ok(()));
+    }
+    // It is taken from somebody.
+    check_one(rules(), &Change::Update(cluster.clone(), good()), Ok(()));
+    check_one(rules(), &Change::Delete(cluster), Ok(()));
+}
+
+#[test]
 fn the_refusal_is_that_of_the_grant_that_came_closest() {
     let create_only = Grant::Registrar(EntryRules { verbs: vec![Verb::Create], ..rules() });
     let elsewhere = Grant::Registrar(EntryRules { path_prefix: "/web/".parse().unwrap(), ..rules() });
@@ -178,6 +206,6 @@ fn the_refusal_is_that_of_the_grant_that_came_closest() {
     {
         check(&all[..=count], &change, Err(*reason));
     }
-    let outcome = permits(&all, &change, DEFAULTS, &power).expect_err("too long");
+    let outcome = permits(&all, &change, DEFAULTS, OTHERS).expect_err("too long");
     assert_eq!(outcome.to_string(), "a TTL of 3600 s for X509-SVIDs is beyond the role's limit of 60 s");
 }
