@@ -227,7 +227,7 @@ pub(crate) fn decide(row: &Row, who: Who<'_>, at: Surroundings<'_>) -> Result<Ad
         },
         Who::Identity(id, shown) => {
             // An agent that shows an SVID past its end is told so below; nobody else gets anything by one.
-            if shown.is_none_or(|shown| at.now <= shown.not_after()) {
+            if shown.is_none_or(|shown| at.now <= shown.not_after()) && is_still_trusted(id, shown, at) {
                 if lists(Class::Admin) && is_admin(id, at) {
                     return Ok(Admitted::Admin);
                 }
@@ -249,6 +249,17 @@ pub(crate) fn decide(row: &Row, who: Who<'_>, at: Surroundings<'_>) -> Result<Ad
         Who::Stranger => {}
     }
     if lists(Class::Anyone) { Ok(Admitted::Anyone) } else { Err(Denied::Class) }
+}
+
+/// An agent keeps no right that it has besides once it is banned or evicted, or shows an SVID that is not its current one.
+fn is_still_trusted(id: &SpiffeId, shown: Option<&VerifiedPeer>, at: Surroundings<'_>) -> bool {
+    if !at.view.is_ours(id) || !id.is_agent() {
+        return true;
+    }
+    match standing(at.view.agent(id).map(AsRef::as_ref), shown, at.now) {
+        Standing::Good | Standing::Promote => true,
+        Standing::Refused(_) => false,
+    }
 }
 
 fn is_admin(id: &SpiffeId, at: Surroundings<'_>) -> bool {

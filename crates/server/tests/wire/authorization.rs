@@ -358,8 +358,28 @@ async fn an_agent_with_a_role_may_do_both() {
     server.grant(agent.id.path(), grant_of(Role::Reader)).await;
     check_rows(&agent.channel, "an agent and reader", "gr").await;
     server.ban(&agent.id).await;
-    // Readers are not agents: banning one stops it as an agent, and the role has to be taken from it too.
-    check_rows(&agent.channel, "a banned agent and reader", "r").await;
+    let refusals = check_rows(&agent.channel, "a banned agent and reader", "").await;
+    check_standing(&refusals, Standing::AgentBanned, "agent_banned");
+    let evicted = server.attest().await;
+    server.grant(evicted.id.path(), grant_of(Role::Operator)).await;
+    check_rows(&evicted.channel, "an agent and operator", "go").await;
+    server.evict(&evicted.id).await;
+    let refusals = check_rows(&evicted.channel, "an evicted agent and operator", "").await;
+    check_standing(&refusals, Standing::AgentNotAttested, "agent_not_attested");
+    let admin = server.admin().await;
+    assert!(!may(&admin, evicted.id.as_str(), "/spire.api.server.agent.v1.Agent/ListAgents").await.allowed);
+}
+
+#[tokio::test]
+async fn an_agent_with_a_role_uses_its_renewed_svid_and_not_the_one_before() {
+    let server = TestServer::start().await;
+    let agent = server.attest().await;
+    server.grant(agent.id.path(), grant_of(Role::Reader)).await;
+    let (key, svid) = agent.renew().await;
+    let renewed = server.connect(key, &svid).await;
+    check_rows(&renewed.channel, "a renewed agent and reader", "gr").await;
+    let refusals = check_rows(&agent.channel, "the same by its old SVID", "").await;
+    check_standing(&refusals, Standing::AgentNotActive, "agent_not_active");
 }
 
 #[tokio::test]
@@ -375,6 +395,8 @@ async fn an_agent_that_is_listed_as_admin_may_do_both() {
     let result = crate::support::attest(server.dial(None).await, b"operator", &csr).await.unwrap();
     let agent = server.connect(key, &result.svid.unwrap()).await;
     check_rows(&agent.channel, "an agent and admin", "ga").await;
+    server.ban(&agent.id).await;
+    check_rows(&agent.channel, "a banned agent and admin", "").await;
 }
 
 #[tokio::test]
