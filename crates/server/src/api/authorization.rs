@@ -251,9 +251,13 @@ pub(crate) fn decide(row: &Row, who: Who<'_>, at: Surroundings<'_>) -> Result<Ad
     if lists(Class::Anyone) { Ok(Admitted::Anyone) } else { Err(Denied::Class) }
 }
 
-/// An agent keeps no right that it has besides once it is banned or evicted, or shows an SVID that is not its current one.
+/// An agent keeps no right that it has besides once it is banned or evicted, or shows an SVID that is not its current one. An
+/// identity of another trust domain keeps none, however old its connection, once the bundle that vouched for it is gone.
 fn is_still_trusted(id: &SpiffeId, shown: Option<&VerifiedPeer>, at: Surroundings<'_>) -> bool {
-    if !at.view.is_ours(id) || !id.is_agent() {
+    if !at.view.is_ours(id) {
+        return at.view.bundle(&id.trust_domain()).is_some();
+    }
+    if !id.is_agent() {
         return true;
     }
     match standing(at.view.agent(id).map(AsRef::as_ref), shown, at.now) {

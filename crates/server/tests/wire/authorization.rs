@@ -8,10 +8,12 @@ use spindle_proto::admin::v1 as admin_api;
 use spindle_proto::admin::v1::roles_client::RolesClient;
 use spindle_proto::refusal::{permission_denied_details_of, reason_of};
 use spindle_proto::spire::api::server::agent::v1 as agent_api;
+use spindle_proto::spire::api::server::bundle::v1::batch_delete_federated_bundle_request::Mode;
 use spindle_proto::spire::api::types;
 use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
 use spindle_server::{Role, RoleSubject};
 use spindle_spiffe_core::SpiffeId;
+use spindle_testkit::{NOW, TestAuthority};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -397,6 +399,27 @@ async fn an_agent_that_is_listed_as_admin_may_do_both() {
     check_rows(&agent.channel, "an agent and admin", "ga").await;
     server.ban(&agent.id).await;
     check_rows(&agent.channel, "a banned agent and admin", "").await;
+}
+
+#[tokio::test]
+async fn an_administrator_of_another_trust_domain_is_one_while_its_bundle_is_here() {
+    let elsewhere = TestAuthority::new("elsewhere.example", NOW);
+    let foreign = elsewhere.issue("/boss", NOW);
+    let boss = foreign.svid.spiffe_id().clone();
+    let server = TestServer::start_with(|config| config.admin_ids = vec![boss.clone()]).await;
+    server.set_bundle(&elsewhere.bundle()).await;
+    let channel = server.dial(Some((&foreign.svid, &foreign.key))).await;
+    check_rows(&channel, "a foreign administrator", "a").await;
+    let request = admin_api::GrantRoleRequest {
+        spiffe_id: boss.to_string(),
+        grant: Some(grant_of(Role::Operator)),
+    };
+    server.roles().await.grant_role(request).await.unwrap();
+    server.delete_bundle("elsewhere.example", Mode::Restrict).await;
+    // On the connection that it had before.
+    check_rows(&channel, "a foreign administrator without a bundle", "").await;
+    let method = "/spire.api.server.agent.v1.Agent/ListAgents";
+    assert!(!may(&server.admin().await, boss.as_str(), method).await.allowed);
 }
 
 #[tokio::test]
