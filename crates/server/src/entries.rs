@@ -37,7 +37,7 @@ pub(crate) enum EntryFault {
     NotFound,
     /// Beyond what the caller's roles cover.
     #[error(transparent)]
-    Role(#[from] RoleRefusal),
+    Role(RoleRefusal),
     /// It federates with a trust domain that has no bundle.
     #[error("unable to find federated bundle \"{id}\"", id = .0.id())]
     NoBundle(TrustDomain),
@@ -50,6 +50,15 @@ pub(crate) enum EntryFault {
     /// The store failed.
     #[error("the change could not be stored: {0}")]
     Store(StoreError),
+}
+
+impl From<RoleRefusal> for EntryFault {
+    fn from(refusal: RoleRefusal) -> Self {
+        match refusal {
+            RoleRefusal::Unseen => Self::NotFound,
+            refusal => Self::Role(refusal),
+        }
+    }
 }
 
 impl From<StoreError> for EntryFault {
@@ -196,8 +205,9 @@ pub(crate) async fn update(
         let old = view.entry(id).ok_or(EntryFault::NotFound)?;
         let mut new = change(&old.entry);
         new.revision_number = old.entry.revision_number + 1;
-        new.check(trust_domain)?;
+        // First, for whoever may not see the entry learns nothing of it.
         let permitted = permit(&view, Some(&old.entry), Some(&new))?;
+        new.check(trust_domain)?;
         require_bundles(&view, &new)?;
         match directory.commit(within(&view, replacement(&view, old, &new), permitted)).await {
             Ok(_) => return directory.view().entry(id).cloned().ok_or(EntryFault::NotFound),

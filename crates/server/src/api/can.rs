@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 
 use super::authorization::{Admitted, Denied, GRANT_ROLE, Row, Surroundings, TABLE, Who, decide, row_of};
 use super::caller::who;
-use super::entry_access::may_change;
+use super::entry_access::{is_shown, may_change};
 use super::filter::bad_request;
 use super::roles::identity;
 use crate::context::Context;
@@ -120,7 +120,7 @@ fn admission(
     let Some((_, verb)) = CHANGES.iter().find(|(method, _)| *method == row.method) else { return Ok(base) };
     match question {
         Some(question) => {
-            let change = change(context, view, *verb, question)?;
+            let change = change(context, view, &grants, *verb, question)?;
             Ok(with_outcome(base, may_change(&grants, &context.roles, view, &change)))
         }
         // Without an entry the verb is all there is to ask.
@@ -158,12 +158,13 @@ fn with_outcome(base: wire::CanResponse, outcome: Result<(), RoleRefusal>) -> wi
 fn change(
     context: &Context,
     view: &View,
+    grants: &[Grant],
     verb: Verb,
     question: &wire::EntryQuestion,
 ) -> Result<Change, Status> {
     let old = || -> Result<EntryFacts, Status> {
         let row = question.entry_id.parse().ok().and_then(|id: EntryId| view.entry(&id));
-        let row = row.ok_or_else(|| {
+        let row = row.filter(|row| is_shown(grants, view, &row.entry)).ok_or_else(|| {
             let message = format!("there is no entry {:?} to {verb}", question.entry_id);
             refusal(Code::NotFound, Reason::EntryNotFound, &message)
         })?;

@@ -234,7 +234,9 @@ impl EntryService {
             Err(error) => return refused(bad_item(format!("failed to convert entry: {error}"))),
         };
         // Merge once against the current entry for a precise error; the commit merges again if it has to repeat.
-        if let Some(row) = self.context.directory.view().entry(&id)
+        let view = self.context.directory.view();
+        if let Some(row) = view.entry(&id)
+            && access.sees(&view, &row.entry)
             && let Err(error) = merge_entry(&row.entry, item, input)
         {
             return refused(bad_item(format!("failed to convert entry: {error}")));

@@ -61,6 +61,9 @@ impl<'a> EntryAccess<'a> {
             let book = match self {
                 Self::Everything(book) => book,
                 Self::Roles(grants, book) => {
+                    if old.is_some_and(|old| !is_shown(grants, view, old)) {
+                        return Err(RoleRefusal::Unseen);
+                    }
                     let change = match (old.map(EntryFacts::from), new.map(EntryFacts::from)) {
                         (None, Some(new)) => Change::Create(new),
                         (Some(old), Some(new)) => Change::Update(old, new),

@@ -73,6 +73,9 @@ impl Change {
 /// The rule by which a role does not cover a change, in the order they are asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RoleRefusal {
+    /// The caller's roles do not show the entry as it is: for the caller it is not there.
+    #[error("entry not found")]
+    Unseen,
     /// The caller's roles are not about entries.
     #[error("the caller's role may not change entries")]
     NoRules,
@@ -97,6 +100,7 @@ pub(crate) enum RoleRefusal {
 impl RoleRefusal {
     pub(crate) fn reason(&self) -> Reason {
         match self {
+            Self::Unseen => Reason::EntryNotFound,
             Self::NoRules | Self::Verb(_) => Reason::RoleVerb,
             Self::Path { .. } | Self::Below { .. } | Self::TooMuchBelow { .. } => Reason::RolePath,
             Self::Parent { .. } => Reason::RoleParent,
@@ -109,7 +113,7 @@ impl RoleRefusal {
     /// How far the change got.
     fn stage(&self) -> usize {
         match self {
-            Self::NoRules => 0,
+            Self::Unseen | Self::NoRules => 0,
             Self::Verb(_) => 1,
             Self::Path { .. } => 2,
             Self::Parent { .. } => 3,

@@ -132,8 +132,6 @@ async fn no_entry_is_moved_into_a_registrars_reach_or_out_of_it() {
         (moved(inside, "/out2"), Reason::RolePath),
         (moved(inside, "/spire-ci/x"), Reason::RolePath),
         (below(inside, "/node"), Reason::RoleParent),
-        (moved(&below(outside, "/ci/node"), "/ci/out"), Reason::RolePath),
-        (outside.clone(), Reason::RolePath),
         (types::Entry { admin: true, ..inside.clone() }, Reason::RoleFlag),
         (admin.clone(), Reason::RoleFlag),
         (types::Entry { admin: false, ..admin.clone() }, Reason::RoleFlag),
@@ -146,17 +144,29 @@ async fn no_entry_is_moved_into_a_registrars_reach_or_out_of_it() {
     }
     // A mask names what changes; the rest counts as it is.
     let hint = types::EntryMask { hint: true, ..Default::default() };
-    let outside_hint = types::Entry { id: "out".into(), hint: "x".into(), ..Default::default() };
-    assert_eq!(update(&channel, outside_hint, Some(hint)).await, refused(Reason::RolePath));
-    for (id, expected) in [("out", refused(Reason::RolePath)), ("admin", refused(Reason::RoleFlag))] {
-        let answer = can(
-            &channel,
-            "BatchDeleteEntry",
-            wire::EntryQuestion { entry_id: id.into(), ..Default::default() },
-        )
-        .await;
-        assert_eq!((answer.allowed, answer.reason), (false, expected.1.clone()));
-        assert_eq!(delete(&channel, id).await, expected);
+    let admin_hint = types::Entry { id: "admin".into(), hint: "x".into(), ..Default::default() };
+    assert_eq!(update(&channel, admin_hint, Some(hint)).await, refused(Reason::RoleFlag));
+    let of_admin = wire::EntryQuestion { entry_id: "admin".into(), ..Default::default() };
+    let answer = can(&channel, "BatchDeleteEntry", of_admin).await;
+    assert_eq!((answer.allowed, answer.reason.as_str()), (false, Reason::RoleFlag.code()));
+    assert_eq!(delete(&channel, "admin").await, refused(Reason::RoleFlag));
+    // What it does not see is not there, whatever it is to become.
+    let not_found = (Code::NotFound, Reason::EntryNotFound.code().to_owned());
+    let nonsense = types::Entry { spiffe_id: None, hint: "x".repeat(5000), ..outside.clone() };
+    for changed in [moved(&below(outside, "/ci/node"), "/ci/out"), outside.clone(), nonsense] {
+        assert_eq!(update(&channel, changed, None).await, not_found);
+    }
+    assert_eq!(delete(&channel, "out").await, not_found);
+    assert_eq!(delete(&channel, "nothing").await, not_found);
+    for method in ["BatchUpdateEntry", "BatchDeleteEntry"] {
+        let request = |entry_id: &str| wire::CanRequest {
+            method: method.into(),
+            entry: Some(wire::EntryQuestion { entry_id: entry_id.into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let mut roles = RolesClient::new(channel.clone());
+        expect_refusal(roles.can(request("out")).await, Code::NotFound, Reason::EntryNotFound);
+        expect_refusal(roles.can(request("nothing")).await, Code::NotFound, Reason::EntryNotFound);
     }
     let request = entry_api::ListEntriesRequest::default();
     let now = server.entries().await.list_entries(request).await.unwrap().into_inner().entries;
