@@ -16,7 +16,7 @@ pub mod subject;
 pub mod upstream_ca;
 pub mod x509_ca;
 
-pub use csr::{CheckedCsr, CsrError};
+pub use csr::{CSR_BYTES_MAX, CheckedCsr, CsrError};
 pub use downstream::SignedAuthority;
 pub use journal::{
     AuthorityStatus, AuthorityTrust, CaCertificate, JournalEntry, JwtPublicKey, Restored, SkipReason,

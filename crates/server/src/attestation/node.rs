@@ -56,7 +56,7 @@ pub(crate) trait NodeAttestor: Send + Sync {
 pub(crate) struct NodeAttestors {
     all: Vec<Arc<dyn NodeAttestor>>,
     /// Strangers may make these compute, so they get no more than the processors that there are, off the async runtime.
-    workers: Semaphore,
+    workers: Arc<Semaphore>,
 }
 
 impl NodeAttestors {
@@ -67,7 +67,7 @@ impl NodeAttestors {
 
     pub(crate) fn of(all: Vec<Arc<dyn NodeAttestor>>) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { all, workers: Semaphore::new(processors) }
+        Self { all, workers: Arc::new(Semaphore::new(processors)) }
     }
 
     /// Begins a conversation; none when no attestor of that name is configured.
@@ -97,7 +97,58 @@ impl NodeAttestors {
         &self,
         work: impl FnOnce() -> Result<T, AttestFault> + Send + 'static,
     ) -> Result<T, AttestFault> {
-        let _turn = self.workers.acquire().await.map_err(|_| AttestFault::Stopping)?;
+        let turn = self.workers.clone().acquire_owned().await.map_err(|_| AttestFault::Stopping)?;
+        // The work goes on when its caller has gone, and its turn lasts as long.
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
         tokio::task::spawn_blocking(work).await.map_err(|_| AttestFault::Stopping)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc;
+
+    use spindle_testkit::ManualClock;
+
+    use super::*;
+    use crate::fixtures::context;
+
+    /// Tells that it began, and goes on when it is told to.
+    struct Slow {
+        began: tokio::sync::mpsc::UnboundedSender<()>,
+        goes_on: Mutex<mpsc::Receiver<()>>,
+    }
+
+    impl NodeAttestor for Slow {
+        fn name(&self) -> &'static str {
+            "slow"
+        }
+
+        fn begin(&self, _: &Context, _: &[u8], _: Option<IpAddr>) -> Result<Round, AttestFault> {
+            self.began.send(()).unwrap();
+            self.goes_on.lock().unwrap().recv().unwrap();
+            Err(AttestFault::NotFound)
+        }
+    }
+
+    #[tokio::test]
+    async fn work_whose_caller_has_gone_keeps_its_turn_until_it_ends() {
+        let context = context(&ManualClock::default()).await;
+        let (began, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+        let (go_on, goes_on) = mpsc::channel();
+        let attestors = NodeAttestors::of(vec![Arc::new(Slow { began, goes_on: Mutex::new(goes_on) })]);
+        let all = attestors.workers.available_permits();
+        tokio::select! {
+            _ = attestors.begin(&context, "slow", b"x", None) => panic!("it waits to be told"),
+            begun = has_begun.recv() => begun.expect("it began"),
+        }
+        assert_eq!(attestors.workers.available_permits(), all - 1, "the caller is gone, the work is not");
+        go_on.send(()).unwrap();
+        let turns = u32::try_from(all).unwrap();
+        let _every_turn = attestors.workers.acquire_many(turns).await.expect("the turn is given back");
     }
 }

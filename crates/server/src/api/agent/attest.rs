@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
+use spindle_ca::{CSR_BYTES_MAX, CsrError};
 use spindle_proto::refusal::refusal;
 use spindle_proto::spire::api::server::agent::v1 as wire;
 use spindle_spiffe_core::Reason;
@@ -100,6 +101,10 @@ fn checked(params: wire::attest_agent_request::Params) -> Result<(String, bytes:
     }
     if csr.is_empty() {
         return Err(bad_request("malformed param: missing CSR"));
+    }
+    // It is kept through all rounds, and looked into after the last.
+    if csr.len() > CSR_BYTES_MAX {
+        return Err(status(&AttestFault::Issue(CsrError::TooLarge(csr.len()).into())));
     }
     Ok((data.r#type, data.payload, csr.to_vec()))
 }

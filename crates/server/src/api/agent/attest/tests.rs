@@ -65,14 +65,18 @@ struct Node {
 
 impl Node {
     async fn open() -> Self {
+        Self::try_open(csr()).await.unwrap()
+    }
+
+    async fn try_open(csr: Vec<u8>) -> Result<Self, Status> {
         let (sender, requests) = mpsc::channel(1);
         let data = types::AttestationData { r#type: "never_content".into(), payload: b"x".as_slice().into() };
-        let params = wire::AgentX509svidParams { csr: csr().into() };
+        let params = wire::AgentX509svidParams { csr: csr.into() };
         let step = Some(Step::Params(Params { data: Some(data), params: Some(params) }));
         sender.send(wire::AttestAgentRequest { step }).await.unwrap();
         let mut client = wire::agent_client::AgentClient::new(connect().await);
-        let answers = client.attest_agent(ReceiverStream::new(requests)).await.unwrap().into_inner();
-        Self { sender, answers }
+        let answers = client.attest_agent(ReceiverStream::new(requests)).await?.into_inner();
+        Ok(Self { sender, answers })
     }
 
     async fn answer(&self) {
@@ -85,6 +89,13 @@ impl Node {
 fn check(status: &Status, code: Code, reason: Reason, says: &str) {
     assert_eq!((status.code(), reason_of(status).as_deref()), (code, Some(reason.code())), "{status:?}");
     assert!(status.message().contains(says), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_csr_that_is_too_large_is_not_kept_for_the_end() {
+    Node::try_open(vec![b'x'; CSR_BYTES_MAX]).await.map(|_| ()).expect("looked into after the last round");
+    let status = Node::try_open(vec![b'x'; CSR_BYTES_MAX + 1]).await.map(|_| ()).expect_err("too large");
+    check(&status, Code::InvalidArgument, Reason::BadCsr, "at most 65536 bytes");
 }
 
 #[tokio::test]
