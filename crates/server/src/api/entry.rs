@@ -234,11 +234,12 @@ impl EntryService {
             Err(error) => return refused(bad_item(format!("failed to convert entry: {error}"))),
         };
         // Merge once against the current entry for a precise error; the commit merges again if it has to repeat.
-        let view = self.context.directory.view();
-        if let Some(row) = view.entry(&id)
-            && access.sees(&view, &row.entry)
-            && let Err(error) = merge_entry(&row.entry, item, input)
-        {
+        let faulty = {
+            let view = self.context.directory.view();
+            let seen = view.entry(&id).filter(|row| access.sees(&view, &row.entry));
+            seen.and_then(|row| merge_entry(&row.entry, item, input).err())
+        };
+        if let Some(error) = faulty {
             return refused(bad_item(format!("failed to convert entry: {error}")));
         }
         let change = |old: &RegistrationEntry| merge_entry(old, item, input).unwrap_or_else(|_| old.clone());
@@ -266,8 +267,9 @@ impl EntryService {
         limit: Option<usize>,
     ) -> Vec<Arc<EntryRow>> {
         let view = self.context.directory.view();
-        let passing =
-            |row: &&Arc<EntryRow>| row.row > after && filter.passes(&row.entry) && access.sees(&view, &row.entry);
+        let passing = |row: &&Arc<EntryRow>| {
+            row.row > after && filter.passes(&row.entry) && access.sees(&view, &row.entry)
+        };
         let mut rows: Vec<_> = match (&filter.spiffe_id, &filter.parent_id, &filter.federates_with) {
             (Some(spiffe_id), _, _) => view.entries_of(spiffe_id).filter(passing).cloned().collect(),
             (None, Some(parent), _) => view.children(parent).filter(passing).cloned().collect(),

@@ -10,7 +10,8 @@ use crate::context::Context;
 use crate::directory::View;
 use crate::entries::Permitted;
 use crate::roles::{
-    Change, EntryFacts, Grant, Others, RoleBook, RoleRefusal, check_below, gives_power, leads_to, permits, sees,
+    Change, EntryFacts, Grant, Others, RoleBook, RoleRefusal, check_below, gives_power, leads_to, permits,
+    sees,
 };
 
 /// The caller's hold on entries.

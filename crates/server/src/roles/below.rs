@@ -58,9 +58,7 @@ pub(crate) fn check_below(view: &View, id: &SpiffeId, prefix: &PathPrefix) -> Re
     }
     Descent::from(view, id).try_for_each(|below| match below {
         Ok(below) if prefix.covers(&below) => Ok(()),
-        Ok(below) => {
-            Err(RoleRefusal::Below { id: id.clone(), below, prefix: prefix.as_str().into() })
-        }
+        Ok(below) => Err(RoleRefusal::Below { id: id.clone(), below, prefix: prefix.as_str().into() }),
         Err(TooMuchBelow) => Err(RoleRefusal::TooMuchBelow { id: id.clone(), max: BELOW_MAX }),
     })
 }

@@ -34,7 +34,8 @@ impl Power {
 /// What whoever has `id` can get.
 pub(crate) fn leads_to(view: &View, book: &RoleBook, id: &SpiffeId) -> Power {
     // Which agent an SVID is exchanged for, and what that one has, is decided when it attests: it counts as everything.
-    if book.exchanges() && Descent::from(view, id).any(|below| below.map_or(true, |id| book.makes_agent(&id))) {
+    if book.exchanges() && Descent::from(view, id).any(|below| below.map_or(true, |id| book.makes_agent(&id)))
+    {
         return Power::FULL;
     }
     let mut walk = Walk::default();
@@ -99,7 +100,11 @@ mod tests {
         let reader = RoleAssignment { subject: RoleSubject::Identity(id("/monitor")), grant: Grant::Reader };
         let local = RoleAssignment { subject: RoleSubject::Uid(7), grant: Grant::Operator };
         let admin_ids = vec![id("/listed"), "spiffe://other.example/a".parse().unwrap()];
-        RoleBook::new(LiveSettings::new(Reloadable { admin_ids, ..Reloadable::default() }), &[reader, local], None)
+        RoleBook::new(
+            LiveSettings::new(Reloadable { admin_ids, ..Reloadable::default() }),
+            &[reader, local],
+            None,
+        )
     }
 
     #[tokio::test]

@@ -85,7 +85,9 @@ pub(crate) enum RoleRefusal {
     Path { id: SpiffeId, prefix: Box<str> },
     #[error("SPIFFE ID {id} has {below} below it, which is outside the role's path prefix {prefix:?}")]
     Below { id: SpiffeId, below: SpiffeId, prefix: Box<str> },
-    #[error("SPIFFE ID {id} has more than {max} identities below it, which is more than is looked through for a role")]
+    #[error(
+        "SPIFFE ID {id} has more than {max} identities below it, which is more than is looked through for a role"
+    )]
     TooMuchBelow { id: SpiffeId, max: usize },
     #[error("parent ID {id} is outside the role's path prefix for parents {prefix:?}")]
     Parent { id: SpiffeId, prefix: Box<str> },

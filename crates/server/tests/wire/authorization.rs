@@ -344,7 +344,7 @@ async fn an_identity_with_a_downstream_entry_is_a_server_below_until_the_entry_e
     let server = TestServer::start().await;
     let mut below = entry(&id("/node"), "/below", &["unix:uid:0"]);
     below.downstream = true;
-    below.expires_at = (spindle_testkit::NOW + 60).unix_secs();
+    below.expires_at = (NOW + 60).unix_secs();
     server.create_one(below).await;
     let channel = server.dial_as("/below").await;
     let refusals = check_rows(&channel, "a server below", "d").await;
@@ -410,10 +410,8 @@ async fn an_administrator_of_another_trust_domain_is_one_while_its_bundle_is_her
     server.set_bundle(&elsewhere.bundle()).await;
     let channel = server.dial(Some((&foreign.svid, &foreign.key))).await;
     check_rows(&channel, "a foreign administrator", "a").await;
-    let request = admin_api::GrantRoleRequest {
-        spiffe_id: boss.to_string(),
-        grant: Some(grant_of(Role::Operator)),
-    };
+    let request =
+        admin_api::GrantRoleRequest { spiffe_id: boss.to_string(), grant: Some(grant_of(Role::Operator)) };
     server.roles().await.grant_role(request).await.unwrap();
     server.delete_bundle("elsewhere.example", Mode::Restrict).await;
     // On the connection that it had before.

@@ -14,8 +14,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::support::{
-    SVID_TTL_SECS, TestServer, assignment, attest, csr, entry, expect_refusal, grant_of, id, in_time, own_uid,
-    wire_id,
+    SVID_TTL_SECS, TestServer, assignment, attest, csr, entry, expect_refusal, grant_of, id, in_time,
+    own_uid, wire_id,
 };
 
 /// A registrar for `/ci/` with these limits on top.
