@@ -24,7 +24,9 @@ use tonic::{Code, Status};
 use crate::authorities::Authorities;
 use crate::entries::reason_of;
 use crate::live::LiveSettings;
-use queue::{Place, SigningQueue, Urgency};
+use queue::{Place, SigningQueue};
+
+pub(crate) use queue::Urgency;
 
 /// How far NotBefore lies in the past, for peers whose clocks are late. SPIRE's value.
 pub(crate) const BACKDATE_SECS: i64 = 10;
@@ -83,7 +85,7 @@ pub(crate) enum IssueError {
     #[error("the server is stopping")]
     Stopped,
     /// There is no room in the line.
-    #[error("too many X509-SVIDs are waiting to be signed: come back in {} ms", .0.as_millis())]
+    #[error("too many SVIDs are waiting to be signed: come back in {} ms", .0.as_millis())]
     Busy(Duration),
 }
 
@@ -157,7 +159,7 @@ impl Issuer {
         ttl_secs: i64,
     ) -> Result<Issued, IssueError> {
         let inner = self.0.clone();
-        self.one(move || {
+        self.one(Urgency::First, move || {
             let csr = CheckedCsr::parse(&csr_der)?;
             inner.sign(agent_id, &csr, &[], SvidSubject::default(), ttl_secs)
         })
@@ -202,7 +204,7 @@ impl Issuer {
         let dns_names = minted_names(&csr)?;
         let inner = self.0.clone();
         let subject = SvidSubject::from_csr(&csr)?;
-        self.one(move || inner.sign(spiffe_id, &csr, &dns_names, subject, ttl_secs)).await?
+        self.one(Urgency::First, move || inner.sign(spiffe_id, &csr, &dns_names, subject, ttl_secs)).await?
     }
 
     fn minted_id(&self, csr: &CheckedCsr) -> Result<SpiffeId, IssueError> {
@@ -227,10 +229,17 @@ impl Issuer {
     /// Signs one thing that somebody waits for, on a place of its own.
     pub(crate) async fn one<T: Send + 'static>(
         &self,
+        urgency: Urgency,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, IssueError> {
-        let place = self.enter(1, Urgency::First)?;
-        self.blocking(place, 1, Urgency::First, work).await
+        let place = self.enter(1, urgency)?;
+        self.blocking(place, 1, urgency, work).await
+    }
+
+    /// Takes the room of `csrs` requests of workloads until it is dropped.
+    #[cfg(test)]
+    pub(crate) fn crowd(&self, csrs: usize) -> impl Sized + use<> {
+        self.enter(csrs, Urgency::Usual).expect("room")
     }
 
     /// Works through `csrs` requests when it is their turn. Place and turn are held until the work is done, also when the

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use spindle_ca::{JwtSignError, JwtSvidRequest, SignedJwtSvid};
+use spindle_proto::refusal::refusal;
 use spindle_spiffe_core::{Audience, Clock, Entropy, Reason, SpiffeId};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::authorities::JwtAuthorities;
-use crate::issuer::{IssueError, Issuer};
+use crate::issuer::{IssueError, Issuer, Urgency};
 use crate::live::LiveSettings;
 
 /// What one token is to say.
@@ -58,6 +59,14 @@ impl JwtIssueError {
             Self::NotSigned(error) => error.code(),
         }
     }
+
+    /// The status of a call that fails for it; one that found no room is told when to come back.
+    pub(crate) fn status(&self) -> Status {
+        match self {
+            Self::NotSigned(error) => error.status(&self.to_string()),
+            _ => refusal(self.code(), self.reason(), &self.to_string()),
+        }
+    }
 }
 
 /// Signs with the active JWT authority. Cheap to clone.
@@ -102,10 +111,14 @@ impl JwtIssuer {
         self.0.authorities.as_ref().is_none_or(|authorities| authorities.rotate())
     }
 
-    /// Signs one token.
-    pub(crate) async fn issue(&self, request: TokenRequest) -> Result<SignedJwtSvid, JwtIssueError> {
+    /// Signs one token when it is its turn; `urgency` says for whom.
+    pub(crate) async fn issue(
+        &self,
+        request: TokenRequest,
+        urgency: Urgency,
+    ) -> Result<SignedJwtSvid, JwtIssueError> {
         let inner = self.0.clone();
-        self.0.threads.one(move || inner.sign(&request)).await?
+        self.0.threads.one(urgency, move || inner.sign(&request)).await?
     }
 }
 
@@ -128,5 +141,37 @@ impl Inner {
                 bytes
             }),
         })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use spindle_proto::refusal::retry_after_of;
+    use spindle_testkit::ManualClock;
+
+    use super::*;
+    use crate::config::ServerConfig;
+    use crate::fixtures;
+
+    #[tokio::test]
+    async fn a_full_line_turns_workloads_tokens_away_with_a_time_and_lets_an_administrators_in() {
+        let context = fixtures::context(&ManualClock::default()).await;
+        let request = TokenRequest {
+            spiffe_id: fixtures::id("/web"),
+            audience: Audience::new(vec!["db".to_owned()]).unwrap(),
+            ttl_secs: 60,
+            with_token_id: false,
+        };
+        let crowd = context.issuer.crowd(ServerConfig::SIGNING_QUEUE_MAX);
+        let refused = context.jwt_issuer.issue(request.clone(), Urgency::Usual).await.expect_err("no room");
+        let status = refused.status();
+        assert_eq!((status.code(), refused.reason()), (Code::ResourceExhausted, Reason::Overloaded));
+        assert!(retry_after_of(&status) > Some(Duration::ZERO), "{status:?}");
+        assert!(status.message().contains("too many SVIDs are waiting"), "{status:?}");
+        context.jwt_issuer.issue(request.clone(), Urgency::First).await.expect("room of its own");
+        drop(crowd);
+        context.jwt_issuer.issue(request, Urgency::Usual).await.expect("room");
     }
 }

@@ -3,7 +3,7 @@
 use spindle_ca::{CheckedCsr, SignedAuthority};
 use spindle_spiffe_core::Validity;
 
-use super::{BACKDATE_SECS, IssueError, Issuer};
+use super::{BACKDATE_SECS, IssueError, Issuer, Urgency};
 
 impl Issuer {
     /// Signs an authority for the key of `csr`, for `ttl_secs` or, at 0, as long as one of this server's own. It ends no
@@ -14,7 +14,7 @@ impl Issuer {
         ttl_secs: i64,
     ) -> Result<SignedAuthority, IssueError> {
         let inner = self.0.clone();
-        self.one(move || {
+        self.one(Urgency::First, move || {
             let authority = inner.authorities.active().ok_or(IssueError::NoAuthority)?;
             let ttl_secs = if ttl_secs > 0 { ttl_secs } else { inner.authorities.ttl_secs() };
             let now = inner.clock.now();

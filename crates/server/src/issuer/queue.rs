@@ -26,7 +26,7 @@ const URGENT_SHARE: usize = 8;
 /// Who is signed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// An agent, or an administrator who waits at a terminal.
+    /// An agent, a server below, or an administrator who waits at a terminal.
     First,
     /// Workloads.
     Usual,

@@ -15,7 +15,8 @@ use crate::api::filter::bad_request;
 use crate::context::Context;
 use crate::directory::is_authorized;
 use crate::entries::reason_of;
-use crate::jwt_issuer::{JwtIssueError, TokenRequest};
+use crate::issuer::Urgency;
+use crate::jwt_issuer::TokenRequest;
 use crate::rate_limit::Source;
 
 /// Signs what an administrator asks for.
@@ -23,7 +24,7 @@ pub(super) async fn mint(
     context: &Context,
     request: wire::MintJwtsvidRequest,
 ) -> Result<wire::MintJwtsvidResponse, Status> {
-    context.jwt_issuer.enabled().map_err(|error| refused(&error))?;
+    context.jwt_issuer.enabled().map_err(|error| error.status())?;
     let spiffe_id = workload_id(request.id.as_ref(), &context.trust_domain)?;
     let request = TokenRequest {
         spiffe_id,
@@ -32,7 +33,7 @@ pub(super) async fn mint(
         with_token_id: false,
     };
     let audience = request.audience.clone();
-    let signed = context.jwt_issuer.issue(request).await.map_err(|error| refused(&error))?;
+    let signed = context.jwt_issuer.issue(request, Urgency::First).await.map_err(|error| error.status())?;
     info!(spiffe_id = %signed.spiffe_id, %audience, expires_at = %signed.expires_at, "JWT-SVID minted");
     Ok(wire::MintJwtsvidResponse { svid: Some(to_proto(signed, "")) })
 }
@@ -45,7 +46,7 @@ pub(super) async fn new(
     request: wire::NewJwtsvidRequest,
 ) -> Result<wire::NewJwtsvidResponse, Status> {
     context.rate_limits.jwt_signing(source).await?;
-    context.jwt_issuer.enabled().map_err(|error| refused(&error))?;
+    context.jwt_issuer.enabled().map_err(|error| error.status())?;
     let entry_id = request.entry_id;
     let row = {
         let view = context.directory.view();
@@ -63,7 +64,7 @@ pub(super) async fn new(
         with_token_id: row.entry.jwt_svid_include_jti,
     };
     let audience = request.audience.clone();
-    let signed = context.jwt_issuer.issue(request).await.map_err(|error| refused(&error))?;
+    let signed = context.jwt_issuer.issue(request, Urgency::Usual).await.map_err(|error| error.status())?;
     info!(entry_id, spiffe_id = %signed.spiffe_id, agent_id = %caller.id(), %audience,
           expires_at = %signed.expires_at, "JWT-SVID issued");
     Ok(wire::NewJwtsvidResponse { svid: Some(to_proto(signed, row.entry.hint.as_str())) })
@@ -80,10 +81,6 @@ fn workload_id(id: Option<&types::Spiffeid>, trust_domain: &TrustDomain) -> Resu
 
 fn audience(values: Vec<String>) -> Result<Audience, Status> {
     Audience::new(values).map_err(|error| bad_request(&error.to_string()))
-}
-
-fn refused(error: &JwtIssueError) -> Status {
-    refusal(error.code(), error.reason(), &error.to_string())
 }
 
 fn to_proto(signed: SignedJwtSvid, hint: &str) -> types::Jwtsvid {
