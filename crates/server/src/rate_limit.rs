@@ -19,6 +19,7 @@ use tonic::{Code, Status};
 use crate::live::LiveSettings;
 use buckets::{Buckets, Excess};
 use lanes::Lanes;
+use source::Key;
 
 pub(crate) use source::{Source, source_of};
 
@@ -127,10 +128,14 @@ impl Limit {
             None => None,
         };
         let left = until.saturating_duration_since(Instant::now());
-        match self.buckets.reserve(&caller.key, takes, self.started.elapsed(), left) {
+        let now = self.started.elapsed();
+        match self.buckets.reserve(&caller.key, takes, now, left) {
             Ok(Duration::ZERO) => Ok(()),
             Ok(pause) => {
+                let full_at = now + buckets::FULL + pause;
+                let reserved = Reserved { limit: self, key: &caller.key, takes, full_at, used: false };
                 tokio::time::sleep(pause).await;
+                reserved.use_up();
                 Ok(())
             }
             Err(Excess { pause }) => Err(self.excess(caller, cost, pause.saturating_sub(left))),
@@ -152,6 +157,31 @@ impl Limit {
             _ => format!("more than {} calls a second come from this caller", self.per_sec),
         };
         come_back(&message, after)
+    }
+}
+
+/// What a waiting call has taken out of its caller's bucket. It goes back when the caller goes before its turn, so that who
+/// gives up and tries again does not stand behind itself.
+struct Reserved<'a> {
+    limit: &'a Limit,
+    key: &'a Key,
+    takes: Duration,
+    full_at: Duration,
+    used: bool,
+}
+
+impl Reserved<'_> {
+    fn use_up(mut self) {
+        self.used = true;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if !self.used {
+            let now = self.limit.started.elapsed();
+            self.limit.buckets.give_back(self.key, self.takes, self.full_at, now);
+        }
     }
 }
 

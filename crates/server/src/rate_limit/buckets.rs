@@ -52,6 +52,15 @@ impl Buckets {
             Key::Address(address) => locked(&self.addresses).of(address, now).take(takes, now, most),
         }
     }
+
+    /// Puts back what was taken for a call that has gone before its turn. `full_at` is when the bucket was to be full again
+    /// right after it was taken.
+    pub(super) fn give_back(&self, caller: &Key, takes: Duration, full_at: Duration, now: Duration) {
+        match caller {
+            Key::Identity(id) => locked(&self.identities).of(id, now).put_back(takes, full_at, now),
+            Key::Address(address) => locked(&self.addresses).of(address, now).put_back(takes, full_at, now),
+        }
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -95,6 +104,13 @@ impl Bucket {
         }
         self.0 = full_at;
         Ok(pause)
+    }
+
+    /// As Go's limiter does it: less what others have taken since, for their turns do not move and would come in one burst
+    /// with those who got the same moment again.
+    fn put_back(&mut self, takes: Duration, full_at: Duration, now: Duration) {
+        let taken_since = self.0.saturating_sub(full_at);
+        self.0 = self.0.saturating_sub(takes.saturating_sub(taken_since)).max(now);
     }
 }
 
@@ -150,6 +166,25 @@ mod tests {
         );
         assert_eq!(reserve(1), Ok(secs(30)));
         assert_eq!(buckets.reserve(&address(1), FULL, secs(2), secs(5)), Err(Excess { pause: secs(30) }));
+    }
+
+    #[test]
+    fn what_is_given_back_is_less_what_others_took_since_and_never_more_than_a_full_bucket() {
+        let buckets = Buckets::default();
+        let millis = Duration::from_millis;
+        let reserve = |takes| buckets.reserve(&address(1), millis(takes), secs(5), MOST);
+        assert_eq!(
+            (reserve(1000), reserve(800), reserve(300)),
+            (Ok(secs(0)), Ok(millis(800)), Ok(millis(1100)))
+        );
+        // The second of them: the third holds 300 of what it took.
+        buckets.give_back(&address(1), millis(800), millis(6800), secs(5));
+        assert_eq!(reserve(100), Ok(millis(700)));
+        buckets.give_back(&address(1), millis(100), millis(6700), secs(9));
+        let reserve = |at| buckets.reserve(&address(1), FULL, secs(at), MOST);
+        assert_eq!((reserve(9), reserve(9)), (Ok(secs(0)), Ok(secs(1))), "one bucket and no more");
+        buckets.give_back(&address(2), FULL, secs(1), secs(9));
+        assert_eq!(buckets.reserve(&address(2), FULL, secs(9), MOST), Ok(secs(0)));
     }
 
     #[test]

@@ -140,3 +140,20 @@ async fn tokens_and_certificates_are_counted_apart() {
     }
     assert_eq!(start.elapsed().as_secs(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_waiting_does_not_stand_behind_its_own_calls() {
+    for caller in [|| Source::stranger(1, 1), || Source::known("spiffe://example.org/a")] {
+        let limits = limits();
+        limits.attestation(Some(caller())).await.unwrap();
+        for _ in 0..50 {
+            let mut given_up = Box::pin(limits.attestation(Some(caller())));
+            assert!((&mut given_up).now_or_never().is_none(), "it waits");
+        }
+        let start = Instant::now();
+        limits.attestation(Some(caller())).await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 1);
+        limits.attestation(Some(caller())).await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), 2, "a turn that was used stays used");
+    }
+}
