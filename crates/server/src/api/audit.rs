@@ -65,10 +65,10 @@ impl Tap {
     }
 }
 
-/// What a caller sent: one whole message, or what a stream has brought so far.
+/// What a caller sent: one whole message, or what a stream has brought so far if its record tells of it.
 enum Sent {
     Message(Bytes),
-    Stream(Tap),
+    Stream(Option<Tap>),
 }
 
 /// A call that was let in and has not ended yet. One that is dropped was given up by its caller.
@@ -108,7 +108,7 @@ impl Audit {
         who.insert("authorized_via".into(), via.into());
         let sent = match message {
             Some(message) => Sent::Message(message),
-            None => Sent::Stream(Tap::on(request)),
+            None => Sent::Stream(records::reads_stream(method).then(|| Tap::on(request))),
         };
         Call { method, who, caller_id, sent, ended: false }
     }
@@ -189,7 +189,7 @@ impl Call {
         }
         let sent = match &self.sent {
             Sent::Message(message) => message.clone(),
-            Sent::Stream(tap) => tap.bytes(),
+            Sent::Stream(tap) => tap.as_ref().map(Tap::bytes).unwrap_or_default(),
         };
         if status.code() != Code::Ok {
             let fields = records::of_call(self.method, &sent, &[], &self.caller_id);

@@ -50,6 +50,11 @@ pub(super) fn reads_answer(method: &str) -> bool {
     is_batch(method) || READ.contains(&short(method))
 }
 
+/// Whether what a stream brings is needed to tell what the call did. Others may stay open for days.
+pub(super) fn reads_stream(method: &str) -> bool {
+    short(method) == "agent.v1.Agent/AttestAgent"
+}
+
 /// Whether SPIRE writes a record only when the call fails: probes ask all the time.
 pub(super) fn is_quiet(method: &str) -> bool {
     method.starts_with("/grpc.health.") || short(method) == "debug.v1.Debug/GetInfo"

@@ -30,6 +30,42 @@ fn messages_are_taken_apart_and_what_is_cut_off_is_left_out() {
     assert!(messages(&[0, 0xff, 0xff, 0xff, 0xff, 1]).is_empty(), "longer than what is there");
 }
 
+fn audit() -> Audit {
+    Audit {
+        live: LiveSettings::new(crate::live::Reloadable::default()),
+        entropy: Arc::new(spindle_runtime::SystemEntropy),
+        proc_root: ProcRoot::default(),
+    }
+}
+
+/// A call of nobody in particular; the request is as the service is to see it.
+fn call(method: &'static str, message: Option<Bytes>) -> (Call, http::Request<Body>) {
+    let body = http_body_util::Full::new(Bytes::from_static(b"from the caller"));
+    let mut request = http::Request::new(Body::new(body));
+    (audit().admitted(method, None, &Caller::Stranger, message, &mut request), request)
+}
+
+#[tokio::test]
+async fn of_streams_only_what_an_attestation_brings_is_kept() {
+    let streams = super::super::authorization::TABLE
+        .iter()
+        .filter(|row| row.takes != super::super::authorization::Takes::Message);
+    let mut kept = Vec::new();
+    for row in streams {
+        let (call, request) = call(row.method, None);
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "from the caller", "{}", row.method);
+        let Sent::Stream(tap) = &call.sent else { panic!("{} is a stream", row.method) };
+        if let Some(tap) = tap {
+            kept.push((row.method, tap.bytes()));
+        }
+    }
+    assert_eq!(
+        kept,
+        [("/spire.api.server.agent.v1.Agent/AttestAgent", Bytes::from_static(b"from the caller"))]
+    );
+}
+
 #[test]
 fn a_filter_is_told_by_spires_names() {
     let selectors = types::SelectorMatch {
