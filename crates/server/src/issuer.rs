@@ -18,6 +18,7 @@ use spindle_spiffe_core::entry::{EntryError, check_workload_id};
 use spindle_spiffe_core::{
     Clock, DnsName, Entropy, Reason, RegistrationEntry, SpiffeId, TrustDomain, Validity,
 };
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -135,6 +136,8 @@ struct Inner {
     live: LiveSettings,
     processors: usize,
     queue: SigningQueue,
+    /// One probe at a time, so that a signature that never comes costs one thread.
+    probing: Arc<Semaphore>,
 }
 
 impl Issuer {
@@ -148,7 +151,8 @@ impl Issuer {
     ) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let queue = SigningQueue::new(queue_csrs_max, processors);
-        Self(Arc::new(Inner { trust_domain, authorities, clock, entropy, live, processors, queue }))
+        let probing = Arc::new(Semaphore::new(1));
+        Self(Arc::new(Inner { trust_domain, authorities, clock, entropy, live, processors, queue, probing }))
     }
 
     /// Signs an agent's SVID.
@@ -159,18 +163,23 @@ impl Issuer {
         ttl_secs: i64,
     ) -> Result<Issued, IssueError> {
         let inner = self.0.clone();
-        self.one(Urgency::First, move || {
-            let csr = CheckedCsr::parse(&csr_der)?;
-            inner.sign(agent_id, &csr, &[], SvidSubject::default(), ttl_secs)
-        })
-        .await?
+        self.one(Urgency::First, move || inner.sign_agent(agent_id, &csr_der, ttl_secs)).await?
     }
 
-    /// Signs an SVID that nobody gets, to find out whether it can be done.
+    /// Signs an SVID that nobody gets, to find out whether it can be done. Beside the line: a server with many in line is busy,
+    /// not ill, and is not to be restarted for it.
     pub(crate) async fn probe(&self, csr_der: Vec<u8>) -> Result<(), IssueError> {
         let name = self.0.trust_domain.member("/for/health/check/only");
         let probe = name.map_err(|error| IssueError::Mint(error.to_string()))?;
-        self.issue_agent(probe, csr_der, PROBE_TTL_SECS).await.map(drop)
+        // Nobody closes it.
+        let alone = self.0.probing.clone().acquire_owned().await.map_err(|_| IssueError::Stopped)?;
+        let inner = self.0.clone();
+        let signed = tokio::task::spawn_blocking(move || {
+            let signed = inner.sign_agent(probe, &csr_der, PROBE_TTL_SECS);
+            drop(alone);
+            signed
+        });
+        signed.await.map_err(|_| IssueError::Stopped)?.map(drop)
     }
 
     /// Signs one SVID for each request, in order; a refused one does not touch the others.
@@ -242,6 +251,13 @@ impl Issuer {
         self.enter(csrs, Urgency::Usual).expect("room")
     }
 
+    /// Keeps every processor busy until it is dropped.
+    #[cfg(test)]
+    pub(crate) async fn keep_busy(&self) -> impl Sized + use<> {
+        let turns = (0..self.0.processors).map(|_| self.0.queue.turn(Urgency::Usual));
+        futures_util::future::join_all(turns).await
+    }
+
     /// Works through `csrs` requests when it is their turn. Place and turn are held until the work is done, also when the
     /// caller has gone by then.
     async fn blocking<T: Send + 'static>(
@@ -274,6 +290,11 @@ fn minted_names(csr: &CheckedCsr) -> Result<Vec<DnsName>, IssueError> {
 }
 
 impl Inner {
+    fn sign_agent(&self, agent_id: SpiffeId, csr_der: &[u8], ttl_secs: i64) -> Result<Issued, IssueError> {
+        let csr = CheckedCsr::parse(csr_der)?;
+        self.sign(agent_id, &csr, &[], SvidSubject::default(), ttl_secs)
+    }
+
     fn issue(&self, request: &WorkloadRequest) -> Result<Issued, IssueError> {
         let csr = CheckedCsr::parse(&request.csr_der)?;
         self.sign(

@@ -173,6 +173,18 @@ mod tests {
         assert!(!report.is_well());
     }
 
+    #[tokio::test]
+    async fn a_server_that_is_busy_signing_is_not_ill() {
+        let context = crate::fixtures::context(&ManualClock::default()).await;
+        // More than even an agent finds room beside.
+        let crowd = context.issuer.crowd(10 * crate::config::ServerConfig::SIGNING_QUEUE_MAX);
+        let busy = context.issuer.keep_busy().await;
+        let dir = tempfile::tempdir().unwrap();
+        let checks = Checks::new(context, dir.path().join("none.sock")).unwrap();
+        assert_eq!(checks.fault_of_signing().await, None);
+        drop((crowd, busy));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_round_answers_all_who_ask_for_a_while() {
         let context = crate::fixtures::context(&ManualClock::default()).await;
