@@ -28,7 +28,7 @@ pub(in crate::server_cli) struct Args {
 }
 
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
-    let calls = batch::split(entries(args)?);
+    let calls = batch::split(entries(args, console)?);
     let mut created = Created::default();
     let outcome = block_on(async {
         let mut client = batch::client(&args.socket, console).await?;
@@ -70,9 +70,9 @@ pub(super) fn pretty(console: &mut Console<'_>, created: &Created) -> Result<(),
     print_results(console, "create", items)
 }
 
-pub(super) fn entries(args: &Args) -> Result<Vec<types::Entry>, Failure> {
+pub(super) fn entries(args: &Args, console: &mut Console<'_>) -> Result<Vec<types::Entry>, Failure> {
     if let Some(path) = set(&args.entry.data) {
-        return data::read(path);
+        return data::read(path, console);
     }
     if args.node && !args.entry.federates_with.is_empty() {
         return Err(Failure::new("node entries can not federate").try_this("leave out -federatesWith"));

@@ -1,15 +1,18 @@
 //! `-data` files: SPIRE's JSON of registration entries, `{"entries": [ … ]}`.
 //!
 //! Keys are those of its internal message, whose expiry is spelled `entryExpiry`. Unknown keys are refused: an entry
-//! without a setting that its author wrote down could give an identity to the wrong caller.
+//! without a setting that its author wrote down could give an identity to the wrong caller. What `export` writes beside the
+//! entries is passed over, as SPIRE's tool does with it.
 
 use std::str::FromStr;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use spindle_proto::convert::spiffe_id_to_proto;
 use spindle_proto::spire::api::types;
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 
+use crate::console::Console;
 use crate::error::Failure;
 use crate::input;
 
@@ -17,6 +20,21 @@ use crate::input;
 #[serde(deny_unknown_fields)]
 struct RawEntries {
     entries: Vec<RawEntry>,
+    #[serde(rename = "version")]
+    _version: Option<IgnoredAny>,
+    /// The server knows its own, and refuses entries of another.
+    #[serde(rename = "trust_domain")]
+    _trust_domain: Option<IgnoredAny>,
+    bundles: Option<IgnoredAny>,
+    federation_relationships: Option<IgnoredAny>,
+}
+
+/// What a file holds.
+#[derive(Debug)]
+pub(super) struct Data {
+    pub(super) entries: Vec<types::Entry>,
+    /// Whether bundles or relationships stand beside the entries.
+    pub(super) has_federation: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -55,19 +73,26 @@ struct RawAttributes {
     jwt_svid_include_jti: bool,
 }
 
-/// The entries of a file, or of standard input for `-`.
-pub(super) fn read(path: &str) -> Result<Vec<types::Entry>, Failure> {
-    parse(&input::read_data(path)?).map_err(|what| {
+/// The entries of a file, or of standard input for `-`. What is passed over is told.
+pub(super) fn read(path: &str, console: &mut Console<'_>) -> Result<Vec<types::Entry>, Failure> {
+    let data = parse(&input::read_data(path)?).map_err(|what| {
         Failure::new(format!("{path}: {what}"))
             .try_this(r#"write {"entries": [{"spiffe_id": …, "parent_id": …, "selectors": [{"type": …, "value": …}]}]}"#)
-    })
+    })?;
+    if data.has_federation {
+        let what = "Note: bundles and relationships of the file are left alone; `import -file` sets them.";
+        writeln!(console.err, "{what}")?;
+    }
+    Ok(data.entries)
 }
 
 /// The entries of a text; a fault says which entry and what.
-pub(super) fn parse(text: &str) -> Result<Vec<types::Entry>, String> {
+pub(super) fn parse(text: &str) -> Result<Data, String> {
     let raw: RawEntries = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let entry = |(at, raw): (usize, RawEntry)| entry(raw).map_err(|what| format!("entry {at}: {what}"));
-    raw.entries.into_iter().enumerate().map(entry).collect()
+    let has_federation = raw.bundles.is_some() || raw.federation_relationships.is_some();
+    let entries = raw.entries.into_iter().enumerate().map(entry).collect::<Result<_, _>>()?;
+    Ok(Data { entries, has_federation })
 }
 
 fn entry(raw: RawEntry) -> Result<types::Entry, String> {

@@ -2,6 +2,8 @@ use spindle_proto::refusal::item_refusal;
 use spindle_proto::spire::api::server::entry::v1::*;
 
 use super::*;
+use crate::entry_file::write;
+use crate::federation_plan::Federation;
 use crate::output::json::ToJson;
 use crate::testing::Screen;
 
@@ -251,7 +253,7 @@ fn create_args(change: impl FnOnce(&mut create::Args)) -> create::Args {
 
 #[test]
 fn flags_become_one_entry() {
-    let entries = create::entries(&create_args(|_| {})).expect("complete");
+    let entries = made(create::entries, &create_args(|_| {})).expect("complete");
     let entry = &entries[0];
     assert_eq!((&entry.spiffe_id, &entry.parent_id), (&Some(id("/web")), &Some(id("/node"))));
     assert_eq!((entry.selectors.len(), &entry.additional_attributes), (2, &None));
@@ -263,13 +265,13 @@ fn a_node_entry_has_the_server_as_its_parent() {
         args.node = true;
         args.entry.parent_id = None;
     });
-    assert_eq!(create::entries(&args).unwrap()[0].parent_id, Some(id("/spire/server")));
+    assert_eq!(made(create::entries, &args).unwrap()[0].parent_id, Some(id("/spire/server")));
 }
 
 #[test]
 fn incomplete_flags_are_refused_by_what_is_missing() {
     let refused = |change: fn(&mut create::Args), expected: &str| {
-        let fault = create::entries(&create_args(change)).expect_err(expected);
+        let fault = made(create::entries, &create_args(change)).expect_err(expected);
         assert!(fault.what().contains(expected), "{fault}");
         assert!(!fault.remedies().is_empty(), "{fault}");
     };
@@ -295,9 +297,12 @@ fn incomplete_flags_are_refused_by_what_is_missing() {
 #[test]
 fn an_update_needs_the_id_of_its_entry() {
     let args = update::Args { entry: create_args(|_| {}).entry, ..update::Args::default() };
-    assert_eq!(update::entries(&args).expect_err("no id").what(), "entry ID is required");
+    assert_eq!(made(update::entries, &args).expect_err("no id").what(), "entry ID is required");
     let entry = EntryFlags { entry_id: Some("e1".into()), ..args.entry };
-    assert_eq!(update::entries(&update::Args { entry, ..update::Args::default() }).unwrap()[0].id, "e1");
+    assert_eq!(
+        made(update::entries, &update::Args { entry, ..update::Args::default() }).unwrap()[0].id,
+        "e1"
+    );
 }
 
 #[test]
@@ -314,6 +319,19 @@ fn a_delete_needs_an_id_or_a_file() {
     assert!(file(r#"{"id": ["a"]}"#).is_err());
 }
 
+/// The entries that the flags of `create` or `update` describe.
+fn made<A>(
+    entries: impl FnOnce(&A, &mut Console<'_>) -> Result<Vec<types::Entry>, Failure>,
+    args: &A,
+) -> Result<Vec<types::Entry>, Failure> {
+    let mut read = Vec::new();
+    let screen = Screen::show(|console| {
+        read = entries(args, console)?;
+        Ok(())
+    });
+    screen.result.map(|()| read)
+}
+
 #[test]
 fn data_files_hold_spires_json_of_entries() {
     let entries = data::parse(
@@ -323,10 +341,49 @@ fn data_files_hold_spires_json_of_entries() {
             "hint": "h", "store_svid": true, "additional_attributes": {"jwt_svid_include_jti": true}}]}"#,
     )
     .expect("all known");
-    let entry = &entries[0];
+    assert!(!entries.has_federation);
+    let entry = &entries.entries[0];
     assert_eq!((entry.x509_svid_ttl, entry.jwt_svid_ttl, entry.expires_at), (200, 30, 9));
     assert_eq!((entry.federates_with.as_slice(), entry.admin), (&["other.org".to_owned()][..], true));
     assert!(entry.additional_attributes.as_ref().is_some_and(|set| set.jwt_svid_include_jti));
+}
+
+#[test]
+fn what_export_writes_can_be_created_and_what_is_passed_over_is_told() {
+    let given = types::Entry {
+        id: "e1".into(),
+        spiffe_id: Some(id("/web")),
+        parent_id: Some(id("/node")),
+        selectors: vec![types::Selector { r#type: "unix".into(), value: "uid:1".into() }],
+        federates_with: vec!["other.org".into()],
+        expires_at: 12,
+        created_at: 9,
+        revision_number: 3,
+        ..types::Entry::default()
+    };
+    let mut federation = Federation::default();
+    let read = |federation: &Federation| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), write("example.org", std::slice::from_ref(&given), federation)).unwrap();
+        let mut read = Vec::new();
+        let screen = Screen::show(|console| {
+            read = data::read(file.path().to_str().unwrap(), console)?;
+            Ok(())
+        });
+        (read, screen)
+    };
+    let (entries, screen) = read(&federation);
+    assert_eq!((entries.len(), screen.err.as_str(), screen.result), (1, "", Ok(())));
+    assert_eq!((&entries[0].id, &entries[0].spiffe_id), (&given.id, &given.spiffe_id));
+    assert_eq!((&entries[0].selectors, entries[0].expires_at), (&given.selectors, 12));
+    federation.bundles.push(types::Bundle { trust_domain: "other.org".into(), ..Default::default() });
+    let (entries, screen) = read(&federation);
+    assert_eq!((entries.len(), screen.result), (1, Ok(())));
+    assert!(
+        screen.err.starts_with("Note: bundles and relationships of the file are left alone"),
+        "{}",
+        screen.err
+    );
 }
 
 #[test]
@@ -338,6 +395,8 @@ fn malformed_data_files_are_refused_by_entry() {
     refused("", "EOF");
     refused("[]", "expected");
     refused("{}", "missing field `entries`");
+    refused(r#"{"entries": [], "bundle": []}"#, "unknown field `bundle`");
+    refused(r#"{"version": 1, "bundles": []}"#, "missing field `entries`");
     refused(r#"{"entries": [{}]}"#, "entry 0: spiffe_id");
     refused(r#"{"entries": [{"spiffe_id": "spiffe://a/b"}]}"#, "entry 0: parent_id");
     refused(r#"{"entries": [{"spiffe_id": "x", "parent_id": "spiffe://a/b"}]}"#, "spiffe_id \"x\"");

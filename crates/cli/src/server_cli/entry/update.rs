@@ -25,7 +25,7 @@ pub(in crate::server_cli) struct Args {
 }
 
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
-    let mut entries = entries(args)?;
+    let mut entries = entries(args, console)?;
     let mut response = BatchUpdateEntryResponse::default();
     let outcome = block_on(async {
         let mut client = batch::client(&args.socket, console).await?;
@@ -73,9 +73,9 @@ pub(super) fn pretty(console: &mut Console<'_>, response: &BatchUpdateEntryRespo
     print_results(console, "update", items)
 }
 
-pub(super) fn entries(args: &Args) -> Result<Vec<types::Entry>, Failure> {
+pub(super) fn entries(args: &Args, console: &mut Console<'_>) -> Result<Vec<types::Entry>, Failure> {
     if let Some(path) = set(&args.entry.data) {
-        return data::read(path);
+        return data::read(path, console);
     }
     if set(&args.entry.entry_id).is_none() {
         return Err(Failure::new("entry ID is required").try_this("set -entryID; `entry show` lists the IDs"));
