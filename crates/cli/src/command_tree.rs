@@ -12,6 +12,9 @@ pub(crate) fn visible(command: &Command) -> Command {
     if let Some(about) = command.get_about() {
         seen = seen.about(about.clone());
     }
+    if let Some(after) = command.get_after_help() {
+        seen = seen.after_help(after.clone());
+    }
     if let Some(version) = command.get_version() {
         seen = seen.version(version.to_owned());
     }

@@ -120,6 +120,11 @@ fn every_command_has_a_manual_page_whose_flags_have_one_dash() {
     }
     let page = std::fs::read_to_string(pages.join("spindle-server-entry-create.1")).unwrap();
     assert!(page.contains(r"\fB\-spiffeID\fR") && !page.contains(r"\-\-"), "{page}");
+    let page = std::fs::read_to_string(pages.join("spindle-server-entry-apply.1")).unwrap();
+    assert!(
+        page.contains("Exit status: 0 when all is as declared") && page.contains("entry \"web\" {"),
+        "{page}"
+    );
     assert!(
         pages.join("spindle-agent-api-fetch.1").exists() && !pages.join("spindle-demo-workload.1").exists()
     );
