@@ -27,18 +27,26 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
 /// # Errors
 /// That the socket is missing, that nobody answers, that it may not be used, or that it is no gRPC socket.
 pub async fn connect(path: &Path, who: &'static str) -> Result<Channel, Failure> {
-    connect_unix(path).await.map_err(|error| dial_failure(path, who, &error))
+    connect_by("-socketPath", path, who).await
 }
 
-fn dial_failure(path: &Path, who: &str, error: &UnixDialError) -> Failure {
+/// The same with a socket that another flag names.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_by(flag: &str, path: &Path, who: &'static str) -> Result<Channel, Failure> {
+    connect_unix(path).await.map_err(|error| dial_failure(flag, path, who, &error))
+}
+
+fn dial_failure(flag: &str, path: &Path, who: &str, error: &UnixDialError) -> Failure {
     let socket = path.display();
     let UnixDialError::Connect { source, .. } = error else {
         return Failure::because(format!("what answers on {socket} is no {who}"), error)
-            .try_this("name the right socket with -socketPath");
+            .try_this(format!("name the right socket with {flag}"));
     };
     match source.kind() {
         ErrorKind::NotFound => Failure::new(format!("there is no socket at {socket}"))
-            .try_this(format!("start the {who}, or name its socket with -socketPath")),
+            .try_this(format!("start the {who}, or name its socket with {flag}")),
         ErrorKind::ConnectionRefused => Failure::new(format!("nobody answers on the socket {socket}"))
             .try_this(format!("start the {who}; the socket is left from one that has ended")),
         ErrorKind::PermissionDenied => Failure::new(format!("this user may not use the socket {socket}"))
@@ -137,6 +145,6 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
         assert!(dial(&dead).what().contains("nobody answers"));
         let error = UnixDialError::Connect { path: dead.clone(), source: ErrorKind::PermissionDenied.into() };
-        assert!(dial_failure(&dead, "server", &error).what().contains("may not use"));
+        assert!(dial_failure("-socketPath", &dead, "server", &error).what().contains("may not use"));
     }
 }

@@ -16,7 +16,7 @@ use super::dial;
 use super::held::{self, Held, without_bundle};
 use super::report::{FederationReport, Report};
 use crate::args::{Output, Socket, set};
-use crate::client::{block_on, connect};
+use crate::client::{block_on, connect_by};
 use crate::console::Console;
 use crate::entry_file::{self, Declared, EntryFile};
 use crate::entry_plan::{Conflict, Likeness, Plan, Rules, Step};
@@ -91,7 +91,7 @@ impl Source<'_> {
         match self {
             Self::File(path) => entry_file::read(path),
             Self::Server(path) => {
-                let channel = connect(path, "server to import from").await?;
+                let channel = connect_by("-from", path, "server to import from").await?;
                 let held = Held::by(&channel).await.map_err(|failure| failure.within("of the source"))?;
                 let declared = |entry: types::Entry| {
                     let place = format!("entry {} of the source", entry.id);
