@@ -18,6 +18,7 @@ use crate::server_cli::report::Report;
 /// The set of those who name none.
 const SET: &str = "apply";
 
+// Paragraphs are one line each: they are wrapped to the width of the screen.
 const EXAMPLE: &str = r#"A file in HCL, or the same keys in JSON; SPIRE's {"entries": [ … ]} is read, too:
 
     entry "web" {
@@ -27,9 +28,7 @@ const EXAMPLE: &str = r#"A file in HCL, or the same keys in JSON; SPIRE's {"entr
         x509_svid_ttl = "1h"
     }
 
-An entry gets the ID SET.NAME and is found again by it, so that all its fields can be changed in place. In a list
-(entries = [{ … }]) it has no name and is found again by its parent, SPIFFE ID and selectors, or by entry_id. With -prune,
-entries of the set that the files do not name are deleted; entries that were made by hand have other IDs and stay.
+An entry gets the ID SET.NAME and is found again by it, so that all its fields can be changed in place. In a list (entries = [{ … }]) it has no name and is found again by its parent, SPIFFE ID and selectors, or by entry_id. With -prune, entries of the set that the files do not name are deleted; entries that were made by hand have other IDs and stay.
 
 Exit status: 0 when all is as declared, 1 when something failed, 2 when -dryRun found something to do."#;
 
@@ -41,7 +40,8 @@ pub(in crate::server_cli) struct Args {
     /// File of entries, - for standard input, or a directory of such files.
     #[arg(long = "file", value_name = "FILE")]
     file: Option<String>,
-    /// Name of the set of entries that these files look after; it stands in front of the IDs of new entries.
+    /// Name of the set of entries that these files look after; it stands in front of the IDs of new entries. It is `apply`
+    /// when not set, and then -prune is not allowed.
     #[arg(long = "set", value_name = "NAME")]
     set: Option<SetName>,
     /// Deletes entries of the set that the files do not name; needs -set.
@@ -88,7 +88,7 @@ fn input(args: &Args, console: &mut Console<'_>) -> Result<(EntryFile, SetName),
         (Some(name), _) => name.clone(),
         (None, true) => {
             return Err(Failure::new("-prune deletes entries of a set, and -set names none")
-                .try_this(format!("name the set that the files look after; without -set it is {SET}")));
+                .try_this(format!("add -set NAME (entries made without -set are in the set `{SET}`)")));
         }
         (None, false) => SET.parse().map_err(Failure::new)?,
     };
