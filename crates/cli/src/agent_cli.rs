@@ -33,6 +33,10 @@ enum Command {
     /// Runs the agent.
     Run(run::Args),
     /// Checks a configuration and the places it names, without starting anything.
+    #[command(
+        mut_arg("check_config", |flag| flag.hide(true)),
+        mut_arg("print_defaults", |flag| flag.hide(true))
+    )]
     Validate(run::Args),
     /// Determines agent health status.
     Healthcheck(healthcheck::Args),

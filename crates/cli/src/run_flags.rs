@@ -8,7 +8,7 @@ use crate::config::logs::RawLogs;
 /// The log flags of server and agent.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct LogFlags {
-    /// error, warn, info, debug or trace.
+    /// panic, fatal, error, warn, info, debug or trace.
     #[arg(long = "logLevel", value_name = "LEVEL")]
     level: Option<String>,
     /// text or json.

@@ -49,6 +49,10 @@ enum Command {
     /// Runs the server.
     Run(run::Args),
     /// Checks a configuration and the places it names, without starting anything.
+    #[command(
+        mut_arg("check_config", |flag| flag.hide(true)),
+        mut_arg("print_defaults", |flag| flag.hide(true))
+    )]
     Validate(run::Args),
     /// Determines server health status.
     Healthcheck(healthcheck::Args),
