@@ -5,6 +5,7 @@ mod node_attestors;
 mod reload;
 pub(super) mod settings;
 
+use std::error::Error;
 use std::sync::Arc;
 
 use spindle_runtime::{Logs, Shutdown, SystemClock, SystemEntropy, harden, init_logs};
@@ -55,6 +56,9 @@ async fn serve(config: ServerConfig, logs: &Logs, reload: &Reload<'_>) -> Result
 fn failure(error: &ServerError) -> Failure {
     let failure = Failure::because("the server cannot run", error);
     match error {
+        // What the store itself refuses, as one that a running server uses, says what to do; advice about damage beside it
+        // would mislead. What has a cause was refused by the system.
+        ServerError::Open(error) if error.source().is_none() => failure,
         ServerError::Open(_) | ServerError::Directory(_) => failure
             .try_this("look whether another server uses the same data_dir")
             .try_this("look for a full disk or missing rights; restore the directory from a backup if it is damaged"),
