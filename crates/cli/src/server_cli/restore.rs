@@ -6,13 +6,17 @@ use spindle_runtime::SystemEntropy;
 use spindle_server::{StoreSettings, import_store};
 
 use super::run::store_settings;
-use super::store::{IMPORT_REMEDY, Place, backup_failure};
+use super::store::{Place, backup_failure, target_remedy};
 use crate::config::read_file;
 use crate::config::server::{RawServer, ServerSettings};
 use crate::console::Console;
 use crate::error::Failure;
 
+const BEFORE: &str = "Stop the server and move its old store directory away first: a store that is there is not written over. The key manager's \
+                      file is not in a backup; put it back before the server starts.";
+
 #[derive(Debug, Default, clap::Args)]
+#[command(after_help = BEFORE)]
 pub(super) struct Args {
     /// A file that `backup` or `store export` wrote.
     #[arg(long = "from", value_name = "FILE")]
@@ -20,7 +24,7 @@ pub(super) struct Args {
     /// The store to make, such as `sled:/var/lib/spindle/store`; its directory must be empty or missing.
     #[arg(long = "to", value_name = "KIND:DIR")]
     to: Option<Place>,
-    /// The server's configuration file, which names its store, instead of -to.
+    /// The server's configuration file, which names its store, instead of -to; that directory must be empty or missing, too.
     #[arg(long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Puts environment variables ($VAR and ${VAR}) into the file before it is read.
@@ -34,7 +38,7 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     };
     let to = place(args, console)?;
     let records = import_store(from, &to, &SystemEntropy)
-        .map_err(|error| backup_failure("restore the store", &error, IMPORT_REMEDY))?;
+        .map_err(|error| backup_failure("restore the store", &error, &target_remedy(&to)))?;
     let (kind, directory) = (to.kind, to.directory.display());
     writeln!(console.out, "Restored {records} records into the {kind} store in {directory}.")?;
     writeln!(

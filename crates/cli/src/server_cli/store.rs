@@ -114,7 +114,7 @@ fn export(args: &ExportArgs, console: &mut Console<'_>) -> Result<(), Failure> {
 fn import(args: &ImportArgs, console: &mut Console<'_>) -> Result<(), Failure> {
     let ImportArgs { from, to: Place(to) } = args;
     let records = import_store(from, to, &SystemEntropy)
-        .map_err(|error| backup_failure("import the store", &error, IMPORT_REMEDY))?;
+        .map_err(|error| backup_failure("import the store", &error, &target_remedy(to)))?;
     let (kind, directory) = (to.kind, to.directory.display());
     writeln!(console.out, "Imported {records} records into the {kind} store in {directory}.")?;
     Ok(())
@@ -133,8 +133,12 @@ fn accept(args: &AcceptArgs, console: &mut Console<'_>) -> Result<(), Failure> {
 }
 
 const EXPORT_REMEDY: &str = "stop the server that uses the store first";
-pub(super) const IMPORT_REMEDY: &str = "give an empty directory for the store";
 const ACCEPT_REMEDY: &str = "stop the server, and restore the whole folder `store` of one backup";
+
+/// What to try when a store cannot be made. A store that is there is somebody's, and a server may use it.
+pub(super) fn target_remedy(to: &StoreSettings) -> String {
+    format!("once no server uses it, move {} away, or name another place with -to", to.directory.display())
+}
 
 pub(super) fn backup_failure(what: &str, error: &BackupError, otherwise: &str) -> Failure {
     let remedy = match error {

@@ -128,6 +128,16 @@ fn a_backup_writes_over_nothing_and_leaves_nothing_half_done() {
     let taken = domain.server(&["backup", "-to", &backup]);
     assert!(!taken.ok && taken.err.contains("exists"), "{}", taken.err);
     assert_eq!(fs::read(&backup).unwrap(), first);
+    let config = domain.text("server.conf");
+    let running = run("spindle-server", &["restore", "-from", &backup, "-config", &config]);
+    let (stop, aside) = (
+        running.err.find("stop that server first"),
+        running.err.find("  Try: once no server uses it, move "),
+    );
+    assert!(!running.ok && stop.is_some() && stop < aside, "{}", running.err);
+    let second = run("spindle-server", &["run", "-config", &config]);
+    assert!(!second.ok && second.err.contains("stop that server first"), "{}", second.err);
+    assert!(!second.err.contains("damaged"), "{}", second.err);
     let json = domain.server_done(&["backup", "-to", &domain.text("second"), "-output", "json"]);
     assert!(json.contains("\"records\":") && json.contains("\"history\":"), "{json}");
     server.kill();
@@ -138,9 +148,9 @@ fn a_backup_writes_over_nothing_and_leaves_nothing_half_done() {
         .collect();
     assert!(names.is_empty(), "{names:?}");
 
-    let config = domain.text("server.conf");
     let occupied = run("spindle-server", &["restore", "-from", &backup, "-config", &config]);
-    assert!(!occupied.ok && occupied.err.contains("empty directory"), "{}", occupied.err);
+    let aside = format!("move {} away, or name another place with -to", domain.store().display());
+    assert!(!occupied.ok && occupied.err.contains(&aside), "{}", occupied.err);
     fs::write(domain.file("half"), &first[..first.len() / 2]).unwrap();
     fs::remove_dir_all(domain.store()).unwrap();
     let half = run("spindle-server", &["restore", "-from", &domain.text("half"), "-config", &config]);
