@@ -132,6 +132,11 @@ fn what_a_command_needs_is_asked_for_before_anything_is_called() {
     refused("spindle-server can entry create -parentID x", 1, "-parentID \"x\"");
     refused("spindle-server entry apply", 1, "a file of entries is required");
     refused("spindle-server entry apply -file /nonexistent/f -set a.b", 1, "letters, digits, dashes");
+    refused(
+        "spindle-server entry apply -file /nonexistent/f -prune",
+        1,
+        "  Try: add -set NAME (entries made without -set are in the set `apply`)",
+    );
     refused("spindle-server entry lint -file /nonexistent/f", 1, "cannot read /nonexistent/f");
     refused("spindle-server import", 1, "a source is required");
     refused("spindle-server backup", 1, "a file is required");
@@ -190,6 +195,12 @@ fn a_missing_socket_is_named_with_what_to_try() {
 }
 
 #[test]
+fn a_missing_socket_is_named_with_the_flag_that_names_it() {
+    refused("spindle-server import -from /nonexistent/s", 1, "or name its socket with -from\n");
+    refused("spindle-server export -socketPath /nonexistent/s", 1, "or name its socket with -socketPath\n");
+}
+
+#[test]
 fn the_environment_names_the_socket() {
     let server = run("spindle-server", &["entry", "show"], &[("SPIRE_SERVER_PRIVATE_SOCKET", "/env/s")]);
     assert!(server.err.contains("/env/s"), "{}", server.err);
@@ -219,6 +230,21 @@ fn help_goes_to_standard_output_and_is_no_failure() {
         assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{line}");
         assert!(ended.out.contains("Usage"), "{line}: {}", ended.out);
     }
+}
+
+#[test]
+fn help_names_the_flags_that_do_something_and_all_their_values() {
+    for binary in ["spindle-server", "spindle-agent"] {
+        let (run_help, validate_help) =
+            (run(binary, &["run", "-h"], &[]), run(binary, &["validate", "-h"], &[]));
+        for flag in ["--print-defaults", "--check-config"] {
+            assert!(run_help.out.contains(flag) && !validate_help.out.contains(flag), "{binary} {flag}");
+        }
+        assert!(validate_help.out.contains("panic, fatal, error"), "{binary}: {}", validate_help.out);
+    }
+    // A script that has such a flag goes on.
+    let ended = run("spindle-server", &["validate", "-check-config"], &[]);
+    assert!(ended.err.contains("server.trust_domain is required"), "{}", ended.err);
 }
 
 #[test]
@@ -431,6 +457,44 @@ fn validate_names_every_place_that_cannot_be_used_and_exits_with_1() {
     let ended = run("spindle-agent", &["validate", "-config", name(&file)], &[]);
     assert_eq!(ended.code, 1);
     assert!(ended.err.contains("\tagent.trust_bundle_path:\n"), "{}", ended.err);
+}
+
+#[test]
+fn validate_of_an_agent_looks_at_the_nodes_certificate_and_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let [config, key, certificate, between] =
+        ["agent.conf", "node.key", "node.pem", "between.pem"].map(|name| dir.path().join(name));
+    let text = format!(
+        "agent {{ trust_domain = \"example.org\" server_address = \"a\" server_port = 1 insecure_bootstrap = true \
+         data_dir = {:?} socket_path = {:?} }}\nplugins {{ WorkloadAttestor \"unix\" {{ }} NodeAttestor \"x509pop\" {{ \
+         plugin_data {{ private_key_path = {key:?} certificate_path = {certificate:?} \
+         intermediates_path = {between:?} }} }} }}",
+        dir.path().join("data"),
+        dir.path().join("a.sock"),
+    );
+    std::fs::write(&config, text).unwrap();
+    let validate = || run("spindle-agent", &["validate", "-config", name(&config)], &[]);
+    let faults = |what: &str| {
+        let ended = validate();
+        assert_eq!((ended.code, ended.out.as_str()), (1, ""));
+        for key in ["private_key_path", "certificate_path", "intermediates_path"] {
+            let line = format!("\tplugins.NodeAttestor.x509pop.{key}:\n\t\t");
+            assert!(ended.err.contains(&line), "{key}: {}", ended.err);
+        }
+        assert_eq!(ended.err.matches(what).count(), 3, "{}", ended.err);
+    };
+    faults("cannot read");
+    for path in [&key, &certificate, &between] {
+        std::fs::write(path, "neither key nor certificate").unwrap();
+    }
+    faults("\t\tno ");
+    let authority = spindle_testkit::NodePki::root("root", spindle_testkit::NOW).intermediate("between");
+    let node = authority.node("node-1");
+    std::fs::write(&key, node.key_pem()).unwrap();
+    std::fs::write(&certificate, node.pem(&[])).unwrap();
+    std::fs::write(&between, authority.pem()).unwrap();
+    let ended = validate();
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
 }
 
 #[test]

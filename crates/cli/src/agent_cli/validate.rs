@@ -1,12 +1,18 @@
 //! `validate`: checks file, flags and the places they name, and starts nothing.
 //!
-//! SPIRE's agent does not look at its plugins here; ours refuses what `run` would refuse.
+//! SPIRE's agent does not look at its plugins here; ours reads the files that `run` would not start without.
 
+use std::path::Path;
+
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
 use spindle_runtime::LogTarget;
+use spindle_spiffe_core::pem::certificates_from_pem;
 use spindle_spiffe_core::{Bundle, ErrorChain, X509Bundle};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::run::{Args, flags, settings};
-use crate::config::agent::{AgentSettings, BundleFormat, KeyChoice, TrustChoice};
+use crate::config::agent::{AgentSettings, BundleFormat, KeyChoice, TrustChoice, X509PopChoice};
 use crate::console::{Console, Vars};
 use crate::error::Failure;
 use crate::preflight::{self, Invalid, Preflight};
@@ -40,7 +46,33 @@ fn places(ready: &AgentSettings) -> Preflight {
     {
         preflight.fault("agent.trust_bundle_path", format!("{}: {what}", path.display()));
     }
+    if let Some(choice) = &ready.x509pop {
+        x509pop(&mut preflight, choice);
+    }
     preflight
+}
+
+/// The node's certificate and key, which `run` reads before anything else. A Workload API is asked when the agent attests.
+fn x509pop(preflight: &mut Preflight, choice: &X509PopChoice) {
+    let X509PopChoice::Files { private_key, certificate, intermediates } = choice else { return };
+    certificates(preflight, "plugins.NodeAttestor.x509pop.certificate_path", certificate);
+    if let Some(path) = intermediates {
+        certificates(preflight, "plugins.NodeAttestor.x509pop.intermediates_path", path);
+    }
+    let key = "plugins.NodeAttestor.x509pop.private_key_path";
+    let Some(text) = preflight.file(key, private_key).map(Zeroizing::new) else { return };
+    match PrivateKeyDer::from_pem_slice(&text) {
+        Ok(mut parsed) => parsed.zeroize(),
+        Err(error) => preflight.fault(key, format!("no private key in {}: {error}", private_key.display())),
+    }
+}
+
+fn certificates(preflight: &mut Preflight, key: &str, path: &Path) {
+    if let Some(text) = preflight.file(key, path)
+        && let Err(error) = certificates_from_pem(&text)
+    {
+        preflight.fault(key, format!("no certificate in {}: {}", path.display(), ErrorChain(&error)));
+    }
 }
 
 fn bundle(ready: &AgentSettings, format: BundleFormat, content: &[u8]) -> Result<(), String> {
