@@ -28,10 +28,12 @@ mod x509;
 use std::ffi::OsString;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use spindle_proto::spire::api::types;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::args::Socket;
-use crate::client::connect;
+use crate::client::{connect, item_refused};
 use crate::console::Console;
 use crate::error::Failure;
 use crate::{completion, go_flags, manual, socket};
@@ -157,6 +159,25 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
 /// Connects to the server that flags and environment name.
 async fn dial(at: &Socket, console: &Console<'_>) -> Result<Channel, Failure> {
     connect(&socket::resolve(at, &socket::SERVER, console.vars)?, "server").await
+}
+
+/// Tells how the deletion of the one thing that was asked for went: its trust domain and the status. `done` and `failed` name
+/// it in SPIRE's words, `list` is the command that shows which there are.
+fn print_deleted(
+    console: &mut Console<'_>,
+    [done, failed, list]: [&str; 3],
+    result: Option<(&str, Option<&types::Status>)>,
+) -> Result<(), Failure> {
+    let Some((name, Some(status))) = result else { return Err(no_result()) };
+    if status.code == 0 {
+        return Ok(writeln!(console.out, "{done} deleted.")?);
+    }
+    let failure = item_refused(&format!("failed to delete {failed} {name:?}"), status);
+    Err(match Code::from_i32(status.code) {
+        // The reason's own remedy is to make what is missing, which nobody wants who deletes it.
+        Code::NotFound => Failure::new(failure.what()).try_this(format!("`{list}` shows which are there")),
+        _ => failure,
+    })
 }
 
 /// What to say of a batch answer that lacks the result of what was asked.

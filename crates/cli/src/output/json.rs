@@ -382,8 +382,6 @@ message_results! {
     bundle::batch_set_federated_bundle_response, BatchSetFederatedBundleResponse: bundle;
     trustdomain::batch_create_federation_relationship_response, BatchCreateFederationRelationshipResponse:
         federation_relationship;
-    trustdomain::batch_update_federation_relationship_response, BatchUpdateFederationRelationshipResponse:
-        federation_relationship;
 }
 
 /// Answers to batches whose results hold a status and the name of a trust domain.

@@ -39,8 +39,8 @@ pub(super) enum Command {
 
 pub(super) fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
     match command {
-        Command::Create(args) => change::create(&args, console),
-        Command::Update(args) => change::update(&args, console),
+        Command::Create(args) => change::run(&args, console, change::Verb::Create),
+        Command::Update(args) => change::run(&args, console, change::Verb::Update),
         Command::Show(args) => show::run(&args, console),
         Command::List(args) => show::run_list(&args, console),
         Command::Delete(args) => delete::run(&args, console),

@@ -12,8 +12,8 @@ use spindle_proto::spire::api::server::trustdomain::v1::ListFederationRelationsh
 use spindle_proto::spire::api::server::trustdomain::v1::trust_domain_client::TrustDomainClient;
 use spindle_proto::spire::api::types;
 use spindle_spiffe_core::{Reason, TrustDomain};
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use super::entry::batch::ANSWER_BYTES_MAX;
 use super::entry::show;
@@ -67,40 +67,51 @@ pub(super) fn entries(channel: &Channel) -> EntryClient<Channel> {
 
 /// The bundles of other trust domains on the server, and its relationships with them. A server without those calls has none.
 pub(super) async fn federation(channel: &Channel) -> Result<Federation, Failure> {
-    let none = |status: &tonic::Status| status.code() == Code::Unimplemented;
-    let mut held = Federation::default();
-    let mut client = BundleClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+    let client = BundleClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+    let bundles = or_none(bundles(client).await, "cannot list bundles")?;
+    let client = TrustDomainClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+    let mut relationships = or_none(relationships(client).await, "cannot list relationships")?;
+    // The bundles stand by themselves.
+    relationships.iter_mut().for_each(|relationship| relationship.trust_domain_bundle = None);
+    Ok(Federation { bundles, relationships })
+}
+
+fn or_none<T>(listed: Result<Vec<T>, Status>, what: &str) -> Result<Vec<T>, Failure> {
+    match listed {
+        Err(status) if status.code() == Code::Unimplemented => Ok(Vec::new()),
+        listed => listed.map_err(|status| refused(what, &status)),
+    }
+}
+
+/// All bundles of other trust domains.
+pub(super) async fn bundles(mut client: BundleClient<Channel>) -> Result<Vec<types::Bundle>, Status> {
+    let mut bundles = Vec::new();
     let mut request = ListFederatedBundlesRequest { page_size: FEDERATION_PAGE_SIZE, ..Default::default() };
     loop {
-        let page = match client.list_federated_bundles(request.clone()).await {
-            Ok(page) => page.into_inner(),
-            Err(status) if none(&status) => break,
-            Err(status) => return Err(refused("cannot list bundles", &status)),
-        };
-        held.bundles.extend(page.bundles);
+        let page = client.list_federated_bundles(request.clone()).await?.into_inner();
+        bundles.extend(page.bundles);
         if page.next_page_token.is_empty() {
-            break;
+            return Ok(bundles);
         }
         request.page_token = page.next_page_token;
     }
-    let mut client = TrustDomainClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+}
+
+/// All federation relationships, with their bundles.
+pub(super) async fn relationships(
+    mut client: TrustDomainClient<Channel>,
+) -> Result<Vec<types::FederationRelationship>, Status> {
+    let mut relationships = Vec::new();
     let mut request =
         ListFederationRelationshipsRequest { page_size: FEDERATION_PAGE_SIZE, ..Default::default() };
     loop {
-        let page = match client.list_federation_relationships(request.clone()).await {
-            Ok(page) => page.into_inner(),
-            Err(status) if none(&status) => break,
-            Err(status) => return Err(refused("cannot list relationships", &status)),
-        };
-        held.relationships.extend(page.federation_relationships);
+        let page = client.list_federation_relationships(request.clone()).await?.into_inner();
+        relationships.extend(page.federation_relationships);
         if page.next_page_token.is_empty() {
-            break;
+            return Ok(relationships);
         }
         request.page_token = page.next_page_token;
     }
-    // The bundles stand by themselves.
-    held.relationships.iter_mut().for_each(|relationship| relationship.trust_domain_bundle = None);
-    Ok(held)
 }
 
 /// Which of the trust domains that the entries federate with have no bundle on the server.

@@ -9,10 +9,11 @@ use spindle_proto::spire::api::server::bundle::v1::{
 
 use super::{client, form};
 use crate::args::{Output, Socket, set};
-use crate::client::{block_on, item_refused, refused};
+use crate::client::{block_on, refused};
 use crate::console::Console;
 use crate::error::Failure;
 use crate::output;
+use crate::server_cli::print_deleted;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::server_cli) struct Args {
@@ -63,13 +64,7 @@ pub(super) fn pretty(
     console: &mut Console<'_>,
     response: &BatchDeleteFederatedBundleResponse,
 ) -> Result<(), Failure> {
-    let result =
-        response.results.first().and_then(|result| Some((&result.trust_domain, result.status.as_ref()?)));
-    match result {
-        Some((_, status)) if status.code == 0 => Ok(writeln!(console.out, "bundle deleted.")?),
-        Some((name, status)) => {
-            Err(item_refused(&format!("failed to delete federated bundle {name:?}"), status))
-        }
-        None => Err(super::super::no_result()),
-    }
+    let result = response.results.first();
+    let result = result.map(|result| (result.trust_domain.as_str(), result.status.as_ref()));
+    print_deleted(console, ["bundle", "federated bundle", "bundle list"], result)
 }

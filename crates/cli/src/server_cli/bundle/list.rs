@@ -1,11 +1,9 @@
 //! `bundle list`: the bundles of other trust domains, or one of them.
 
-use spindle_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use spindle_proto::spire::api::server::bundle::v1::{
-    GetFederatedBundleRequest, ListFederatedBundlesRequest, ListFederatedBundlesResponse,
+    GetFederatedBundleRequest, ListFederatedBundlesResponse,
 };
 use spindle_proto::spire::api::types;
-use tonic::transport::Channel;
 
 use super::client;
 use super::form::{self, Format};
@@ -14,9 +12,7 @@ use crate::client::{block_on, refused};
 use crate::console::Console;
 use crate::error::Failure;
 use crate::output;
-
-/// Bundles asked for in one call; each has at most a few hundred KiB.
-const PAGE_SIZE: i32 = 50;
+use crate::server_cli::held;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::server_cli) struct Args {
@@ -46,25 +42,14 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
             form::print(console, &bundle, args.format)
         });
     }
-    let bundles = block_on(async { all(client(&args.socket, console).await?).await })?;
+    let bundles = block_on(async {
+        let bundles = held::bundles(client(&args.socket, console).await?).await;
+        bundles.map_err(|status| refused("cannot list bundles", &status))
+    })?;
     let response = ListFederatedBundlesResponse { bundles, next_page_token: String::new() };
     output::print(args.output.form, console, &response, |console| {
         pretty(console, &response.bundles, args.format)
     })
-}
-
-async fn all(mut client: BundleClient<Channel>) -> Result<Vec<types::Bundle>, Failure> {
-    let mut bundles = Vec::new();
-    let mut request = ListFederatedBundlesRequest { page_size: PAGE_SIZE, ..Default::default() };
-    loop {
-        let answer = client.list_federated_bundles(request.clone()).await;
-        let page = answer.map_err(|status| refused("cannot list bundles", &status))?.into_inner();
-        bundles.extend(page.bundles);
-        if page.next_page_token.is_empty() {
-            return Ok(bundles);
-        }
-        request.page_token = page.next_page_token;
-    }
 }
 
 /// Each bundle below a box with its trust domain.

@@ -200,6 +200,10 @@ fn what_was_done_is_told_and_what_was_refused_says_why() {
         (expected, &[Reason::OwnTrustDomain.remedy().to_owned()][..])
     );
     let used = item_refusal(Code::FailedPrecondition, Reason::BundleInUse, "federated with 2".into());
+    let missing = item_refusal(Code::NotFound, Reason::BundleNotFound, "no bundle of other.example".into());
+    let failure = delete(missing).result.expect_err("refused");
+    assert!(failure.what().ends_with("no bundle of other.example (reason: bundle_not_found)"), "{failure}");
+    assert_eq!(failure.remedies(), ["`bundle list` shows which are there"]);
     let failure = delete(used).result.expect_err("refused");
     let expected = "failed to delete federated bundle \"other.example\": FailedPrecondition: federated with 2 (reason: bundle_in_use)";
     assert_eq!(failure.what(), expected);

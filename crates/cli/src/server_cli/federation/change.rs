@@ -1,12 +1,15 @@
 //! `federation create` and `federation update`: from flags, or many from a file.
 
 use spindle_proto::refusal::Refusal;
+use spindle_proto::spire::api::server::trustdomain::v1::trust_domain_client::TrustDomainClient;
 use spindle_proto::spire::api::server::trustdomain::v1::{
     BatchCreateFederationRelationshipRequest, BatchCreateFederationRelationshipResponse,
-    BatchUpdateFederationRelationshipRequest, BatchUpdateFederationRelationshipResponse,
+    BatchUpdateFederationRelationshipRequest,
+    batch_create_federation_relationship_response::Result as Changed,
 };
 use spindle_proto::spire::api::types;
-use tonic::Code;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use super::data::{self, Raw};
 use super::{client, write};
@@ -83,17 +86,60 @@ impl Args {
     }
 }
 
-pub(super) fn create(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
+/// What is done with the relationships.
+#[derive(Clone, Copy)]
+pub(super) enum Verb {
+    Create,
+    Update,
+}
+
+impl Verb {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+        }
+    }
+
+    /// One call. The results of both methods have the same fields, so those of an update stand in for a creation's.
+    async fn call(
+        self,
+        client: &mut TrustDomainClient<Channel>,
+        federation_relationships: Vec<types::FederationRelationship>,
+    ) -> Result<Vec<Changed>, Status> {
+        match self {
+            Self::Create => {
+                let request =
+                    BatchCreateFederationRelationshipRequest { federation_relationships, output_mask: None };
+                Ok(client.batch_create_federation_relationship(request).await?.into_inner().results)
+            }
+            Self::Update => {
+                let request = BatchUpdateFederationRelationshipRequest {
+                    federation_relationships,
+                    ..Default::default()
+                };
+                let answer = client.batch_update_federation_relationship(request).await?;
+                let results = answer.into_inner().results.into_iter();
+                Ok(results
+                    .map(|result| Changed {
+                        status: result.status,
+                        federation_relationship: result.federation_relationship,
+                    })
+                    .collect())
+            }
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, console: &mut Console<'_>, verb: Verb) -> Result<(), Failure> {
     let asked = args.relationships(console)?;
     let mut response = BatchCreateFederationRelationshipResponse::default();
     let outcome = block_on(async {
         let mut client = client(&args.socket, console).await?;
-        for federation_relationships in batch::split(asked.clone()) {
-            let request =
-                BatchCreateFederationRelationshipRequest { federation_relationships, output_mask: None };
-            let answer = client.batch_create_federation_relationship(request).await;
-            let answer = answer.map_err(|status| refused("cannot create relationships", &status))?;
-            response.results.extend(answer.into_inner().results);
+        for relationships in batch::split(asked.clone()) {
+            let results = verb.call(&mut client, relationships).await;
+            let failed = |status| refused(&format!("cannot {} relationships", verb.word()), &status);
+            response.results.extend(results.map_err(failed)?);
         }
         Ok(())
     });
@@ -102,29 +148,7 @@ pub(super) fn create(args: &Args, console: &mut Console<'_>) -> Result<(), Failu
         .iter()
         .map(|result| (result.status.as_ref(), result.federation_relationship.as_ref()))
         .collect();
-    finish(args, console, "create", &response, &results, &asked, outcome)
-}
-
-pub(super) fn update(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
-    let asked = args.relationships(console)?;
-    let mut response = BatchUpdateFederationRelationshipResponse::default();
-    let outcome = block_on(async {
-        let mut client = client(&args.socket, console).await?;
-        for federation_relationships in batch::split(asked.clone()) {
-            let request =
-                BatchUpdateFederationRelationshipRequest { federation_relationships, ..Default::default() };
-            let answer = client.batch_update_federation_relationship(request).await;
-            let answer = answer.map_err(|status| refused("cannot update relationships", &status))?;
-            response.results.extend(answer.into_inner().results);
-        }
-        Ok(())
-    });
-    let results: Vec<_> = response
-        .results
-        .iter()
-        .map(|result| (result.status.as_ref(), result.federation_relationship.as_ref()))
-        .collect();
-    finish(args, console, "update", &response, &results, &asked, outcome)
+    finish(args, console, verb.word(), &response, &results, &asked, outcome)
 }
 
 /// One result: how it went, and the relationship when all went well.

@@ -6,12 +6,12 @@ use spindle_proto::spire::api::server::trustdomain::v1::{
 
 use super::{client, unnamed};
 use crate::args::{Output, Socket, set};
-use crate::client::{block_on, item_refused, refused};
+use crate::client::{block_on, refused};
 use crate::console::Console;
 use crate::error::Failure;
 use crate::output;
 use crate::server_cli::bundle::form;
-use crate::server_cli::no_result;
+use crate::server_cli::print_deleted;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::server_cli) struct Args {
@@ -41,15 +41,7 @@ pub(super) fn pretty(
     console: &mut Console<'_>,
     response: &BatchDeleteFederationRelationshipResponse,
 ) -> Result<(), Failure> {
-    let result =
-        response.results.first().and_then(|result| Some((&result.trust_domain, result.status.as_ref()?)));
-    match result {
-        Some((_, status)) if status.code == 0 => {
-            Ok(writeln!(console.out, "federation relationship deleted.")?)
-        }
-        Some((name, status)) => {
-            Err(item_refused(&format!("failed to delete federation relationship {name:?}"), status))
-        }
-        None => Err(no_result()),
-    }
+    let result = response.results.first();
+    let result = result.map(|result| (result.trust_domain.as_str(), result.status.as_ref()));
+    print_deleted(console, ["federation relationship", "federation relationship", "federation list"], result)
 }

@@ -1,11 +1,9 @@
 //! `federation show` and `federation list`.
 
-use spindle_proto::spire::api::server::trustdomain::v1::trust_domain_client::TrustDomainClient;
 use spindle_proto::spire::api::server::trustdomain::v1::{
-    GetFederationRelationshipRequest, ListFederationRelationshipsRequest, ListFederationRelationshipsResponse,
+    GetFederationRelationshipRequest, ListFederationRelationshipsResponse,
 };
 use spindle_proto::spire::api::types;
-use tonic::transport::Channel;
 
 use super::{client, unnamed, write};
 use crate::args::{Output, Socket, set};
@@ -14,9 +12,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::output;
 use crate::server_cli::bundle::form;
-
-/// Relationships asked for in one call; each may come with a bundle.
-const PAGE_SIZE: i32 = 50;
+use crate::server_cli::held;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::server_cli) struct Args {
@@ -59,27 +55,15 @@ pub(super) fn pretty(
 }
 
 pub(super) fn run_list(args: &ListArgs, console: &mut Console<'_>) -> Result<(), Failure> {
-    let federation_relationships = block_on(async { all(client(&args.socket, console).await?).await })?;
+    let federation_relationships = block_on(async {
+        let relationships = held::relationships(client(&args.socket, console).await?).await;
+        relationships.map_err(|status| refused("error listing federation relationship", &status))
+    })?;
     let response =
         ListFederationRelationshipsResponse { federation_relationships, next_page_token: String::new() };
     output::print(args.output.form, console, &response, |console| {
         pretty_list(console, &response.federation_relationships)
     })
-}
-
-async fn all(mut client: TrustDomainClient<Channel>) -> Result<Vec<types::FederationRelationship>, Failure> {
-    let mut relationships = Vec::new();
-    let mut request = ListFederationRelationshipsRequest { page_size: PAGE_SIZE, ..Default::default() };
-    loop {
-        let answer = client.list_federation_relationships(request.clone()).await;
-        let page =
-            answer.map_err(|status| refused("error listing federation relationship", &status))?.into_inner();
-        relationships.extend(page.federation_relationships);
-        if page.next_page_token.is_empty() {
-            return Ok(relationships);
-        }
-        request.page_token = page.next_page_token;
-    }
 }
 
 pub(super) fn pretty_list(

@@ -281,6 +281,9 @@ fn deletions_and_refreshes_are_told_in_spires_words() {
             .what()
             .starts_with("failed to delete federation relationship \"example.org\": Internal: oh! no")
     );
+    let missing = item_refusal(Code::NotFound, Reason::RelationshipNotFound, "no relationship".into());
+    let failure = delete(missing).result.expect_err("refused");
+    assert_eq!(failure.remedies(), ["`federation list` shows which are there"]);
     let nothing = BatchDeleteFederationRelationshipResponse::default();
     assert!(Screen::show(|console| delete::pretty(console, &nothing)).result.is_err());
     let none = refresh::failure("spiffe://example.org", &Status::not_found("x"));
