@@ -8,6 +8,7 @@ mod fields;
 mod records;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,6 +30,10 @@ pub(super) type Fields = Map<String, Value>;
 
 /// How much of a stream is kept to tell what it was about: the first message of an attestation, and its answers.
 const STREAM_BYTES_MAX: usize = 128 * 1024;
+
+/// Items of a batch of unknown outcome that have a record of their own; the rest are counted. A caller can break off as many
+/// calls as it likes.
+const UNDECIDED_MAX: usize = 1000;
 
 /// Writes the audit log.
 pub(crate) struct Audit {
@@ -78,7 +83,15 @@ pub(crate) struct Call {
     who: Fields,
     caller_id: String,
     sent: Sent,
+    /// What is kept of the answer so far.
+    answer: Vec<Bytes>,
     ended: bool,
+}
+
+/// Whether a call that ends like this may have done what it was to do, or a part of it.
+fn is_undecided(code: Code) -> bool {
+    use Code::{Cancelled, DataLoss, DeadlineExceeded, Internal, Unavailable, Unknown};
+    matches!(code, Cancelled | DataLoss | DeadlineExceeded | Internal | Unavailable | Unknown)
 }
 
 impl Audit {
@@ -110,7 +123,7 @@ impl Audit {
             Some(message) => Sent::Message(message),
             None => Sent::Stream(records::reads_stream(method).then(|| Tap::on(request))),
         };
-        Call { method, who, caller_id, sent, ended: false }
+        Call { method, who, caller_id, sent, answer: Vec::new(), ended: false }
     }
 
     /// SPIRE's fields of the far end; returns its SPIFFE ID, empty when it has none.
@@ -154,11 +167,11 @@ impl Call {
         if let Some(status) =
             Status::from_header_map(answer.headers()).filter(|status| status.code() != Code::Ok)
         {
-            self.end(&status, &[]);
+            self.end(&status);
             return answer;
         }
         let keep = records::reads_answer(self.method);
-        let (mut kept, mut bytes) = (Vec::new(), 0);
+        let mut bytes = 0;
         let bound = match self.sent {
             // It is in memory as it is, and bounded there; only handles on it are kept.
             Sent::Message(_) => usize::MAX,
@@ -171,11 +184,11 @@ impl Call {
                     && bytes + data.len() <= bound
                 {
                     bytes += data.len();
-                    kept.push(data.clone());
+                    self.answer.push(data.clone());
                 }
                 if let Some(trailers) = frame.trailers_ref() {
                     let status = Status::from_header_map(trailers).unwrap_or_else(|| Status::ok(""));
-                    self.end(&status, &kept);
+                    self.end(&status);
                 }
                 frame
             }))
@@ -183,7 +196,7 @@ impl Call {
     }
 
     /// Writes what there is to say, once.
-    fn end(&mut self, status: &Status, answer: &[Bytes]) {
+    fn end(&mut self, status: &Status) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
@@ -191,27 +204,41 @@ impl Call {
             Sent::Message(message) => message.clone(),
             Sent::Stream(tap) => tap.as_ref().map(Tap::bytes).unwrap_or_default(),
         };
-        if status.code() != Code::Ok {
-            let fields = records::of_call(self.method, &sent, &[], &self.caller_id);
-            return self.write(status.code(), status.message(), fields);
-        }
-        let answer: Bytes = match answer {
+        let answer: Bytes = match self.answer.as_slice() {
             [] => Bytes::new(),
             [one] => one.clone(),
             many => many.concat().into(),
         };
-        match records::of_items(self.method, &sent, &answer) {
-            Some(items) => {
-                for item in items {
-                    self.write(Code::from_i32(item.status.code), &item.status.message, item.fields);
-                }
+        // What became of the items stands in the answer, also when the caller went as it was on its way.
+        if let Some(items) = records::of_items(self.method, &sent, &answer) {
+            for item in items {
+                self.write(Code::from_i32(item.status.code), &item.status.message, item.fields);
             }
-            None if records::is_quiet(self.method) => {}
-            None => {
-                let fields = records::of_call(self.method, &sent, &answer, &self.caller_id);
-                self.write(Code::Ok, "", fields);
-            }
+            return;
         }
+        if is_undecided(status.code()) && self.end_undecided(status, &sent) {
+            return;
+        }
+        if status.code() == Code::Ok && records::is_quiet(self.method) {
+            return;
+        }
+        let answer = if status.code() == Code::Ok { &answer[..] } else { &[] };
+        let fields = records::of_call(self.method, &sent, answer, &self.caller_id);
+        self.write(status.code(), status.message(), fields);
+    }
+
+    /// Writes a record for each item of a batch of which nobody was told what became of it; false when there is none.
+    fn end_undecided(&self, status: &Status, sent: &[u8]) -> bool {
+        let mut items = records::of_items_sent(self.method, sent).into_iter();
+        let some = items.len() > 0;
+        let message = format!("{}; whether it was carried out is unknown", status.message());
+        for fields in items.by_ref().take(UNDECIDED_MAX) {
+            self.write(status.code(), &message, fields);
+        }
+        if items.len() > 0 {
+            self.write(status.code(), &message, Fields::from_iter([("items".into(), items.len().into())]));
+        }
+        some
     }
 
     fn write(&self, code: Code, message: &str, fields: Fields) {
@@ -231,6 +258,6 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.end(&Status::cancelled("the caller did not wait for the end of the answer"), &[]);
+        self.end(&Status::cancelled("the caller did not wait for the end of the answer"));
     }
 }

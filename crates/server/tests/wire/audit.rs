@@ -1,6 +1,6 @@
 //! The audit log, as real calls of every kind of caller leave it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use serde_json::Value;
 use spindle_proto::spire::api::server::agent::v1 as agent_api;
@@ -9,6 +9,7 @@ use spindle_proto::spire::api::server::debug::v1 as debug_api;
 use spindle_proto::spire::api::server::debug::v1::debug_client::DebugClient;
 use spindle_proto::spire::api::server::entry::v1 as entry_api;
 use spindle_proto::spire::api::server::svid::v1 as svid_api;
+use spindle_server::RateLimitSettings;
 use tonic::Code;
 use tracing::Event;
 use tracing::field::{Field, Visit};
@@ -51,8 +52,14 @@ impl Visit for Seen {
     }
 }
 
+/// Tracing asks only the subscriber of the thread at hand while there is a single one, and a thread that has none would switch the
+/// records off for the thread that has it. So there are always two.
+static ANOTHER: LazyLock<tracing::Dispatch> =
+    LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+
 impl Records {
     fn start() -> (Self, DefaultGuard) {
+        LazyLock::force(&ANOTHER);
         let records = Self::default();
         let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(records.clone()));
         (records, guard)
@@ -278,4 +285,48 @@ async fn a_stream_is_recorded_once_when_it_ends() {
             ("caller_id", agent.id.to_string().into()),
         ],
     );
+}
+
+#[tokio::test]
+async fn each_item_of_a_batch_that_is_broken_off_has_a_record_that_says_its_outcome_is_unknown() {
+    let server = TestServer::start_with(|config| {
+        config.operations.audit_log = true;
+        config.rate_limits = RateLimitSettings { attestation: false, signing: true };
+    })
+    .await;
+    let agent = server.attest().await;
+    let params = vec![svid_api::NewX509svidParams { entry_id: "none".into(), csr: csr().into() }; 500];
+    let request = svid_api::BatchNewX509svidRequest { params };
+    // The whole of what the agent may have in a second, so that the next batch waits.
+    agent.svids().batch_new_x509svid(request.clone()).await.unwrap();
+    let (records, _guard) = Records::start();
+    let mut patience = 1;
+    let told = in_time(async {
+        loop {
+            let mut client = agent.svids();
+            let request = request.clone();
+            let call = tokio::spawn(async move { client.batch_new_x509svid(request).await });
+            // Whether the server has the batch by then nobody can see from here; so longer each time until it had.
+            for _ in 0..patience {
+                tokio::task::yield_now().await;
+            }
+            patience *= 2;
+            call.abort();
+            let _ = call.await;
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            let told = std::mem::take(&mut *records.0.lock().unwrap());
+            if !told.is_empty() {
+                return told;
+            }
+        }
+    })
+    .await;
+    assert_eq!(told.len(), 500);
+    for record in &told {
+        check(record, &[("entry_id", "none".into()), ("status", "error".into()), ("status_code", 1.into())]);
+        let message = record["status_message"].as_str().unwrap();
+        assert!(message.ends_with("whether it was carried out is unknown"), "{record:#}");
+    }
 }

@@ -10,8 +10,8 @@ use spindle_proto::spire::api::server::{
 use spindle_proto::spire::api::types;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509CertificationRequest};
 
-use super::Fields;
 use super::fields::{AgentFilter, EntryFilter, entry_fields, id, put, put_set, put_text, rfc3339, sha256};
+use super::{Fields, trust};
 
 /// One item of a batch.
 pub(super) struct Item {
@@ -33,8 +33,13 @@ struct Outcome {
 }
 
 /// Methods but batches whose answer says what they did.
-const READ: [&str; 3] =
-    ["agent.v1.Agent/AttestAgent", "bundle.v1.Bundle/GetBundle", "svid.v1.SVID/MintX509SVID"];
+const READ: [&str; 5] = [
+    "agent.v1.Agent/AttestAgent",
+    "bundle.v1.Bundle/GetBundle",
+    "svid.v1.SVID/MintX509SVID",
+    "svid.v1.SVID/NewJWTSVID",
+    "svid.v1.SVID/NewDownstreamX509CA",
+];
 
 /// The method without the part that all of SPIRE's have.
 fn short(method: &str) -> &str {
@@ -74,7 +79,7 @@ pub(super) fn messages(mut bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 /// The first message as `M`; the empty one when there is none, which has no fields to tell.
-fn first<M: Message + Default>(bytes: &[u8]) -> M {
+pub(super) fn first<M: Message + Default>(bytes: &[u8]) -> M {
     messages(bytes).first().and_then(|message| M::decode(*message).ok()).unwrap_or_default()
 }
 
@@ -136,7 +141,7 @@ pub(super) fn of_call(method: &str, sent: &[u8], answer: &[u8], caller_id: &str)
             let level = first::<logger::SetLogLevelRequest>(sent).new_level();
             put(&mut fields, "new_log_level", level.as_str_name());
         }
-        _ => {}
+        other => trust::of_call(&mut fields, other, sent, answer, caller_id),
     }
     fields
 }
@@ -153,6 +158,11 @@ pub(super) fn of_items(method: &str, sent: &[u8], answer: &[u8]) -> Option<Vec<I
         status: outcome.status.unwrap_or_default(),
     };
     Some(outcomes.results.into_iter().map(item).collect())
+}
+
+/// What each item of a batch was to do; nothing when the method is no batch.
+pub(super) fn of_items_sent(method: &str, sent: &[u8]) -> Vec<Fields> {
+    if is_batch(method) { fields_of_items(short(method), sent, &[]) } else { Vec::new() }
 }
 
 fn fields_of_items(method: &str, sent: &[u8], answer: &[u8]) -> Vec<Fields> {
@@ -172,7 +182,7 @@ fn fields_of_items(method: &str, sent: &[u8], answer: &[u8]) -> Vec<Fields> {
             request.ids.iter().map(one).collect()
         }
         "svid.v1.SVID/BatchNewX509SVID" => new_svids(sent, answer),
-        _ => Vec::new(),
+        other => trust::of_items(other, sent),
     }
 }
 

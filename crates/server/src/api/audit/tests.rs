@@ -1,8 +1,10 @@
+mod trust;
+
 use prost::Message;
 use spindle_proto::spire::api::server::{agent::v1 as agent, entry::v1 as entry, svid::v1 as svid};
 use spindle_proto::spire::api::types;
 
-use super::records::{messages, of_call, of_items};
+use super::records::{messages, of_call, of_items, of_items_sent};
 use super::*;
 use crate::fixtures;
 
@@ -171,6 +173,7 @@ fn a_malformed_message_has_no_fields_and_harms_nothing() {
         let fields = of_call(row.method, &garbage, &garbage, "");
         assert!(fields.values().all(|value| value != "secret"), "{}", row.method);
         assert!(of_items(row.method, &garbage, &garbage).is_none(), "{}", row.method);
+        assert!(of_items_sent(row.method, &garbage).is_empty(), "{}", row.method);
     }
 }
 
@@ -188,6 +191,7 @@ proptest::proptest! {
         ] {
             of_call(method, &sent, &answer, "");
             of_items(method, &sent, &answer);
+            of_items_sent(method, &sent);
         }
     }
 }
