@@ -34,6 +34,7 @@ pub(crate) use jwt::{JwtAuthorities, JwtAuthorityError, JwtAuthoritySettings, Jw
 pub(crate) use orders::{Order, OrderError, Standing};
 
 use crate::directory::{CommitError, Directory, View, journal_key};
+use crate::live::LiveSettings;
 use crate::subscriptions::Subscriptions;
 use crate::upstream::UpstreamAuthority;
 
@@ -43,7 +44,8 @@ pub(crate) struct AuthoritySettings {
     pub(crate) key_type: KeyType,
     pub(crate) ca_ttl_secs: i64,
     pub(crate) subject: CaSubject,
-    pub(crate) server_svid_ttl_secs: i64,
+    /// How long the server's own SVID is good, as long as those of workloads.
+    pub(crate) live: LiveSettings,
     /// Who signs the authorities; none means that each is its own root.
     pub(crate) upstream: Option<Arc<dyn UpstreamAuthority>>,
 }

@@ -85,12 +85,14 @@ pub(crate) fn authorities_below(
     ca_ttl_secs: i64,
     upstream: Option<Arc<dyn UpstreamAuthority>>,
 ) -> Arc<Authorities> {
+    let live =
+        LiveSettings::new(Reloadable { default_x509_svid_ttl_secs: SVID_TTL_SECS, ..Reloadable::default() });
     let settings = AuthoritySettings {
         trust_domain: trust_domain(),
         key_type: KeyType::EcP256,
         ca_ttl_secs,
         subject: CaSubject::default(),
-        server_svid_ttl_secs: SVID_TTL_SECS,
+        live,
         upstream,
     };
     let (directory, subscriptions) = (directory.clone(), subscriptions.clone());

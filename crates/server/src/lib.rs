@@ -149,12 +149,13 @@ impl Server {
         let directory = open_directory(&config, entropy.as_ref())?;
         let keys = open_keys(&config.keys)?;
         let subscriptions = Subscriptions::of(&directory);
+        let live = LiveSettings::new(Reloadable::from(&config));
         let settings = AuthoritySettings {
             trust_domain: config.trust_domain.clone(),
             key_type: config.ca_key_type,
             ca_ttl_secs: config.ca_ttl_secs,
             subject: config.ca_subject.clone(),
-            server_svid_ttl_secs: config.default_x509_svid_ttl_secs,
+            live: live.clone(),
             upstream: open_upstream(&config, &clock, &entropy).await?,
         };
         let authorities = Arc::new(Authorities::new(
@@ -187,7 +188,6 @@ impl Server {
         if let Err(error) = federation::removal::finish_all(&directory).await {
             warn!(%error, "entries of a deleted bundle are not unlinked yet; tried again later");
         }
-        let live = LiveSettings::new(Reloadable::from(&config));
         let issuer = Issuer::new(
             config.trust_domain.clone(),
             authorities.clone(),

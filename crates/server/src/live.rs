@@ -13,7 +13,7 @@ use crate::config::{JwtSettings, RateLimitSettings, ServerConfig};
 /// One state of the settings that can change. Lifetimes are in seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloadable {
-    /// Lifetime of X509-SVIDs whose entry names none. The server's own SVID keeps the one it started with.
+    /// Lifetime of X509-SVIDs whose entry names none. The server's own has it from its next renewal on.
     pub default_x509_svid_ttl_secs: i64,
     /// Lifetime of JWT-SVIDs whose entry names none.
     pub default_jwt_svid_ttl_secs: i64,

@@ -61,7 +61,7 @@ impl Authorities {
             dns_names: &[],
             validity: Validity {
                 not_before: now - BACKDATE_SECS,
-                not_after: now + self.settings.server_svid_ttl_secs,
+                not_after: now + self.settings.live.load().default_x509_svid_ttl_secs,
             },
             serial: self.entropy.serial(),
         })?;

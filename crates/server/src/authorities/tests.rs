@@ -265,6 +265,17 @@ async fn the_servers_own_svid_is_replaced_at_half_of_its_life() {
 }
 
 #[tokio::test]
+async fn the_servers_own_svid_has_the_lifetime_that_holds_when_it_is_renewed() {
+    let bench = Bench::new().await;
+    let live = &bench.authorities.settings.live;
+    let settings = crate::live::Reloadable::clone(&live.load());
+    live.replace(crate::live::Reloadable { default_x509_svid_ttl_secs: 600, ..settings });
+    bench.at(SVID_TTL_SECS / 2).await;
+    let svid = bench.authorities.identity().svid().unwrap();
+    assert_eq!(svid.expires_at(), bench.clock.now() + 600);
+}
+
+#[tokio::test]
 async fn a_restart_with_the_keys_goes_on_with_the_same_authority() {
     let folder = TestFolder::new();
     let open = || Arc::new(DiskKeys::open(folder.join("keys.json")).unwrap());
