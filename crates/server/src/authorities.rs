@@ -25,10 +25,9 @@ use spindle_runtime::Shutdown;
 use spindle_spiffe_core::{Clock, Entropy, ErrorChain, Timestamp, TrustDomain, X509Authority, X509Bundles};
 use spindle_store::Transaction;
 use spindle_transport::{LiveBundles, LiveIdentity};
-use tracing::{info, warn};
 
 use own_svid::{ChainLink, OwnSvid};
-use rotation::{CHECK_SECS_MAX, Rotation};
+use rotation::{CHECK_SECS_MAX, Rotating, Rotation};
 
 pub(crate) use jwt::{JwtAuthorities, JwtAuthorityError, JwtAuthoritySettings, JwtAuthorityState, JwtOrder};
 pub(crate) use orders::{Order, OrderError, Standing};
@@ -200,14 +199,9 @@ impl Authorities {
         );
         let active =
             self.rotation.lock().on_restored(restored, &prepared, X509Ca::authority_id, view.revision, now);
-        if let Some(active) = active {
-            if !active.validity().contains(now) {
-                warn!(local_authority_id = active.authority_id(), not_before = %active.validity().not_before,
-                      "the X.509 authority is not valid yet: check this machine's clock");
-                return Ok(());
-            }
-            info!(local_authority_id = active.authority_id(), expires_at = %active.validity().not_after,
-                  "X.509 authority taken up from the journal");
+        if let Some(active) = active
+            && rotation::can_be_taken_up(Self::NAME, active.authority_id(), active.validity(), now)
+        {
             self.active.store(Some(Arc::new(active)));
         }
         Ok(())

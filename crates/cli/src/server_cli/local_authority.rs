@@ -12,7 +12,7 @@ use spindle_proto::spire::api::server::localauthority::v1::local_authority_clien
 use tonic::transport::Channel;
 
 use super::dial;
-use crate::args::Socket;
+use crate::args::{Output, Socket};
 use crate::console::Console;
 use crate::error::Failure;
 use crate::output::text::go_time;
@@ -27,6 +27,15 @@ pub(super) enum Command {
     /// Shows, prepares, activates, taints and revokes JWT authorities.
     #[command(subcommand)]
     Jwt(jwt::Command),
+}
+
+/// What is said of a step that names no authority.
+#[derive(Debug, clap::Args)]
+pub(super) struct AllArgs {
+    #[command(flatten)]
+    socket: Socket,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(super) fn run(command: &Command, console: &mut Console<'_>) -> Result<(), Failure> {

@@ -16,7 +16,7 @@ use spindle_keys::{KeyManager, KeyType};
 use spindle_runtime::Shutdown;
 use spindle_spiffe_core::{Bundle, Clock, Entropy, Timestamp, TrustDomain, Validity};
 use spindle_store::Transaction;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::rotation::{self, CHECK_SECS_MAX, Rotating, Rotation};
 use super::{AuthoritiesError, journal, new_key, roots};
@@ -103,14 +103,9 @@ impl JwtAuthorities {
         let mut state = self.rotation.lock();
         let active = state.on_restored(restored, &prepared, JwtSigner::authority_id, view.revision, now);
         drop(state);
-        if let Some(active) = active {
-            if !active.validity().contains(now) {
-                warn!(local_authority_id = active.authority_id(), not_before = %active.validity().not_before,
-                      "the JWT authority is not valid yet: check this machine's clock");
-                return Ok(());
-            }
-            info!(local_authority_id = active.authority_id(), expires_at = %active.validity().not_after,
-                  "JWT authority taken up from the journal");
+        if let Some(active) = active
+            && rotation::can_be_taken_up(Self::NAME, active.authority_id(), active.validity(), now)
+        {
             self.active.store(Some(Arc::new(active)));
         }
         Ok(())

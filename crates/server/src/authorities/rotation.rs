@@ -12,9 +12,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use spindle_ca::{AuthoritySlots, AuthorityStatus, JournalEntry, Restored, Slot, SlotError, SlotStep};
 use spindle_runtime::{Shutdown, sleep_until};
-use spindle_spiffe_core::{Clock, ErrorChain, Timestamp};
+use spindle_spiffe_core::{Clock, ErrorChain, Timestamp, Validity};
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{AuthoritiesError, roots};
 use crate::subscriptions::Subscriptions;
@@ -65,6 +65,19 @@ pub(super) trait Rotating: Send + Sync + 'static {
 
     /// What has to be looked at whenever the slots wait; returns when to look again at the latest.
     fn upkeep(&self, now: Timestamp) -> impl Future<Output = Result<Timestamp, AuthoritiesError>> + Send;
+}
+
+/// Whether an authority from the journal can sign at `now`, which is told in the log. One that is not valid yet was made by
+/// a clock that was ahead of this one.
+pub(super) fn can_be_taken_up(name: &str, authority_id: &str, validity: Validity, now: Timestamp) -> bool {
+    let is_valid = validity.contains(now);
+    if is_valid {
+        info!(local_authority_id = authority_id, expires_at = %validity.not_after, "{name} taken up from the journal");
+    } else {
+        warn!(local_authority_id = authority_id, not_before = %validity.not_before,
+              "the {name} is not valid yet: check this machine's clock");
+    }
+    is_valid
 }
 
 /// Orders that may wait; more are refused rather than piled up. People type them.

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use spindle_proto::spire::api::server::localauthority::v1 as wire;
 
-use super::{Family, client};
+use super::{AllArgs, Family, client};
 use crate::args::{Output, Socket, set};
 use crate::client::{block_on, refused};
 use crate::console::Console;
@@ -22,14 +22,6 @@ pub(in crate::server_cli) enum Command {
     Taint(OneArgs),
     /// Takes a tainted JWT authority out of the bundle.
     Revoke(OneArgs),
-}
-
-#[derive(Debug, clap::Args)]
-pub(in crate::server_cli) struct AllArgs {
-    #[command(flatten)]
-    socket: Socket,
-    #[command(flatten)]
-    output: Output,
 }
 
 #[derive(Debug, clap::Args)]
