@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
-use spindle_spiffe_core::{EntryId, Selectors, TrustDomain, X509Bundle};
+use spindle_spiffe_core::{Bundle, EntryId, Selectors, TrustDomain};
 use tokio::sync::{Notify, watch};
 
 pub(crate) use near_miss::near_misses;
@@ -34,9 +34,9 @@ pub(crate) struct Change {
     /// Entries that are gone.
     pub(crate) removed: Vec<EntryId>,
     /// The own trust domain's new bundle.
-    pub(crate) own_bundle: Option<X509Bundle>,
+    pub(crate) own_bundle: Option<Bundle>,
     /// Foreign bundles added or replaced.
-    pub(crate) federated: Vec<X509Bundle>,
+    pub(crate) federated: Vec<Bundle>,
     /// Foreign bundles that are gone.
     pub(crate) removed_federated: Vec<TrustDomain>,
     /// The first sync is complete with this change.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use spindle_keys::{Key, KeyType};
 use spindle_spiffe_core::{
-    Hint, RegistrationEntry, Selector, Selectors, SpiffeId, Timestamp, TrustDomain, Validity, X509Bundle,
-    X509Svid,
+    Bundle, Hint, RegistrationEntry, Selector, Selectors, SpiffeId, Timestamp, TrustDomain, Validity,
+    X509Bundle, X509Svid,
 };
 use spindle_testkit::TestAuthority;
 
@@ -57,6 +57,13 @@ impl Authority {
         let ca = TestAuthority::new(name.name(), NOW);
         let bundle = ca.x509_bundle();
         Self { ca, bundle }
+    }
+
+    /// The whole bundle, which has no keys of other SVID types.
+    pub(crate) fn whole(&self) -> Bundle {
+        let mut whole = Bundle::new(self.bundle.trust_domain().clone());
+        whole.x509_authorities = self.bundle.authorities().to_vec();
+        whole
     }
 
     /// A leaf for `spki_der`, back-dated by ten seconds.

@@ -172,11 +172,10 @@ impl Identities {
             self.put(entry, now, &mut change);
         }
         // An empty one would leave every workload without a way to verify anybody.
-        change.own_bundle =
-            update.own_bundle.map(|bundle| bundle.x509_bundle()).filter(|one| !one.is_empty());
-        change.federated = update.federated.iter().map(Bundle::x509_bundle).collect();
+        change.own_bundle = update.own_bundle.filter(|bundle| !bundle.x509_authorities.is_empty());
+        change.federated = update.federated;
         if let Some(bundle) = &change.own_bundle {
-            self.replace_what_lost_its_authority(bundle, now);
+            self.replace_what_lost_its_authority(&bundle.x509_bundle(), now);
         }
         debug!(changed = change.put.len(), removed = change.removed.len(), "authorised entries changed");
         // News means the server is back: what waited for it need not wait longer. A poll that brings none means nothing, and

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync, RedBlackTreeSetSync};
-use spindle_spiffe_core::{EntryId, RegistrationEntry, Selector, Selectors, TrustDomain, X509Bundle};
+use spindle_spiffe_core::{Bundle, EntryId, RegistrationEntry, Selector, Selectors, TrustDomain};
 
 use super::view::{Identity, NumberedBundle};
 
@@ -26,7 +26,7 @@ impl Snapshot {
         Self {
             identities: RedBlackTreeMapSync::new_sync(),
             by_selector: HashTrieMapSync::new_sync(),
-            own: NumberedBundle { number: 0, bundle: X509Bundle::empty(trust_domain) },
+            own: NumberedBundle::new(0, Bundle::new(trust_domain)),
             federated: RedBlackTreeMapSync::new_sync(),
         }
     }
@@ -62,19 +62,19 @@ impl Snapshot {
     }
 
     /// Replaces the own bundle; false when it was the same already.
-    pub(crate) fn set_own_bundle(&mut self, number: u64, bundle: X509Bundle) -> bool {
-        let changed = self.own.bundle != bundle;
+    pub(crate) fn set_own_bundle(&mut self, number: u64, bundle: Bundle) -> bool {
+        let changed = *self.own.whole != bundle;
         if changed {
-            self.own = NumberedBundle { number, bundle };
+            self.own = NumberedBundle::new(number, bundle);
         }
         changed
     }
 
     /// Adds or replaces a foreign bundle; false when it was the same already.
-    pub(crate) fn set_federated(&mut self, number: u64, bundle: X509Bundle) -> bool {
-        let changed = self.federated.get(bundle.trust_domain()).is_none_or(|old| old.bundle != bundle);
+    pub(crate) fn set_federated(&mut self, number: u64, bundle: Bundle) -> bool {
+        let changed = self.federated.get(&bundle.trust_domain).is_none_or(|old| *old.whole != bundle);
         if changed {
-            self.federated.insert_mut(bundle.trust_domain().clone(), NumberedBundle { number, bundle });
+            self.federated.insert_mut(bundle.trust_domain.clone(), NumberedBundle::new(number, bundle));
         }
         changed
     }

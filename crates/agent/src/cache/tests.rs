@@ -17,7 +17,7 @@ fn ids(view: &View) -> Vec<String> {
 /// A cache with the authority's bundle in it.
 fn cache() -> (Cache, Authority) {
     let (cache, authority) = (Cache::new(trust_domain()), Authority::new(&trust_domain()));
-    cache.publish(Change { own_bundle: Some(authority.bundle.clone()), synced: true, ..Change::default() });
+    cache.publish(Change { own_bundle: Some(authority.whole()), synced: true, ..Change::default() });
     (cache, authority)
 }
 
@@ -64,7 +64,7 @@ fn of_entries_with_one_hint_the_oldest_is_shown_and_ids_break_ties() {
 #[test]
 fn foreign_bundles_stay_while_the_svid_of_their_entry_is_missing() {
     let (cache, _) = cache();
-    let partner = Authority::new(&"partner.example".parse().unwrap()).bundle;
+    let partner = Authority::new(&"partner.example".parse().unwrap()).whole();
     let mut one = entry("one", &["unix:uid:1"]);
     one.federates_with = vec!["partner.example".parse().unwrap()];
     cache.publish(Change { put: vec![signing(one)], federated: vec![partner], ..Change::default() });
@@ -89,9 +89,9 @@ fn a_bundle_that_is_the_same_wakes_nobody_and_a_new_one_everybody() {
     let (cache, ca) = cache();
     let mut mine = cache.subscribe(&selectors(&["unix:uid:1"]));
     mine.mark_unchanged();
-    cache.publish(Change { own_bundle: Some(ca.bundle.clone()), ..Change::default() });
+    cache.publish(Change { own_bundle: Some(ca.whole()), ..Change::default() });
     assert!(!mine.has_changed().unwrap());
-    let next = Authority::new(&trust_domain()).bundle;
+    let next = Authority::new(&trust_domain()).whole();
     cache.publish(Change { own_bundle: Some(next), ..Change::default() });
     assert!(mine.has_changed().unwrap());
 }
@@ -152,7 +152,7 @@ fn an_entry_for_a_store_is_not_served() {
 #[test]
 fn encoded_answers_read_back_with_the_generated_code() {
     let (cache, ca) = cache();
-    let foreign = Authority::new(&"partner.example".parse().unwrap()).bundle;
+    let foreign = Authority::new(&"partner.example".parse().unwrap());
     let mut one = entry("one", &["unix:uid:1"]);
     one.hint = "main".parse().unwrap();
     one.federates_with = vec!["partner.example".parse().unwrap(), "unknown.example".parse().unwrap()];
@@ -160,7 +160,7 @@ fn encoded_answers_read_back_with_the_generated_code() {
     two.hint = "other".parse().unwrap();
     cache.publish(Change {
         put: vec![ca.identity(&cache, one), ca.identity(&cache, two)],
-        federated: vec![foreign.clone()],
+        federated: vec![foreign.whole()],
         ..Change::default()
     });
     let content = cache.subscribe(&selectors(&["unix:uid:1"])).borrow().content.clone();
@@ -177,7 +177,7 @@ fn encoded_answers_read_back_with_the_generated_code() {
     assert_eq!(first.bundle, ca.bundle.to_der());
     assert_eq!((first.hint.as_str(), answer.svids[1].hint.as_str()), ("main", "other"));
     assert_eq!(answer.federated_bundles.len(), 1);
-    assert_eq!(answer.federated_bundles["spiffe://partner.example"], foreign.to_der());
+    assert_eq!(answer.federated_bundles["spiffe://partner.example"], foreign.bundle.to_der());
     assert!(answer.crl.is_empty());
 
     let bundles = workload::X509BundlesResponse::decode(&content.x509_bundles()[5..]).unwrap();

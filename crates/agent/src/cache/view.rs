@@ -10,7 +10,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use spindle_spiffe_core::{
-    EntryId, Hint, RegistrationEntry, Selectors, SpiffeId, Timestamp, TrustDomain, X509Bundle, X509Svid,
+    Bundle, EntryId, Hint, RegistrationEntry, Selectors, SpiffeId, Timestamp, TrustDomain, X509Bundle,
+    X509Svid,
 };
 use zeroize::Zeroizing;
 
@@ -77,8 +78,16 @@ pub(crate) struct Shown {
 pub(crate) struct NumberedBundle {
     /// Unique in the life of the process.
     pub(crate) number: u64,
-    /// The bundle.
+    /// The part that X509-SVIDs are verified with.
     pub(crate) bundle: X509Bundle,
+    /// The keys of all SVID types.
+    pub(crate) whole: Arc<Bundle>,
+}
+
+impl NumberedBundle {
+    pub(crate) fn new(number: u64, whole: Bundle) -> Self {
+        Self { number, bundle: whole.x509_bundle(), whole: Arc::new(whole) }
+    }
 }
 
 /// What makes two contents the same message.

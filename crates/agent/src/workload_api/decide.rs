@@ -78,7 +78,7 @@ mod tests {
     fn view(make: impl FnOnce(&Cache, &Authority) -> Vec<Identity>) -> View {
         let (cache, ca) = (Cache::new(trust_domain()), Authority::new(&trust_domain()));
         let put = make(&cache, &ca);
-        cache.publish(Change { put, own_bundle: Some(ca.bundle.clone()), synced: true, ..Change::default() });
+        cache.publish(Change { put, own_bundle: Some(ca.whole()), synced: true, ..Change::default() });
         cache.subscribe(&selectors(&["unix:uid:1"])).borrow().clone()
     }
 

@@ -52,7 +52,7 @@ impl Rig {
         let put = entries.into_iter().map(|entry| self.ca.identity(&self.cache, entry)).collect();
         self.cache.publish(Change {
             put,
-            own_bundle: Some(self.ca.bundle.clone()),
+            own_bundle: Some(self.ca.whole()),
             synced: true,
             ..Change::default()
         });
@@ -205,21 +205,21 @@ async fn bundles_are_sent_again_only_when_they_changed() {
     assert_eq!(first.bundles["spiffe://prod.example"], rig.ca.bundle.to_der());
     // A rotated SVID changes no bundle; a new foreign one does.
     rig.publish(vec![mine("a")]);
-    let foreign = Authority::new(&"partner.example".parse().unwrap()).bundle;
+    let foreign = Authority::new(&"partner.example".parse().unwrap());
     let mut federated = mine("b");
     federated.federates_with = vec!["partner.example".parse().unwrap()];
-    rig.cache.publish(Change { federated: vec![foreign.clone()], ..Change::default() });
+    rig.cache.publish(Change { federated: vec![foreign.whole()], ..Change::default() });
     rig.publish(vec![federated]);
     let second = stream.message().await.unwrap().unwrap();
-    assert_eq!(second.bundles["spiffe://partner.example"], foreign.to_der());
+    assert_eq!(second.bundles["spiffe://partner.example"], foreign.bundle.to_der());
 }
 
 #[tokio::test]
 async fn a_verifier_without_identity_gets_the_own_bundle_only_if_that_is_allowed() {
     let rig = rig_with(true, vec![Box::new(UnixAttestor::new(UnixConfig::default()))]).await;
     rig.publish(vec![]);
-    let foreign = Authority::new(&"partner.example".parse().unwrap()).bundle;
-    rig.cache.publish(Change { federated: vec![foreign], ..Change::default() });
+    let foreign = Authority::new(&"partner.example".parse().unwrap());
+    rig.cache.publish(Change { federated: vec![foreign.whole()], ..Change::default() });
     let answer = rig.bundles().await.unwrap().message().await.unwrap().unwrap();
     assert_eq!(answer.bundles.keys().collect::<Vec<_>>(), ["spiffe://prod.example"]);
     check_refused(rig.svids().await, Code::PermissionDenied, Reason::NoMatchingEntry, "no identity issued");
