@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run demo test check bench clients torture fuzz fuzz-check deny conformance help
+.PHONY: run demo test check bench clients torture fuzz fuzz-check deny conformance conformance-page help
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,9 @@ clients: ## Only the suites of stock client libraries
 conformance: ## The compatibility table, row by row, against the built server (Go); ROW=RPC-ENTRY-LIST for one
 	@$(CARGO) build --bins
 	@tests/conformance/run $(if $(ROW),-run 'TestRows/^$(ROW)$$')
+
+conformance-page: ## docs/conformance.md anew: requirements, the tests that name them, how they ended in the last `make test`
+	@$(CARGO) run --quiet -p spindle-e2e --bin spindle-conformance-page
 
 torture: ## SIGKILL 200 rounds and power cut 20 rounds, for each embedded store
 	SPINDLE_TORTURE_ROUNDS=200 SPINDLE_POWERCUT_ROUNDS=20 $(CARGO) test -p spindle-store -- --nocapture
