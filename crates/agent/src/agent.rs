@@ -20,6 +20,7 @@ use crate::callers::Callers;
 use crate::config::{AgentConfig, KeyStorage};
 use crate::data_lock::DataLock;
 use crate::error::AgentError;
+use crate::gate::Gate;
 use crate::identities::{self, Identities};
 use crate::node_identity::{self, NodeIdentity, ProofSource, StateFile};
 use crate::server::ServerLink;
@@ -77,12 +78,8 @@ impl Agent {
         let mut tasks = TaskSet::new();
 
         let callers = Callers::new(attestors(&config), ProcRoot::new(&config.proc_root));
-        let api = WorkloadApi::new(
-            cache.clone(),
-            callers,
-            config.allow_unauthenticated_verifiers,
-            shutdown.clone(),
-        );
+        let gate = Gate::new(cache.clone(), callers, shutdown.clone());
+        let api = WorkloadApi::new(gate, config.allow_unauthenticated_verifiers);
         tasks.spawn("Workload API", socket.serve(api, ready.clone(), shutdown.clone()));
         info!(socket = %socket_path.display(), "the Workload API socket is open");
 

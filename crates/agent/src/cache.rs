@@ -87,6 +87,11 @@ impl Cache {
         self.synced.subscribe()
     }
 
+    /// Whether it is complete now. Once it is, it stays so.
+    pub(crate) fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
     /// A live view for a workload that shows `selectors`, current when this returns.
     pub(crate) fn subscribe(&self, selectors: &Selectors) -> watch::Receiver<View> {
         let mut views = self.lock();

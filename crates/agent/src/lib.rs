@@ -14,6 +14,7 @@ mod data_lock;
 mod error;
 #[cfg(test)]
 mod fixtures;
+mod gate;
 mod identities;
 mod node_identity;
 mod server;

@@ -6,7 +6,6 @@
 
 mod decide;
 mod ending;
-mod refusals;
 mod session;
 mod socket;
 
@@ -23,7 +22,6 @@ use http_body_util::StreamBody;
 use hyper::body::Frame;
 use spindle_proto::refusal::refusal;
 use spindle_proto::workload::{X509BundlesRequest, X509svidRequest};
-use spindle_runtime::Shutdown;
 use spindle_spiffe_core::Reason;
 use spindle_transport::{LocalPeer, Peer};
 use tokio::time::timeout;
@@ -33,12 +31,9 @@ use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
-use tracing::warn;
 
-use crate::cache::Cache;
-use crate::callers::Callers;
+use crate::gate::Gate;
 use decide::Method;
-use refusals::{Kind, Refusals};
 use session::Session;
 
 pub(crate) use socket::Socket;
@@ -54,52 +49,21 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct WorkloadApi(Arc<Shared>);
-
-pub(crate) struct Shared {
-    pub(crate) cache: Arc<Cache>,
-    pub(crate) callers: Callers,
-    pub(crate) allow_unauthenticated_verifiers: bool,
-    pub(crate) shutdown: Shutdown,
-    refusals: Refusals,
-}
-
-impl Shared {
-    /// Refuses a caller about whom no more is known than the socket tells, and lets the operator know.
-    fn refuse(&self, peer: &LocalPeer, code: Code, reason: Reason, message: &str) -> Status {
-        let kind = Kind { uid: peer.uid, path: None, reason };
-        if let Some(line) = self.refusals.count(&kind, || message.to_owned()) {
-            warn!(
-                pid = peer.pid,
-                caller_uid = peer.uid,
-                caller_gid = peer.gid,
-                reason = reason.code(),
-                count = line.count,
-                remedy = reason.remedy(),
-                detail = line.detail,
-                "a call was refused"
-            );
-        }
-        refusal(code, reason, message)
-    }
+pub(crate) struct WorkloadApi {
+    gate: Arc<Gate>,
+    allow_unauthenticated_verifiers: bool,
 }
 
 impl WorkloadApi {
-    pub(crate) fn new(
-        cache: Arc<Cache>,
-        callers: Callers,
-        allow_unauthenticated_verifiers: bool,
-        shutdown: Shutdown,
-    ) -> Self {
-        let refusals = Refusals::default();
-        Self(Arc::new(Shared { cache, callers, allow_unauthenticated_verifiers, shutdown, refusals }))
+    pub(crate) fn new(gate: Arc<Gate>, allow_unauthenticated_verifiers: bool) -> Self {
+        Self { gate, allow_unauthenticated_verifiers }
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let Some(Peer::Local(peer)) = request.extensions().get::<Peer>().cloned() else {
             return Err(refusal(Code::Internal, Reason::Internal, "the caller came over no Unix socket"));
         };
-        let refuse = |code, reason, message: &str| self.0.refuse(&peer, code, reason, message);
+        let refuse = |code, reason, message: &str| self.gate.refuse(&peer, code, reason, message);
         if !has_security_header(request.headers()) {
             let text = "security header missing from request";
             return Err(refuse(Code::InvalidArgument, Reason::SecurityHeaderMissing, text));
@@ -120,7 +84,8 @@ impl WorkloadApi {
 
     /// Waits for the first message, so that a refusal is the whole answer, and streams the later ones.
     async fn stream(self, method: Method, peer: LocalPeer) -> Result<Response<Body>, Status> {
-        let mut session = Session::open(self.0, method, peer).await?;
+        let caller = self.gate.admit(peer).await?;
+        let mut session = Session::new(caller, method, self.allow_unauthenticated_verifiers);
         let first = session.next().await?;
         let first_then_rest = stream::unfold(Next::Ready(first, session), |next| async {
             match next {

@@ -13,8 +13,8 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
 
-use super::session::stopping;
 use super::trailers;
+use crate::gate::stopping;
 
 /// A service whose answers end with the agent.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use spindle_attest::{ProcRoot, UnixAttestor, UnixConfig, WorkloadAttestor};
 use spindle_proto::refusal::reason_of;
 use spindle_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use spindle_proto::workload::{self, X509svidResponse};
-use spindle_runtime::TaskSet;
+use spindle_runtime::{Shutdown, TaskSet};
 use spindle_spiffe_core::RegistrationEntry;
 use spindle_testkit::TestFolder;
 use spindle_transport::{Notes, connect_unix};
@@ -15,7 +15,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
-use crate::cache::Change;
+use crate::cache::{Cache, Change};
+use crate::callers::Callers;
 use crate::fixtures::{Authority, entry, signing, trust_domain};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -38,7 +39,8 @@ async fn rig_with(allow_unauthenticated: bool, attestors: Vec<Box<dyn WorkloadAt
     let (folder, shutdown, mut tasks) = (TestFolder::new(), Shutdown::new(), TaskSet::new());
     let cache = Arc::new(Cache::new(trust_domain()));
     let callers = Callers::new(attestors, ProcRoot::default());
-    let api = WorkloadApi::new(cache.clone(), callers, allow_unauthenticated, shutdown.clone());
+    let gate = Gate::new(cache.clone(), callers, shutdown.clone());
+    let api = WorkloadApi::new(gate, allow_unauthenticated);
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
     tasks.spawn("api", socket.serve(api, cache.synced(), shutdown.clone()));
@@ -185,8 +187,8 @@ async fn a_caller_that_ends_while_its_first_answer_is_waited_for_gets_none() {
     let pid = i32::try_from(child.id()).unwrap();
     let peer = LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None, notes: Notes::default() };
     let callers = Callers::new(vec![Box::new(UnixAttestor::new(UnixConfig::default()))], ProcRoot::default());
-    let api = WorkloadApi::new(rig.cache.clone(), callers, false, rig.shutdown.clone());
-    let mut session = Session::open(api.0, Method::X509Svids, peer).await.unwrap();
+    let gate = Gate::new(rig.cache.clone(), callers, rig.shutdown.clone());
+    let mut session = Session::new(gate.admit(peer).await.unwrap(), Method::X509Svids, false);
     let (answer, ()) = tokio::join!(session.next(), async {
         tokio::task::yield_now().await;
         child.kill().unwrap();
@@ -275,7 +277,8 @@ async fn call_with_frame(rig: &Rig, compressed: u8, message: &[u8]) -> Status {
     request.headers_mut().insert(SECURITY_HEADER, HeaderValue::from_static("true"));
     *request.uri_mut() = "/SpiffeWorkloadAPI/FetchX509SVID".parse().unwrap();
     let callers = Callers::new(vec![], ProcRoot::default());
-    let api = WorkloadApi::new(rig.cache.clone(), callers, false, rig.shutdown.clone());
+    let gate = Gate::new(rig.cache.clone(), callers, rig.shutdown.clone());
+    let api = WorkloadApi::new(gate, false);
     api.answer(request).await.expect_err("must be refused")
 }
 

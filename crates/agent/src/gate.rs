@@ -1,0 +1,102 @@
+//! Where every call on the public socket is let in: the caller is attested, gets its view, and is looked at again before
+//! each later message; refusals are counted and told to the operator.
+//!
+//! The services behind it differ in what they answer only. Start at [`Gate::admit`].
+
+mod admitted;
+mod refusals;
+
+use std::sync::Arc;
+
+use spindle_proto::refusal::refusal;
+use spindle_runtime::Shutdown;
+use spindle_spiffe_core::Reason;
+use spindle_transport::LocalPeer;
+use tonic::{Code, Status};
+use tracing::warn;
+
+use crate::cache::Cache;
+use crate::callers::{CallerFault, Callers};
+
+pub(crate) use admitted::Admitted;
+
+use refusals::{Kind, Refusals};
+
+const STARTING: &str = "the agent has not reached its server yet";
+
+/// What all services of the public socket share.
+pub(crate) struct Gate {
+    cache: Arc<Cache>,
+    callers: Callers,
+    shutdown: Shutdown,
+    refusals: Refusals,
+}
+
+impl Gate {
+    pub(crate) fn new(cache: Arc<Cache>, callers: Callers, shutdown: Shutdown) -> Arc<Self> {
+        Arc::new(Self { cache, callers, shutdown, refusals: Refusals::default() })
+    }
+
+    /// Attests the caller. Before the first sync nobody is: the answer would be a guess.
+    pub(crate) async fn admit(self: Arc<Self>, peer: LocalPeer) -> Result<Admitted, Status> {
+        if !self.cache.is_synced() {
+            return Err(self.refuse(&peer, Code::Unavailable, Reason::AgentStarting, STARTING));
+        }
+        match self.callers.attest(&peer).await {
+            Ok(caller) => Ok(Admitted::new(self, peer, caller)),
+            Err(fault) => Err(self.refuse_fault(&peer, &fault)),
+        }
+    }
+
+    /// Refuses a caller about whom no more is known than the socket tells, and lets the operator know.
+    pub(crate) fn refuse(&self, peer: &LocalPeer, code: Code, reason: Reason, message: &str) -> Status {
+        let kind = Kind { uid: peer.uid, path: None, reason };
+        if let Some(line) = self.refusals.count(&kind, || message.to_owned()) {
+            warn!(
+                pid = peer.pid,
+                caller_uid = peer.uid,
+                caller_gid = peer.gid,
+                reason = reason.code(),
+                count = line.count,
+                remedy = reason.remedy(),
+                detail = line.detail,
+                "a call was refused"
+            );
+        }
+        refusal(code, reason, message)
+    }
+
+    fn refuse_fault(&self, peer: &LocalPeer, fault: &CallerFault) -> Status {
+        let reason = fault.reason();
+        let kind = Kind { uid: peer.uid, path: None, reason };
+        if let Some(line) = self.refusals.count(&kind, || fault.to_string()) {
+            warn!(
+                pid = peer.pid,
+                caller_uid = peer.uid,
+                caller_gid = peer.gid,
+                reason = reason.code(),
+                count = line.count,
+                remedy = reason.remedy(),
+                error = line.detail,
+                "workload attestation failed"
+            );
+        }
+        status_of(reason)
+    }
+}
+
+/// The agent is being stopped.
+pub(crate) fn stopping() -> Status {
+    refusal(Code::Unavailable, Reason::AgentStopping, "the agent is stopping")
+}
+
+/// The standard's status for a refusal. It says nothing of any entry.
+pub(crate) fn status_of(reason: Reason) -> Status {
+    let (code, message) = match reason {
+        Reason::NoMatchingEntry => (Code::PermissionDenied, "no identity issued"),
+        Reason::AgentStarting => (Code::Unavailable, STARTING),
+        Reason::SvidNotReady => (Code::Unavailable, "the identity is not ready yet"),
+        _ => (Code::Unavailable, "workload attestation failed"),
+    };
+    refusal(code, reason, message)
+}
