@@ -2,8 +2,11 @@
 //!
 //! Before each later push the process is looked at again; when it has changed it is attested anew, and what it gets is
 //! decided by what it shows then. A further call on the same connection begins with such a look, if the process is held
-//! by a pidfd and was attested moments ago. Start at [`Callers::attest`].
+//! by a pidfd and was attested moments ago. Start at [`Callers::attest`]; for a process that a trusted caller names by its
+//! number, at [`Callers::attest_by_number`].
 
+#[cfg_attr(not(test), allow(dead_code, reason = "the services that name processes come next"))]
+mod by_number;
 mod threads;
 
 use std::sync::Arc;
@@ -15,6 +18,9 @@ use spindle_attest::{
 use spindle_spiffe_core::Reason;
 use spindle_transport::LocalPeer;
 use tokio::time::{Instant, timeout};
+
+#[allow(unused_imports, reason = "the services that name processes come next")]
+pub(crate) use by_number::ByNumber;
 
 use threads::Threads;
 
@@ -41,7 +47,7 @@ pub(crate) enum CallerFault {
     #[error(transparent)]
     Caller(#[from] CallerError),
     /// Too many callers at once, or a look at the process hangs.
-    #[error("the calling process was not attested within {} s", ATTEST_TIMEOUT.as_secs())]
+    #[error("the process was not attested within {} s", ATTEST_TIMEOUT.as_secs())]
     TooSlow,
     /// A bug of ours.
     #[error("the attestation broke: {0}")]
@@ -92,7 +98,7 @@ impl Callers {
             };
         }
         let (callers, socket_peer) = (self.clone(), socket_peer(peer));
-        let caller = self.on_thread(peer, move || callers.attest_now(socket_peer)).await?;
+        let caller = self.on_thread(peer.uid, peer.pid, move || callers.attest_now(socket_peer)).await?;
         note(peer, &caller);
         Ok(caller)
     }
@@ -108,7 +114,7 @@ impl Callers {
             return Ok(Look::Same);
         }
         let (callers, socket_peer, known) = (self.clone(), socket_peer(peer), known.clone());
-        let look = self.on_thread(peer, move || match known.recheck() {
+        let look = self.on_thread(peer.uid, peer.pid, move || match known.recheck() {
             Ok(()) => Ok(Look::Same),
             Err(CallerError::Changed { .. }) => Ok(Look::Changed(callers.attest_now(socket_peer)?)),
             Err(error) => Err(error.into()),
@@ -122,10 +128,11 @@ impl Callers {
 
     async fn on_thread<T: Send + 'static>(
         &self,
-        peer: &LocalPeer,
+        uid: u32,
+        pid: i32,
         work: impl FnOnce() -> Result<T, CallerFault> + Send + 'static,
     ) -> Result<T, CallerFault> {
-        match timeout(ATTEST_TIMEOUT, self.threads.run(peer.uid, peer.pid, work)).await {
+        match timeout(ATTEST_TIMEOUT, self.threads.run(uid, pid, work)).await {
             Ok(Ok(done)) => done,
             Ok(Err(error)) => Err(CallerFault::Broke(error.to_string())),
             Err(_) => Err(CallerFault::TooSlow),
@@ -133,8 +140,12 @@ impl Callers {
     }
 
     fn attest_now(&self, peer: SocketPeer) -> Result<Arc<AttestedCaller>, CallerFault> {
-        let caller = Arc::new(Caller::open(&self.root, peer)?);
-        let attested = attest_all(&self.attestors, caller)?;
+        self.ask_attestors(Caller::open(&self.root, peer)?)
+    }
+
+    /// What all attestors tell about a process that is held.
+    fn ask_attestors(&self, caller: Caller) -> Result<Arc<AttestedCaller>, CallerFault> {
+        let attested = attest_all(&self.attestors, Arc::new(caller))?;
         for failure in attested.failures() {
             tracing::warn!(pid = attested.caller().pid(), attestor = failure.attestor, error = %failure.error,
                 "a workload attestor failed; its selectors are missing");

@@ -1,9 +1,11 @@
-//! A handle on the one process that opened a connection.
+//! A handle on one process: the one that opened a connection, or one that somebody trusted names by its number.
 //!
 //! With a pidfd (Linux 6.5) the handle cannot be fooled by a reused process number: the pidfd is polled after `/proc/PID`
 //! was opened, and the open directory never moves on to another process. Without one, the socket's uid and gid must match
 //! and the start time is read twice; a number reused by the same user between connect and the first look goes unseen.
-//! Start at [`Caller::open`], and call [`Caller::recheck`] before acting on what was learnt earlier.
+//! A process that is named by its number is held by its open `/proc/PID`, and by a pidfd where our numbers are those of the
+//! proc file system. Start at [`Caller::open`] or [`Caller::of_pid`], and call [`Caller::recheck`] before acting on what was
+//! learnt earlier.
 
 use std::fmt;
 use std::io;
@@ -15,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use spindle_spiffe_core::Reason;
 
-use crate::process::{Credentials, ExeId, Life, ProcDir, ProcRoot};
+use crate::process::{Credentials, ExeId, Life, ProcDir, ProcRoot, pidfd_of};
 
 /// What the kernel told about the other end of a Unix socket.
 #[derive(Clone, Debug)]
@@ -60,14 +62,14 @@ impl fmt::Display for Change {
 /// Why a caller cannot be relied on.
 #[derive(Debug, thiserror::Error)]
 pub enum CallerError {
-    /// The process has ended.
-    #[error("the calling process {pid} has ended")]
+    /// The process has ended, or never was.
+    #[error("process {pid} has ended")]
     Gone {
         /// Process number.
         pid: i32,
     },
     /// It is not what it was.
-    #[error("the {what} of the calling process {pid} has changed")]
+    #[error("the {what} of process {pid} has changed")]
     Changed {
         /// Process number.
         pid: i32,
@@ -80,8 +82,14 @@ pub enum CallerError {
         /// Where it was looked for.
         root: ProcRoot,
     },
+    /// The number is that of a thread, or no number of a process at all.
+    #[error("{pid} is not the number of a process")]
+    NotAProcess {
+        /// What was given for a process number.
+        pid: i32,
+    },
     /// The kernel would not tell.
-    #[error("cannot read {what} of the calling process {pid}")]
+    #[error("cannot read {what} of process {pid}")]
     Proc {
         /// Process number.
         pid: i32,
@@ -96,7 +104,7 @@ impl CallerError {
     /// The code to show.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Gone { .. } => Reason::CallerGone,
+            Self::Gone { .. } | Self::NotAProcess { .. } => Reason::CallerGone,
             Self::Changed { .. } => Reason::CallerChanged,
             Self::NotVisible { .. } | Self::Proc { .. } => Reason::AttestationFailed,
         }
@@ -131,24 +139,60 @@ impl Caller {
     /// connected.
     pub fn open(root: &ProcRoot, peer: SocketPeer) -> Result<Self, CallerError> {
         let pid = visible_pid(root, &peer)?;
-        let dir = ProcDir::open(root, pid)
-            .map_err(|error| CallerError::from_io(pid, "its directory", error.into()))?;
-        // Alive after the directory was opened: the directory is that process's own, whatever happens to the number.
-        check_alive(pid, peer.pidfd.as_deref())?;
-        let life_then = life(pid, &dir)?;
-        let credentials = credentials(pid, &dir)?;
-        let exe = exe_id(pid, &dir)?;
-        let exe_is_local = exe.is_some() && dir.exe_is_local();
-        let caller = Self { pid, pidfd: peer.pidfd, dir, life: life_then, credentials, exe, exe_is_local };
+        let dir = open_dir(root, pid)?;
+        let caller = Self::remember(pid, peer.pidfd, dir)?;
         if caller.pidfd.is_none() {
             // Only the facts themselves can tell that the number was not reused; a pidfd has settled that above.
             caller.expect_socket_ids(peer.uid, peer.gid)?;
             caller.recheck()?;
-        } else if caller.exe.is_none() && life(pid, &caller.dir)?.is_ending {
-            // A process that ends loses its executable before its pidfd tells so.
-            return Err(CallerError::Gone { pid });
         }
         Ok(caller)
+    }
+
+    /// Pins the process that has the number `pid` in `root` at this moment, and remembers its facts. That the number is
+    /// still the one that was meant is for those to know who named it.
+    ///
+    /// # Errors
+    /// When there is no such process, when it has ended, or when it cannot be read.
+    pub fn of_pid(root: &ProcRoot, pid: i32) -> Result<Self, CallerError> {
+        if pid <= 0 {
+            return Err(CallerError::NotAProcess { pid });
+        }
+        let dir = open_dir(root, pid)?;
+        // What has this number for us can be another process than in `root`, as when that is the host's.
+        let pidfd = pidfd_of(pid).filter(|pidfd| root.pid_of(pidfd.as_fd()) == Some(pid)).map(Arc::new);
+        // Read last: while the directory can be read its process still has the number, so the pidfd is of the same one.
+        if !dir.is_of_process(pid).map_err(|error| CallerError::from_io(pid, "status", error))? {
+            return Err(CallerError::NotAProcess { pid });
+        }
+        Self::remember(pid, pidfd, dir)
+    }
+
+    /// The same process with its facts of this moment, for when it has changed.
+    ///
+    /// # Errors
+    /// When the process has ended, or cannot be read.
+    pub fn anew(&self) -> Result<Self, CallerError> {
+        let dir =
+            self.dir.try_clone().map_err(|error| CallerError::from_io(self.pid, "its directory", error))?;
+        Self::remember(self.pid, self.pidfd.clone(), dir)
+    }
+
+    fn remember(pid: i32, pidfd: Option<Arc<OwnedFd>>, dir: ProcDir) -> Result<Self, CallerError> {
+        // Alive after the directory was opened: the directory is that process's own, whatever happens to the number.
+        check_alive(pid, pidfd.as_deref())?;
+        let life_then = life(pid, &dir)?;
+        if pidfd.is_none() && life_then.is_ending {
+            return Err(CallerError::Gone { pid });
+        }
+        let credentials = credentials(pid, &dir)?;
+        let exe = exe_id(pid, &dir)?;
+        let exe_is_local = exe.is_some() && dir.exe_is_local();
+        // A process that ends loses its executable before its pidfd tells so.
+        if pidfd.is_some() && exe.is_none() && life(pid, &dir)?.is_ending {
+            return Err(CallerError::Gone { pid });
+        }
+        Ok(Self { pid, pidfd, dir, life: life_then, credentials, exe, exe_is_local })
     }
 
     /// Confirms that the process still runs, and is still what [`Caller::open`] saw: same start time, effective user and
@@ -176,6 +220,12 @@ impl Caller {
             return Err(CallerError::Gone { pid: self.pid });
         }
         self.expect(exe == self.exe, Change::Executable)
+    }
+
+    /// Whether the process still runs, whatever it may have become. Waits for nothing.
+    pub fn is_running(&self) -> bool {
+        let is_alive = check_alive(self.pid, self.pidfd.as_deref()).is_ok();
+        is_alive && life(self.pid, &self.dir).is_ok_and(|now| self.pidfd.is_some() || !now.is_ending)
     }
 
     /// Whether it can be said at once, without waiting for anything, that [`Caller::recheck`] would find nothing changed.
@@ -223,6 +273,11 @@ impl Caller {
         self.pidfd.is_some()
     }
 
+    /// The pidfd that holds the process: it turns readable when the process ends.
+    pub fn pidfd(&self) -> Option<&Arc<OwnedFd>> {
+        self.pidfd.as_ref()
+    }
+
     /// The executable's path as the process sees it, for `caller_path` in logs; bytes that are no UTF-8 are replaced.
     pub fn path_for_log(&self) -> Option<String> {
         self.dir.exe_path().ok().map(|path| path.to_string_lossy().into_owned())
@@ -240,6 +295,10 @@ impl Caller {
     fn expect(&self, holds: bool, what: Change) -> Result<(), CallerError> {
         if holds { Ok(()) } else { Err(CallerError::Changed { pid: self.pid, what }) }
     }
+}
+
+fn open_dir(root: &ProcRoot, pid: i32) -> Result<ProcDir, CallerError> {
+    ProcDir::open(root, pid).map_err(|error| CallerError::from_io(pid, "its directory", error.into()))
 }
 
 /// The pidfd knows the number in the namespace of `root`, which can differ from ours inside a container.

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open, openat, readlinkat};
@@ -15,6 +16,7 @@ use nix::sys::statfs::{
     BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, fstatfs,
 };
 use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// The largest proc file that is read, in bytes: a `status` with all 65536 supplementary groups has about 700 KiB.
 const PROC_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -42,6 +44,12 @@ impl ProcRoot {
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// The effective user of process `pid`, as the proc file system tells it without looking closer: a process that may not
+    /// be inspected counts as root's. `None` when there is no such process.
+    pub fn owner_of(&self, pid: i32) -> Option<u32> {
+        std::fs::metadata(self.0.join(pid.to_string())).ok().map(|facts| facts.uid())
     }
 
     /// The number that the process behind `pidfd` has in this proc file system; `None` once it has ended, or when it cannot
@@ -87,6 +95,12 @@ pub(crate) struct Credentials {
     pub(crate) groups: Vec<u32>,
 }
 
+/// A handle on the process that has the number `pid` in our own namespace; none when there is none, or the number is a
+/// thread's.
+pub(crate) fn pidfd_of(pid: i32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
+}
+
 /// An open `/proc/PID`.
 #[derive(Debug)]
 pub(crate) struct ProcDir(OwnedFd);
@@ -95,6 +109,16 @@ impl ProcDir {
     pub(crate) fn open(root: &ProcRoot, pid: i32) -> nix::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         open(&root.0.join(pid.to_string()), flags, Mode::empty()).map(Self)
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Whether it is the directory of a whole process: threads have one as well.
+    pub(crate) fn is_of_process(&self, pid: i32) -> io::Result<bool> {
+        let leader = number(field(&self.read("status")?, b"Tgid:").ok_or_else(|| malformed("status"))?);
+        Ok(leader == Some(pid))
     }
 
     pub(crate) fn life(&self) -> io::Result<Life> {

@@ -475,7 +475,7 @@ fn a_damaged_proc_file_is_an_error_that_names_it() {
     let fake = FakeProc::new();
     fs::write(fake.dir.path().join("77/status"), "Uid:\tx\n").unwrap();
     let error = fake.open().unwrap_err();
-    assert_eq!(error.to_string(), "cannot read status of the calling process 77");
+    assert_eq!(error.to_string(), "cannot read status of process 77");
     assert_eq!(error.reason(), Reason::AttestationFailed);
 }
 
