@@ -28,6 +28,13 @@ const SERVER: &[&str] = &[
     "spindle/sync/v1/sync.proto",
 ];
 
+/// Everything the agent answers on its admin socket.
+const AGENT: &[&str] = &[
+    "spire/agent/debug/v1/debug.proto",
+    "spire/api/agent/delegatedidentity/v1/delegatedidentity.proto",
+    "spire/api/agent/logger/v1/logger.proto",
+];
+
 /// Messages without a service.
 const PLAIN: &[&str] =
     &["spindle/records/v1/records.proto", "google/rpc/status.proto", "google/rpc/error_details.proto"];
@@ -36,12 +43,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={ROOT}");
     compile("workload", WORKLOAD)?;
     compile("server", SERVER)?;
-    compile("plain", PLAIN)
+    compile("agent", AGENT)?;
+    compile("plain", PLAIN)?;
+    // In one go, for the code of a package that several sets share would be overwritten by the last of them.
+    generate(&[WORKLOAD, SERVER, AGENT, PLAIN].concat())
 }
 
 fn compile(name: &str, files: &[&str]) -> Result<(), Box<dyn Error>> {
+    keep(name, protox::compile(files, [ROOT])?)
+}
+
+fn generate(files: &[&str]) -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(files, [ROOT])?;
-    keep(name, descriptors.clone())?;
     tonic_prost_build::configure()
         // Cloning a message must not copy certificates, and equal maps must encode to equal bytes.
         .bytes(".")

@@ -18,11 +18,41 @@ pub mod workload {
 
 /// What SPIRE's server, command line and agents speak.
 pub mod spire {
+    /// What SPIRE keeps outside of its public API's package.
+    pub mod agent {
+        /// A look inside the agent.
+        pub mod debug {
+            /// Version 1.
+            pub mod v1 {
+                tonic::include_proto!("spire.agent.debug.v1");
+            }
+        }
+    }
+
     /// SPIRE's public API.
     pub mod api {
         /// Messages that several services share.
         pub mod types {
             tonic::include_proto!("spire.api.types");
+        }
+
+        /// The services of an agent's admin socket.
+        pub mod agent {
+            /// Identities in the name of workloads.
+            pub mod delegatedidentity {
+                /// Version 1.
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.agent.delegatedidentity.v1");
+                }
+            }
+
+            /// How much is logged.
+            pub mod logger {
+                /// Version 1.
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.agent.logger.v1");
+                }
+            }
         }
 
         /// The services of a server.

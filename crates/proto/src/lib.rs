@@ -17,3 +17,7 @@ pub const WORKLOAD_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("
 
 /// An encoded `google.protobuf.FileDescriptorSet` of all server services and all they import, for reflection.
 pub const SERVER_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("server.descriptors");
+
+/// An encoded `google.protobuf.FileDescriptorSet` of the services on an agent's admin socket and all they import, for
+/// reflection.
+pub const AGENT_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("agent.descriptors");

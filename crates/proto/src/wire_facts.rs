@@ -1,7 +1,8 @@
 //! Names, numbers and types on the wire, held against tables of facts: a change here is a change for every client.
 //!
-//! The Workload API's table is the one of the standard, written by hand. The server's table is a file; its lines
-//! about `spire.api` agree with the published definitions of SPIRE's API, those about `spindle` are ours.
+//! The Workload API's table is the one of the standard, written by hand. The tables of the server and of the agent's admin
+//! socket are files; their lines about `spire` agree with the published definitions of SPIRE's API, those about `spindle` are
+//! ours.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,7 @@ use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet, ServiceDescriptorProto,
 };
 
-use crate::{SERVER_DESCRIPTOR_SET, WORKLOAD_DESCRIPTOR_SET};
+use crate::{AGENT_DESCRIPTOR_SET, SERVER_DESCRIPTOR_SET, WORKLOAD_DESCRIPTOR_SET};
 
 const WORKLOAD_METHODS: &[&str] = &[
     "SpiffeWorkloadAPI/FetchJWTBundles(JWTBundlesRequest) stream JWTBundlesResponse",
@@ -145,10 +146,11 @@ fn the_workload_api_is_the_one_of_the_standard() {
     assert_eq!(facts.methods.iter().map(String::as_str).collect::<Vec<_>>(), WORKLOAD_METHODS);
 }
 
-#[test]
-fn the_server_api_is_the_one_that_clients_know() {
-    let facts = Facts::of(SERVER_DESCRIPTOR_SET);
-    let expected: BTreeSet<_> = include_str!("wire_facts/server.txt").lines().map(String::from).collect();
+/// Holds a descriptor set against a table of one fact a line.
+#[track_caller]
+fn check(descriptor_set: &[u8], table: &str) {
+    let facts = Facts::of(descriptor_set);
+    let expected: BTreeSet<_> = table.lines().map(String::from).collect();
     let found: BTreeSet<_> = facts.fields.union(&facts.methods).cloned().collect();
     let gone: Vec<_> = expected.difference(&found).collect();
     let new: Vec<_> = found.difference(&expected).collect();
@@ -156,8 +158,18 @@ fn the_server_api_is_the_one_that_clients_know() {
 }
 
 #[test]
+fn the_server_api_is_the_one_that_clients_know() {
+    check(SERVER_DESCRIPTOR_SET, include_str!("wire_facts/server.txt"));
+}
+
+#[test]
+fn the_api_of_the_agents_admin_socket_is_the_one_that_clients_know() {
+    check(AGENT_DESCRIPTOR_SET, include_str!("wire_facts/agent.txt"));
+}
+
+#[test]
 fn descriptor_sets_are_complete_for_reflection() {
-    for set in [WORKLOAD_DESCRIPTOR_SET, SERVER_DESCRIPTOR_SET] {
+    for set in [WORKLOAD_DESCRIPTOR_SET, SERVER_DESCRIPTOR_SET, AGENT_DESCRIPTOR_SET] {
         let set = FileDescriptorSet::decode(set).unwrap();
         let names: BTreeSet<_> = set.file.iter().map(|file| file.name().to_owned()).collect();
         for file in &set.file {
