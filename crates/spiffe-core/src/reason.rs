@@ -109,6 +109,20 @@ reasons! {
     BadKey = "bad_key", "use an EC P-256 or P-384 key, or RSA with 2048 to 4096 bits";
     /// The server's configuration switches JWT-SVIDs off.
     JwtSvidsDisabled = "jwt_svids_disabled", "take disable_jwt_svids out of the server's configuration, or use X509-SVIDs";
+    /// A token is not in the form of its kind: its serialization, header or claims.
+    TokenMalformed = "token_malformed", "send the token as it was issued, whole, and of the kind that is asked for";
+    /// A token's algorithm is none that SVIDs may have, or does not go with the key.
+    TokenAlgorithm = "token_algorithm", "have the token signed with one of the nine algorithms of JWT-SVID 2.1, by a key of that kind";
+    /// No key that is trusted for that token's subject has signed it.
+    TokenNotTrusted = "token_not_trusted", "check that the bundle of the token's trust domain is known here, and that the token was issued with a key that is still in it";
+    /// The token has expired.
+    TokenExpired = "token_expired", "fetch a new token; if it is new, check the clocks on both sides";
+    /// The token is not valid yet.
+    TokenNotYetValid = "token_not_yet_valid", "check the clocks on both sides";
+    /// The token is for others.
+    TokenAudience = "token_audience", "fetch a token for the audience that the receiver expects, or correct what it expects";
+    /// The token was shown before, to a receiver that takes each only once.
+    TokenReplayed = "token_replayed", "fetch a new token for each request; if nobody did use it before, look for who has a copy";
     /// The entry does not exist, or the agent may not have it.
     EntryNotAuthorized = "entry_not_authorized", "check the entry's parent ID against the agent's ID";
     /// An entry with the same parent, SPIFFE ID and selectors exists.
