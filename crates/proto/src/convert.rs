@@ -11,7 +11,9 @@ mod names;
 mod record;
 mod relationship;
 
-pub use bundle::{authorities_from_proto, bundle_from_proto, bundle_to_proto, given_bundle_from_proto};
+pub use bundle::{
+    GivenAuthorities, authorities_from_proto, bundle_from_proto, bundle_to_proto, given_bundle_from_proto,
+};
 pub use entry::{entry_from_proto, entry_to_proto, existing_entry_from_proto, merge_entry};
 pub use fault::{ConvertError, Fault, Field};
 pub use mask::{BundleMask, EntryMask, RelationshipMask};

@@ -1,9 +1,11 @@
-//! Changing the trust domain's own bundle, which several stations write to: X.509 and JWT authorities, and operators.
+//! Changing the trust domain's own bundle, which several stations write to: the authorities of each
+//! SVID type, and operators.
 //!
 //! Each change is based on the bundle it read and is made anew when somebody else was quicker, so none undoes another.
 
+use spindle_proto::convert::GivenAuthorities;
 use spindle_spiffe_core::bundle::BundleError;
-use spindle_spiffe_core::{Bundle, JwtAuthority, TrustDomain, X509Authority};
+use spindle_spiffe_core::{Bundle, TokenAuthority, TrustDomain};
 use spindle_store::Transaction;
 
 use crate::directory::{CommitError, Directory, View, bundle_key, encode_bundle};
@@ -68,30 +70,35 @@ pub(crate) enum AppendFault {
 pub(crate) async fn append_own(
     directory: &Directory,
     trust_domain: &TrustDomain,
-    x509: &[X509Authority],
-    jwt: &[JwtAuthority],
+    given: &GivenAuthorities,
 ) -> Result<u64, AppendFault> {
     edit_own(directory, trust_domain, Transaction::new(), |bundle| {
-        for authority in x509 {
+        for authority in &given.x509 {
             if bundle.x509_authorities.iter().all(|known| known.der() != authority.der()) {
                 bundle.x509_authorities.push(authority.clone());
             }
         }
-        for authority in jwt {
-            let same = |known: &JwtAuthority| {
-                (known.kid(), known.spki_der()) == (authority.kid(), authority.spki_der())
-            };
-            if !bundle.jwt_authorities.iter().any(same) {
-                bundle.jwt_authorities.push(authority.clone());
-            }
-        }
+        append_tokens(&mut bundle.jwt_authorities, &given.jwt);
+        append_tokens(&mut bundle.wit_authorities, &given.wit);
         Ok(bundle.check()?)
     })
     .await
 }
 
+fn append_tokens(authorities: &mut Vec<TokenAuthority>, given: &[TokenAuthority]) {
+    for authority in given {
+        let same = |known: &TokenAuthority| {
+            (known.kid(), known.spki_der()) == (authority.kid(), authority.spki_der())
+        };
+        if !authorities.iter().any(same) {
+            authorities.push(authority.clone());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use spindle_spiffe_core::X509Authority;
     use spindle_testkit::{NOW, TestAuthority};
 
     use super::*;

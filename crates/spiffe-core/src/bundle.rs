@@ -30,15 +30,17 @@ pub struct Bundle {
     pub x509_authorities: Vec<X509Authority>,
     /// Keys that sign JWT-SVIDs.
     pub jwt_authorities: Vec<JwtAuthority>,
+    /// Keys that sign WIT-SVIDs. Without one the trust domain has no WIT-SVIDs (WIT-SVID 6.2).
+    pub wit_authorities: Vec<WitAuthority>,
     /// Grows with each change of the content.
     pub sequence: u64,
     /// How often consumers should look for a new bundle, in seconds; none leaves it to them.
     pub refresh_hint_secs: Option<u64>,
 }
 
-/// A key that signs JWT-SVIDs, with its ID. Clones share their bytes.
+/// A key that signs tokens, with its ID; the list it stands in says of which SVID type. Clones share their bytes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct JwtAuthority {
+pub struct TokenAuthority {
     kid: Arc<str>,
     spki_der: Arc<[u8]>,
     /// When tokens signed by it have all ended; none when the publisher does not tell.
@@ -46,31 +48,37 @@ pub struct JwtAuthority {
     tainted: bool,
 }
 
-/// Why a key cannot be a JWT authority, or authorities no bundle.
+/// A [`TokenAuthority`] of JWT-SVIDs.
+pub type JwtAuthority = TokenAuthority;
+
+/// A [`TokenAuthority`] of WIT-SVIDs.
+pub type WitAuthority = TokenAuthority;
+
+/// Why a key cannot be an authority of tokens, or authorities no bundle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
     /// An empty or too long key ID.
     #[error("a key ID has 1 to {KEY_ID_BYTES_MAX} bytes, this one has {0}")]
     KeyIdLength(usize),
-    /// The key of a JWT authority cannot be used.
-    #[error("the key of JWT authority {kid:?} cannot be used")]
+    /// The key of an authority of tokens cannot be used.
+    #[error("the key with the ID {kid:?} cannot be used")]
     Key {
         /// Its ID.
         kid: String,
         /// What is wrong with it.
         source: PublicKeyError,
     },
-    /// A key of a kind no JWT-SVID may be signed with (JWT-SVID 2.1).
-    #[error("JWT authority {0:?} has a key of a kind that JWT-SVIDs do not use")]
+    /// A key of a kind that neither a JWT-SVID (JWT-SVID 2.1) nor a WIT-SVID (WIT-SVID 2.3) may be signed with.
+    #[error("the key with the ID {0:?} is of a kind that signs no tokens")]
     KeyKind(String),
-    /// Two JWT authorities with one ID.
-    #[error("two JWT authorities have the key ID {0:?}")]
+    /// Two authorities of tokens with one ID, be they of one SVID type or of two (WIT-SVID 6.1).
+    #[error("two authorities have the key ID {0:?}")]
     RepeatedKeyId(String),
     /// One certificate twice.
     #[error("the X.509 authority {0:?} occurs twice")]
     RepeatedAuthority(String),
     /// One key for two SVID types (Trust Domain and Bundle 4.2).
-    #[error("JWT authority {0:?} has the key of an X.509 authority")]
+    #[error("the key with the ID {0:?} is also the key of an authority of another SVID type")]
     SharedKey(String),
     /// More than [`KEYS_MAX`].
     #[error("a bundle has at most {KEYS_MAX} keys, this one has {0}")]
@@ -80,7 +88,7 @@ pub enum BundleError {
     RefreshHint(u64),
 }
 
-impl JwtAuthority {
+impl TokenAuthority {
     /// Checks ID and key. The key is an EC key on P-256, P-384 or P-521, or RSA, as SubjectPublicKeyInfo in DER.
     ///
     /// # Errors
@@ -135,17 +143,23 @@ impl JwtAuthority {
     }
 }
 
-impl fmt::Debug for JwtAuthority {
+impl fmt::Debug for TokenAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "JwtAuthority({}{})", self.kid, if self.tainted { ", tainted" } else { "" })
+        write!(f, "TokenAuthority({}{})", self.kid, if self.tainted { ", tainted" } else { "" })
     }
 }
 
 impl Bundle {
     /// A bundle without keys, sequence 0, no hint.
     pub fn new(trust_domain: TrustDomain) -> Self {
-        let (x509_authorities, jwt_authorities) = (Vec::new(), Vec::new());
-        Self { trust_domain, x509_authorities, jwt_authorities, sequence: 0, refresh_hint_secs: None }
+        Self {
+            trust_domain,
+            x509_authorities: Vec::new(),
+            jwt_authorities: Vec::new(),
+            wit_authorities: Vec::new(),
+            sequence: 0,
+            refresh_hint_secs: None,
+        }
     }
 
     /// The part that X509-SVIDs are verified with.
@@ -158,23 +172,28 @@ impl Bundle {
         self.jwt_authorities.iter().find(|authority| authority.kid() == kid)
     }
 
-    /// Whether it has the same keys as `other`, whatever their order, sequence and hint.
-    pub fn has_same_keys(&self, other: &Bundle) -> bool {
-        fn within<T: PartialEq>(these: &[T], those: &[T]) -> bool {
-            these.iter().all(|this| those.contains(this))
-        }
-        within(&self.x509_authorities, &other.x509_authorities)
-            && within(&other.x509_authorities, &self.x509_authorities)
-            && within(&self.jwt_authorities, &other.jwt_authorities)
-            && within(&other.jwt_authorities, &self.jwt_authorities)
+    /// The WIT authority of that ID.
+    pub fn wit_authority(&self, kid: &str) -> Option<&WitAuthority> {
+        self.wit_authorities.iter().find(|authority| authority.kid() == kid)
     }
 
-    /// Checks the rules that span keys: nothing twice, no key for two SVID types, not too many, a hint in bounds.
+    /// Whether it has the same keys as `other`, whatever their order, sequence and hint.
+    pub fn has_same_keys(&self, other: &Bundle) -> bool {
+        fn same<T: PartialEq>(these: &[T], those: &[T]) -> bool {
+            these.iter().all(|this| those.contains(this)) && those.iter().all(|that| these.contains(that))
+        }
+        same(&self.x509_authorities, &other.x509_authorities)
+            && same(&self.jwt_authorities, &other.jwt_authorities)
+            && same(&self.wit_authorities, &other.wit_authorities)
+    }
+
+    /// Checks the rules that span keys: nothing twice, no key ID twice in the whole bundle, no key for two SVID types,
+    /// not too many, a hint in bounds.
     ///
     /// # Errors
     /// The first rule broken.
     pub fn check(&self) -> Result<(), BundleError> {
-        let keys = self.x509_authorities.len() + self.jwt_authorities.len();
+        let keys = self.x509_authorities.len() + self.jwt_authorities.len() + self.wit_authorities.len();
         if keys > KEYS_MAX {
             return Err(BundleError::TooMany(keys));
         }
@@ -184,15 +203,18 @@ impl Bundle {
                 return Err(BundleError::RepeatedAuthority(authority.subject_key_id().into()));
             }
         }
-        let x509_keys: BTreeSet<&[u8]> = self.x509_authorities.iter().map(X509Authority::spki_der).collect();
         let mut ids = BTreeSet::new();
-        for authority in &self.jwt_authorities {
-            if !ids.insert(authority.kid()) {
-                return Err(BundleError::RepeatedKeyId(authority.kid().into()));
+        let mut others: BTreeSet<&[u8]> = self.x509_authorities.iter().map(X509Authority::spki_der).collect();
+        for family in [&self.jwt_authorities, &self.wit_authorities] {
+            for authority in family {
+                if !ids.insert(authority.kid()) {
+                    return Err(BundleError::RepeatedKeyId(authority.kid().into()));
+                }
+                if others.contains(authority.spki_der()) {
+                    return Err(BundleError::SharedKey(authority.kid().into()));
+                }
             }
-            if x509_keys.contains(authority.spki_der()) {
-                return Err(BundleError::SharedKey(authority.kid().into()));
-            }
+            others.extend(family.iter().map(TokenAuthority::spki_der));
         }
         match self.refresh_hint_secs {
             Some(hint) if !(1..=REFRESH_HINT_SECS_MAX).contains(&hint) => Err(BundleError::RefreshHint(hint)),

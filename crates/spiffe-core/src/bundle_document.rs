@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::bundle::{Bundle, BundleError, JwtAuthority, KEYS_MAX};
+use crate::bundle::{Bundle, BundleError, KEYS_MAX, TokenAuthority};
 use crate::certificate::CERTIFICATE_BYTES_MAX;
 use crate::public_key::{JwkMembers, PublicKey, PublicKeyError};
 use crate::trust_domain::{TrustDomain, TrustDomainError};
@@ -85,7 +85,7 @@ pub enum KeyFault {
     /// Not an object, a known member twice, or a member of the wrong type.
     #[error("not a JWK: {0}")]
     NotAJwk(String),
-    /// `use` is missing, or a value not known here (`wit-svid` is one).
+    /// `use` is missing, or a value not known here.
     #[error("its \"use\" is missing or unknown")]
     Use,
     /// The key itself.
@@ -103,13 +103,13 @@ pub enum KeyFault {
     /// The certificate has another key than the JWK (RFC 7517 4.7).
     #[error("its certificate has another key")]
     OtherKey,
-    /// A JWT key without an ID.
+    /// A key for JWT-SVIDs or WIT-SVIDs without an ID.
     #[error("its \"kid\" is missing")]
     NoKeyId,
-    /// A JWT key that cannot be an authority.
-    #[error("it cannot be a JWT authority: {0}")]
-    JwtAuthority(BundleError),
-    /// A second, different JWT key of the same ID.
+    /// A key for JWT-SVIDs or WIT-SVIDs that cannot be an authority.
+    #[error("it cannot be an authority: {0}")]
+    TokenAuthority(BundleError),
+    /// A second key of the same ID: another one, or one for another SVID type (WIT-SVID 6.1).
     #[error("an earlier key has the same \"kid\"")]
     RepeatedKeyId,
 }
@@ -138,7 +138,8 @@ struct Jwk {
 
 enum Usable {
     X509(X509Authority),
-    Jwt(JwtAuthority),
+    Jwt(TokenAuthority),
+    Wit(TokenAuthority),
 }
 
 /// Parses the bundle document of `trust_domain`, which the document itself does not name.
@@ -174,7 +175,8 @@ fn read_key(raw: &RawValue) -> Result<Usable, KeyFault> {
     let jwk: Jwk = serde_json::from_str(raw.get()).map_err(|error| KeyFault::NotAJwk(error.to_string()))?;
     match jwk.usage.as_deref() {
         Some("x509-svid") => x509_authority(&jwk).map(Usable::X509),
-        Some("jwt-svid") => jwt_authority(&jwk).map(Usable::Jwt),
+        Some("jwt-svid") => token_authority(&jwk).map(Usable::Jwt),
+        Some("wit-svid") => token_authority(&jwk).map(Usable::Wit),
         _ => Err(KeyFault::Use),
     }
 }
@@ -192,10 +194,10 @@ fn x509_authority(jwk: &Jwk) -> Result<X509Authority, KeyFault> {
     if authority.spki_der() == key.to_spki_der() { Ok(authority) } else { Err(KeyFault::OtherKey) }
 }
 
-fn jwt_authority(jwk: &Jwk) -> Result<JwtAuthority, KeyFault> {
+fn token_authority(jwk: &Jwk) -> Result<TokenAuthority, KeyFault> {
     let key = PublicKey::from_jwk(&jwk.members).map_err(KeyFault::Key)?;
     let kid = jwk.kid.as_deref().ok_or(KeyFault::NoKeyId)?;
-    JwtAuthority::new(kid, &key.to_spki_der(), None, false).map_err(KeyFault::JwtAuthority)
+    TokenAuthority::new(kid, &key.to_spki_der(), None, false).map_err(KeyFault::TokenAuthority)
 }
 
 fn add(bundle: &mut Bundle, key: Usable) -> Result<(), KeyFault> {
@@ -205,11 +207,24 @@ fn add(bundle: &mut Bundle, key: Usable) -> Result<(), KeyFault> {
                 bundle.x509_authorities.push(authority);
             }
         }
-        Usable::Jwt(authority) => match bundle.jwt_authority(authority.kid()) {
-            Some(earlier) if earlier == &authority => {}
-            Some(_) => return Err(KeyFault::RepeatedKeyId),
-            None => bundle.jwt_authorities.push(authority),
-        },
+        Usable::Jwt(authority) if bundle.wit_authority(authority.kid()).is_some() => {
+            return Err(KeyFault::RepeatedKeyId);
+        }
+        Usable::Wit(authority) if bundle.jwt_authority(authority.kid()).is_some() => {
+            return Err(KeyFault::RepeatedKeyId);
+        }
+        Usable::Jwt(authority) => add_token(&mut bundle.jwt_authorities, authority)?,
+        Usable::Wit(authority) => add_token(&mut bundle.wit_authorities, authority)?,
+    }
+    Ok(())
+}
+
+/// An exact repeat does no harm.
+fn add_token(authorities: &mut Vec<TokenAuthority>, authority: TokenAuthority) -> Result<(), KeyFault> {
+    match authorities.iter().find(|earlier| earlier.kid() == authority.kid()) {
+        Some(earlier) if earlier == &authority => {}
+        Some(_) => return Err(KeyFault::RepeatedKeyId),
+        None => authorities.push(authority),
     }
     Ok(())
 }
@@ -223,7 +238,7 @@ struct Printed {
 }
 
 impl Bundle {
-    /// The bundle document, indented: one JWK per X.509 authority without `kid`, one per JWT authority with it.
+    /// The bundle document, indented: one JWK per X.509 authority without `kid`, one per JWT and WIT authority with it.
     pub fn to_json(&self) -> String {
         print(&self.printed(self.refresh_hint_secs))
     }
@@ -244,14 +259,20 @@ impl Bundle {
             members: authority.key().to_jwk(),
             x5c: Some(vec![BASE64_STANDARD.encode(authority.der())]),
         });
-        let jwt = self.jwt_authorities.iter().map(|authority| Jwk {
-            usage: Some("jwt-svid".into()),
-            kid: Some(authority.kid().into()),
-            members: authority.key().to_jwk(),
-            x5c: None,
-        });
-        Printed { keys: x509.chain(jwt).collect(), spiffe_sequence: self.sequence, spiffe_refresh_hint }
+        let keys = x509
+            .chain(printed_tokens("jwt-svid", &self.jwt_authorities))
+            .chain(printed_tokens("wit-svid", &self.wit_authorities));
+        Printed { keys: keys.collect(), spiffe_sequence: self.sequence, spiffe_refresh_hint }
     }
+}
+
+fn printed_tokens(usage: &str, authorities: &[TokenAuthority]) -> impl Iterator<Item = Jwk> {
+    authorities.iter().map(move |authority| Jwk {
+        usage: Some(usage.into()),
+        kid: Some(authority.kid().into()),
+        members: authority.key().to_jwk(),
+        x5c: None,
+    })
 }
 
 /// Four spaces of indentation, as SPIRE prints.

@@ -27,7 +27,7 @@ pub mod x509_bundle;
 pub mod x509_svid;
 
 pub use audience::Audience;
-pub use bundle::{Bundle, JwtAuthority};
+pub use bundle::{Bundle, JwtAuthority, TokenAuthority, WitAuthority};
 pub use bundle_document::BundleMap;
 pub use entropy::Entropy;
 pub use entry::{DnsName, EntryId, Hint, RegistrationEntry};

@@ -3,7 +3,7 @@
 #[path = "support/authority.rs"]
 mod authority;
 
-use authority::{Authority, NOW, jwt_authority, mixed_bundle, printed_keys, spiffe_bundle, trust_domain};
+use authority::{Authority, NOW, mixed_bundle, printed_keys, spiffe_bundle, token_authority, trust_domain};
 use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};
 use spindle_spiffe_core::bundle::BundleError;
@@ -34,7 +34,7 @@ fn fault_of(key: Value) -> KeyFault {
 /// A good key of the given use, to be spoilt.
 fn good_key(usage: &str) -> Value {
     let keys = printed_keys(&mixed_bundle("td"));
-    keys.into_iter().find(|key| key["use"] == usage).expect("both uses are printed")
+    keys.into_iter().find(|key| key["use"] == usage).expect("every use is printed")
 }
 
 fn spoilt(usage: &str, spoil: impl FnOnce(&mut serde_json::Map<String, Value>)) -> KeyFault {
@@ -247,7 +247,7 @@ fn bnd_17_and_24_a_key_of_unknown_type_is_ignored_and_the_rest_is_used() {
 
 #[test]
 fn bnd_17_and_26_a_key_of_unknown_use_is_ignored_and_the_rest_is_used() {
-    for usage in [json!("foo"), json!("sig"), json!("wit-svid"), json!(""), Value::Null] {
+    for usage in [json!("foo"), json!("sig"), json!("wit"), json!(""), Value::Null] {
         assert_eq!(
             spoilt("jwt-svid", |key| {
                 key.insert("use".into(), usage);
@@ -332,7 +332,7 @@ fn bnd_27_use_is_compared_with_its_case() {
 #[test]
 fn rfc_23_key_ids_that_differ_in_case_are_two_keys() {
     let mut bundle = mixed_bundle("td");
-    bundle.jwt_authorities = vec![jwt_authority("k"), jwt_authority("K")];
+    bundle.jwt_authorities = vec![token_authority("k"), token_authority("K")];
     bundle.check().unwrap();
     assert_eq!(parse(&document(&bundle)).unwrap().bundle, bundle);
     assert_ne!(bundle.jwt_authority("k"), bundle.jwt_authority("K"));
@@ -393,7 +393,7 @@ fn rfc_25_keys_with_missing_or_bad_members_are_ignored() {
     let fault = spoilt("jwt-svid", |key| {
         key.insert("kid".into(), "".into());
     });
-    assert_eq!(fault, KeyFault::JwtAuthority(BundleError::KeyIdLength(0)));
+    assert_eq!(fault, KeyFault::TokenAuthority(BundleError::KeyIdLength(0)));
 }
 
 #[test]
@@ -449,14 +449,14 @@ fn a_bundle_that_repeats_itself_is_refused() {
     twice.x509_authorities.push(bundle.x509_authorities[0].clone());
     assert!(matches!(twice.check(), Err(BundleError::RepeatedAuthority(_))));
     let mut twice = bundle.clone();
-    twice.jwt_authorities.push(jwt_authority("key-1"));
+    twice.jwt_authorities.push(token_authority("key-1"));
     assert_eq!(twice.check(), Err(BundleError::RepeatedKeyId("key-1".into())));
     for hint in [0, u64::MAX] {
         let hinted = Bundle { refresh_hint_secs: Some(hint), ..bundle.clone() };
         assert_eq!(hinted.check(), Err(BundleError::RefreshHint(hint)));
     }
-    let large = Bundle { jwt_authorities: vec![jwt_authority("k"); 1024], ..bundle };
-    assert_eq!(large.check(), Err(BundleError::TooMany(1025)));
+    let large = Bundle { jwt_authorities: vec![token_authority("k"); 1024], ..bundle };
+    assert_eq!(large.check(), Err(BundleError::TooMany(1026)));
 }
 
 #[test]

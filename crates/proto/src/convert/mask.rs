@@ -113,6 +113,7 @@ impl BundleMask {
             trust_domain: old.trust_domain.clone(),
             x509_authorities: from(mask.x509_authorities).x509_authorities.clone(),
             jwt_authorities: from(mask.jwt_authorities).jwt_authorities.clone(),
+            wit_authorities: from(mask.wit_authorities).wit_authorities.clone(),
             sequence: from(mask.sequence_number).sequence,
             refresh_hint_secs: from(mask.refresh_hint).refresh_hint_secs,
         }

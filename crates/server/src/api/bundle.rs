@@ -139,14 +139,17 @@ impl wire::bundle_server::Bundle for BundleService {
         request: Request<wire::AppendBundleRequest>,
     ) -> Result<Response<types::Bundle>, Status> {
         let request = request.into_inner();
-        if request.x509_authorities.is_empty() && request.jwt_authorities.is_empty() {
+        let (x509, jwt, wit) =
+            (&request.x509_authorities, &request.jwt_authorities, &request.wit_authorities);
+        if x509.is_empty() && jwt.is_empty() && wit.is_empty() {
             return Err(bad_request("no authorities to append"));
         }
-        let (x509, jwt) = authorities_from_proto(&request.x509_authorities, &request.jwt_authorities)
+        let given = authorities_from_proto(x509, jwt, wit)
             .map_err(|error| bad_request(&format!("failed to convert authorities: {error}")))?;
         let Context { directory, trust_domain, .. } = self.context.as_ref();
-        bundles::append_own(directory, trust_domain, &x509, &jwt).await.map_err(append_refusal)?;
-        info!(trust_domain_id = %trust_domain, x509 = x509.len(), jwt = jwt.len(), "authorities appended");
+        bundles::append_own(directory, trust_domain, &given).await.map_err(append_refusal)?;
+        info!(trust_domain_id = %trust_domain, x509 = given.x509.len(), jwt = given.jwt.len(),
+              wit = given.wit.len(), "authorities appended");
         let bundle = bundles::own(&directory.view(), trust_domain);
         Ok(Response::new(BundleMask::of(request.output_mask).apply(bundle_to_proto(&bundle))))
     }

@@ -1,7 +1,7 @@
-//! The trust domain's own bundle: what comes in, and what may go. X.509 and JWT authorities follow the same rules.
+//! The trust domain's own bundle: what comes in, and what may go. The authorities of all SVID types follow the same rules.
 
 use spindle_ca::journal::SkipReason;
-use spindle_spiffe_core::{Bundle, JwtAuthority, Timestamp, X509Authority};
+use spindle_spiffe_core::{Bundle, Timestamp, TokenAuthority, X509Authority};
 use spindle_store::Transaction;
 use tracing::info;
 
@@ -30,7 +30,7 @@ impl Root for X509Authority {
     }
 }
 
-impl Root for JwtAuthority {
+impl Root for TokenAuthority {
     fn id(&self) -> &str {
         self.kid()
     }
@@ -41,18 +41,22 @@ impl Root for JwtAuthority {
 }
 
 impl Authorities {
-    /// Drops authorities that ended a day ago from the bundle, but never the last one. JWT authorities go here too, so that
-    /// they go also when JWT-SVIDs were switched off.
+    /// Drops authorities that ended a day ago from the bundle, but never the last one. JWT and WIT authorities go here too,
+    /// so that they go also when JWT-SVIDs or WIT-SVIDs were switched off.
     pub(super) async fn prune_bundle(&self, now: Timestamp) -> Result<(), AuthoritiesError> {
         let trust_domain = &self.settings.trust_domain;
         let view = self.directory.view();
         let Some(bundle) = view.bundle(trust_domain) else { return Ok(()) };
-        if gone(&bundle.x509_authorities, now).is_empty() && gone(&bundle.jwt_authorities, now).is_empty() {
+        let tokens = [&bundle.jwt_authorities, &bundle.wit_authorities];
+        if gone(&bundle.x509_authorities, now).is_empty()
+            && tokens.iter().all(|all| gone(all, now).is_empty())
+        {
             return Ok(());
         }
         let prune = |bundle: &mut Bundle| {
             drop_gone(&mut bundle.x509_authorities, now);
             drop_gone(&mut bundle.jwt_authorities, now);
+            drop_gone(&mut bundle.wit_authorities, now);
             Ok::<(), AuthoritiesError>(())
         };
         bundles::edit_own(&self.directory, trust_domain, Transaction::new(), prune).await?;

@@ -8,7 +8,7 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use spindle_spiffe_core::{
-    Bundle, JwtAuthority, SpiffeId, Timestamp, TrustDomain, X509Authority, X509Bundle, X509Bundles,
+    Bundle, SpiffeId, Timestamp, TokenAuthority, TrustDomain, X509Authority, X509Bundle, X509Bundles,
 };
 use time::OffsetDateTime;
 
@@ -154,16 +154,17 @@ pub(crate) fn spiffe_bundle(name: &str, roots: &[&Authority]) -> Bundle {
     bundle
 }
 
-/// A bundle with one X.509 root, one EC key for JWT-SVIDs, sequence and hint.
+/// A bundle with one X.509 root, an EC key for JWT-SVIDs and one for WIT-SVIDs, sequence and hint.
 pub(crate) fn mixed_bundle(name: &str) -> Bundle {
     let mut bundle = spiffe_bundle(name, &[&Authority::root(name)]);
-    bundle.jwt_authorities = vec![jwt_authority("key-1")];
+    bundle.jwt_authorities = vec![token_authority("key-1")];
+    bundle.wit_authorities = vec![token_authority("key-2")];
     (bundle.sequence, bundle.refresh_hint_secs) = (7, Some(300));
     bundle
 }
 
-/// A JWT authority with a fresh key.
-pub(crate) fn jwt_authority(kid: &str) -> JwtAuthority {
+/// A JWT or WIT authority with a fresh key.
+pub(crate) fn token_authority(kid: &str) -> TokenAuthority {
     let spki = rcgen::PublicKeyData::subject_public_key_info(&KeyPair::generate().unwrap());
-    JwtAuthority::new(kid, &spki, None, false).unwrap()
+    TokenAuthority::new(kid, &spki, None, false).unwrap()
 }

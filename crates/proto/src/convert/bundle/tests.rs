@@ -22,6 +22,11 @@ fn jwt(key_id: &str) -> types::JwtKey {
     types::JwtKey { public_key, key_id: key_id.into(), expires_at: 1_800_000_000, tainted: false }
 }
 
+fn wit(key_id: &str) -> types::WitKey {
+    let types::JwtKey { public_key, key_id, expires_at, tainted } = jwt(key_id);
+    types::WitKey { public_key, key_id, expires_at, tainted }
+}
+
 fn wire() -> types::Bundle {
     types::Bundle {
         trust_domain: "prod.example".into(),
@@ -29,7 +34,7 @@ fn wire() -> types::Bundle {
         jwt_authorities: vec![jwt("one"), types::JwtKey { expires_at: 0, tainted: true, ..jwt("two") }],
         refresh_hint: 300,
         sequence_number: u64::MAX,
-        wit_authorities: vec![],
+        wit_authorities: vec![wit("three"), types::WitKey { expires_at: 0, tainted: true, ..wit("four") }],
     }
 }
 
@@ -43,6 +48,20 @@ fn a_bundle_survives_the_wire() {
         [false, true]
     );
     assert_eq!(bundle.jwt_authorities[1].expires_at(), None);
+    assert_eq!(bundle.wit_authority("four").map(WitAuthority::is_tainted), Some(true));
+}
+
+#[test]
+fn what_somebody_outside_gives_is_not_tainted() {
+    let wire = wire();
+    let bundle = given_bundle_from_proto(&wire).unwrap();
+    let tokens = bundle.jwt_authorities.iter().chain(&bundle.wit_authorities);
+    assert!(!tokens.clone().any(TokenAuthority::is_tainted) && tokens.count() == 4);
+    assert!(!bundle.x509_authorities.iter().any(X509Authority::is_tainted));
+    let types::Bundle { x509_authorities, jwt_authorities, wit_authorities, .. } = wire;
+    let given = authorities_from_proto(&x509_authorities, &jwt_authorities, &wit_authorities).unwrap();
+    assert_eq!((given.x509, given.jwt), (bundle.x509_authorities, bundle.jwt_authorities));
+    assert_eq!(given.wit, bundle.wit_authorities);
 }
 
 #[test]
@@ -70,13 +89,6 @@ fn a_repeated_certificate_counts_once_and_keeps_its_taint() {
         assert_eq!(bundle.x509_authorities.len(), 1);
         assert!(bundle.x509_authorities[0].is_tainted(), "{taints:?}");
     }
-}
-
-#[test]
-fn wit_authorities_are_passed_over() {
-    let wit = types::WitKey { key_id: "wit".into(), ..Default::default() };
-    let bundle = bundle_from_proto(&types::Bundle { wit_authorities: vec![wit], ..wire() }).unwrap();
-    assert!(bundle_to_proto(&bundle).wit_authorities.is_empty());
 }
 
 fn check(field: Field, spoil: impl FnOnce(&mut types::Bundle)) {
@@ -117,7 +129,16 @@ fn bad_jwt_authorities_are_refused() {
 }
 
 #[test]
+fn bad_wit_authorities_are_refused() {
+    check(Field::WitAuthorities, |bundle| bundle.wit_authorities[0].key_id.clear());
+    check(Field::WitAuthorities, |bundle| bundle.wit_authorities[0].public_key = b"junk".as_slice().into());
+    check(Field::WitAuthorities, |bundle| bundle.wit_authorities[0].expires_at = -1);
+    check(Field::WitAuthorities, |bundle| bundle.wit_authorities = vec![wit("one"); KEYS_MAX + 1]);
+}
+
+#[test]
 fn rules_over_all_keys_are_kept() {
     check(Field::Whole, |bundle| bundle.jwt_authorities.push(jwt("one")));
+    check(Field::Whole, |bundle| bundle.wit_authorities.push(wit("one")));
     check(Field::RefreshHint, |bundle| bundle.refresh_hint = -1);
 }

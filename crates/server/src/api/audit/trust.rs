@@ -120,10 +120,13 @@ fn appended(fields: &mut Fields, call: &str, sent: &[u8]) {
             let request = first::<bundle::AppendBundleRequest>(sent);
             put_x509_authorities(fields, &request.x509_authorities);
             put_jwt_authorities(fields, &request.jwt_authorities);
+            put_wit_authorities(fields, &request.wit_authorities);
         }
         "PublishJWTAuthority" => {
             let authority = first::<bundle::PublishJwtAuthorityRequest>(sent).jwt_authority;
-            authority.iter().for_each(|authority| put_jwt_authority(fields, authority, ""));
+            authority
+                .iter()
+                .for_each(|key| put_key(fields, "jwt", &key.key_id, key.expires_at, &key.public_key, ""));
         }
         _ => {}
     }
@@ -193,6 +196,9 @@ fn bundle_fields(bundle: &types::Bundle, mask: Option<&types::BundleMask>) -> Fi
     if has(|mask| mask.jwt_authorities) {
         put_jwt_authorities(&mut fields, &bundle.jwt_authorities);
     }
+    if has(|mask| mask.wit_authorities) {
+        put_wit_authorities(&mut fields, &bundle.wit_authorities);
+    }
     if has(|mask| mask.x509_authorities) {
         put_x509_authorities(&mut fields, &bundle.x509_authorities);
     }
@@ -206,15 +212,21 @@ fn put_x509_authorities(fields: &mut Fields, authorities: &[types::X509Certifica
 }
 
 fn put_jwt_authorities(fields: &mut Fields, authorities: &[types::JwtKey]) {
-    for (at, authority) in authorities.iter().take(AUTHORITIES_MAX).enumerate() {
-        put_jwt_authority(fields, authority, &format!(".{at}"));
+    for (at, key) in authorities.iter().take(AUTHORITIES_MAX).enumerate() {
+        put_key(fields, "jwt", &key.key_id, key.expires_at, &key.public_key, &format!(".{at}"));
     }
 }
 
-fn put_jwt_authority(fields: &mut Fields, authority: &types::JwtKey, at: &str) {
-    put(fields, &format!("jwt_authority_expires_at{at}"), authority.expires_at);
-    put(fields, &format!("jwt_authority_key_id{at}"), authority.key_id.as_str());
-    put(fields, &format!("jwt_authority_public_key_sha256{at}"), sha256(&authority.public_key));
+fn put_wit_authorities(fields: &mut Fields, authorities: &[types::WitKey]) {
+    for (at, key) in authorities.iter().take(AUTHORITIES_MAX).enumerate() {
+        put_key(fields, "wit", &key.key_id, key.expires_at, &key.public_key, &format!(".{at}"));
+    }
+}
+
+fn put_key(fields: &mut Fields, family: &str, key_id: &str, expires_at: i64, public_key: &[u8], at: &str) {
+    put(fields, &format!("{family}_authority_expires_at{at}"), expires_at);
+    put(fields, &format!("{family}_authority_key_id{at}"), key_id);
+    put(fields, &format!("{family}_authority_public_key_sha256{at}"), sha256(public_key));
 }
 
 fn relationship_fields(

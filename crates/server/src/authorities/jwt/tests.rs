@@ -5,6 +5,7 @@ use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde_json::Value;
 use spindle_ca::{JwtSvidRequest, SignedJwtSvid};
 use spindle_keys::{DiskKeys, MemoryKeys};
+use spindle_proto::convert::GivenAuthorities;
 use spindle_spiffe_core::{Audience, Entropy, JwtAuthority, Reason};
 use spindle_testkit::{ManualClock, NOW, SeededEntropy, TestFolder};
 use tonic::Code;
@@ -591,7 +592,8 @@ async fn a_key_from_below_leaves_the_bundle_a_day_after_its_end_also_without_jwt
     let key = spindle_keys::Key::generate(KeyType::EcP256).unwrap();
     let ends = [("short", Some(NOW + 60)), ("long", Some(NOW + 10 * TTL_SECS)), ("endless", None)];
     let keys = ends.map(|(kid, end)| JwtAuthority::new(kid, key.spki_der(), end, false).unwrap());
-    bundles::append_own(&directory, &trust_domain(), &[], &keys).await.unwrap();
+    let given = GivenAuthorities { jwt: keys.to_vec(), ..Default::default() };
+    bundles::append_own(&directory, &trust_domain(), &given).await.unwrap();
     let left = || {
         let bundle = bundles::own(&directory.view(), &trust_domain());
         bundle.jwt_authorities.iter().map(|authority| authority.kid().to_owned()).collect::<Vec<_>>()
