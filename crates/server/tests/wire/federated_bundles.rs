@@ -45,6 +45,11 @@ fn jwt_key(kid: &str) -> types::JwtKey {
     }
 }
 
+fn wit_key(kid: &str) -> types::WitKey {
+    let types::JwtKey { public_key, key_id, expires_at, tainted } = jwt_key(kid);
+    types::WitKey { public_key, key_id, expires_at, tainted }
+}
+
 async fn send(server: &TestServer, verb: Verb, bundle: Vec<types::Bundle>) -> Result<Vec<Item>, Status> {
     send_masked(server, verb, bundle, None, None).await
 }
@@ -182,7 +187,7 @@ async fn keys_that_an_update_brings_together_must_make_a_bundle() {
     };
     let mask = types::BundleMask { jwt_authorities: true, ..Default::default() };
     let item = send_masked(&server, Verb::Update, vec![given], Some(mask), None).await.unwrap().remove(0);
-    check_item(&item, Code::InvalidArgument, Reason::BadRequest, "has the key of an X.509 authority");
+    check_item(&item, Code::InvalidArgument, Reason::BadRequest, "is also the key of an authority of another");
 }
 
 #[tokio::test]
@@ -202,13 +207,17 @@ async fn an_output_mask_keeps_the_name_and_what_it_names() {
 }
 
 #[tokio::test]
-async fn what_the_sender_says_of_taint_and_wit_keys_is_passed_over() {
+async fn what_the_sender_says_of_taint_is_passed_over() {
     let server = TestServer::start().await;
-    let clean = types::Bundle { jwt_authorities: vec![jwt_key("one")], ..bundle("other.example", 1) };
+    let clean = types::Bundle {
+        jwt_authorities: vec![jwt_key("one")],
+        wit_authorities: vec![wit_key("two")],
+        ..bundle("other.example", 1)
+    };
     let mut given = clean.clone();
     given.x509_authorities[0].tainted = true;
     given.jwt_authorities[0].tainted = true;
-    given.wit_authorities = vec![types::WitKey { key_id: "wit".into(), ..Default::default() }];
+    given.wit_authorities[0].tainted = true;
     for verb in VERBS {
         assert_eq!(one(&server, verb, given.clone()).await, (item_ok(), Some(clean.clone())), "{verb:?}");
     }
@@ -455,7 +464,8 @@ async fn what_cannot_be_added_to_the_own_bundle_is_refused() {
     let wit =
         wire::AppendBundleRequest { wit_authorities: vec![types::WitKey::default()], ..Default::default() };
     let answer = server.bundles().await.append_bundle(wit).await;
-    expect_refusal(answer, Code::InvalidArgument, Reason::BadRequest);
+    let message = expect_refusal(answer, Code::InvalidArgument, Reason::BadRequest);
+    assert!(message.contains("WIT authority"), "{message}");
     assert_eq!(server.bundle().await, before);
 }
 
