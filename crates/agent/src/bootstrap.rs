@@ -1,4 +1,5 @@
-//! The bundle by which the server is recognised before the agent has one of its own: from a file or an address.
+//! The bundle by which the server is recognised before the agent has one of its own: from a file, an address, or another
+//! agent.
 //!
 //! One source, no fallback: when it fails the agent does not start trusting somebody else. Redirects are not followed.
 //! Start at [`fetch`].
@@ -6,17 +7,25 @@
 mod http;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use spindle_spiffe_core::bundle_document::BundleDocumentError;
+use spindle_spiffe_core::certificate::split_der_certificates;
 use spindle_spiffe_core::x509_bundle::X509BundleError;
-use spindle_spiffe_core::{Bundle, Timestamp, TrustDomain, X509Bundle};
+use spindle_spiffe_core::{Bundle, ErrorChain, Timestamp, TrustDomain, X509Bundle};
+
+use tokio::time::timeout;
 
 use crate::config::{AgentConfig, Bootstrap, BundleFormat};
+use crate::other_agent;
 
 pub use http::HttpError;
 
 /// The largest bundle taken, in bytes: thousands of certificates.
 const BUNDLE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How long another agent may take, SPIRE's: it may be waiting for its own server.
+const WORKLOAD_API_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why there is no bundle to start with.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +45,14 @@ pub enum BootstrapError {
         url: String,
         /// What went wrong.
         source: HttpError,
+    },
+    /// The other agent gives none.
+    #[error("no trust bundle from the Workload API at {}: {why}", .socket.display())]
+    WorkloadApi {
+        /// The socket as configured.
+        socket: PathBuf,
+        /// What it said.
+        why: String,
     },
     /// The configured address has parameters that are the agent's to set.
     #[error("the address of the trust bundle {url} has a parameter that begins with `spire-` or `spiffe-`")]
@@ -78,7 +95,7 @@ impl BootstrapError {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Fetch { source: HttpError::Address(_), .. } | Self::ReservedParameter { .. } => false,
-            Self::Fetch { .. } => true,
+            Self::Fetch { .. } | Self::WorkloadApi { .. } => true,
             Self::File { .. }
             | Self::TooLarge { .. }
             | Self::Pem { .. }
@@ -116,8 +133,25 @@ pub(crate) async fn fetch(
             let bytes = fetched.map_err(|source| BootstrapError::Fetch { url: url.clone(), source })?;
             (bytes, *format, url.clone())
         }
+        Bootstrap::WorkloadApi { socket } => {
+            let asked = timeout(WORKLOAD_API_TIMEOUT, from_other_agent(&config.trust_domain, socket)).await;
+            let given = asked.unwrap_or_else(|_| Err("it did not answer in time".into()));
+            let fail = |why| BootstrapError::WorkloadApi { socket: socket.clone(), why };
+            return given.map(Some).map_err(fail);
+        }
     };
     parse(&config.trust_domain, &bytes, format, origin).map(Some)
+}
+
+/// What another agent gives out for `trust_domain`, its own or a federated one; an error is for people.
+async fn from_other_agent(trust_domain: &TrustDomain, socket: &Path) -> Result<X509Bundle, String> {
+    let answer = other_agent::x509_bundles(socket).await?;
+    let der = answer.bundles.get(&trust_domain.id().to_string());
+    let der = der.ok_or_else(|| format!("it has none of {trust_domain}"))?;
+    let certificates = split_der_certificates(der).map_err(|error| ErrorChain(&error).to_string())?;
+    let bundle = X509Bundle::from_certificates(trust_domain.clone(), certificates)
+        .map_err(|error| ErrorChain(&error).to_string())?;
+    if bundle.is_empty() { Err("it has no X.509 authority".into()) } else { Ok(bundle) }
 }
 
 /// What a local bundle service is told about the one who asks, with SPIRE's parameter names.

@@ -1,16 +1,31 @@
 //! What an agent needs to know to run, as ready values. Files and flags are parsed elsewhere.
 
+mod broker;
+mod endpoints;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use spindle_attest::UnixConfig;
 use spindle_keys::KeyType;
-use spindle_spiffe_core::TrustDomain;
+use spindle_spiffe_core::{SpiffeId, TrustDomain};
 use zeroize::Zeroizing;
+
+pub use broker::{ANY_REFERENCE_TYPE, AllowedBroker, AllowedReferenceType, BrokerConfig};
+pub use endpoints::{HealthListener, RateLimits, SdsConfig};
 
 /// SPIRE's interval between polls, for servers without the push stream.
 pub const SYNC_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+
+/// SPIRE's sizes of the caches of X509-SVIDs and JWT-SVIDs, in SVIDs.
+pub const SVID_CACHE_SIZE_DEFAULT: usize = 1000;
+
+/// How long a server may take for a JWT-SVID while one in the cache would still do, SPIRE's.
+pub const JWT_SVID_CACHE_HIT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// How long a server that nobody trusts any more is borne before the agent bootstraps again, SPIRE's.
+pub const REBOOTSTRAP_DELAY_DEFAULT: Duration = Duration::from_secs(600);
 
 /// The proc file system of the agent's own process namespace.
 pub const PROC_ROOT_DEFAULT: &str = "/proc";
@@ -46,6 +61,64 @@ pub struct AgentConfig {
     pub sync_interval: Duration,
     /// Whether callers without an identity may fetch the own trust domain's bundle.
     pub allow_unauthenticated_verifiers: bool,
+    /// The socket for administration; none leaves it off. Not in or below the directory of the public socket, by the letters of
+    /// the two paths, while there is a public socket.
+    pub admin_socket_path: Option<PathBuf>,
+    /// Whether the public socket does without the Workload API.
+    pub disable_workload_api: bool,
+    /// Whether the public socket does without Envoy's SDS. Without both services there is no public socket.
+    pub disable_sds_api: bool,
+    /// Who may use the Delegated Identity API: members of the own trust domain.
+    pub authorized_delegates: Vec<SpiffeId>,
+    /// Names and forms of Envoy's SDS.
+    pub sds: SdsConfig,
+    /// Which claims of a foreign JWT-SVID are handed on, beside `sub`, `exp` and `aud`.
+    pub allowed_foreign_jwt_claims: Vec<String>,
+    /// How many X509-SVIDs are kept ready; those that a workload holds a stream for may be more.
+    pub x509_svid_cache_max_size: usize,
+    /// How many JWT-SVIDs are kept at most.
+    pub jwt_svid_cache_max_size: usize,
+    /// How long the server may take for a JWT-SVID while one in the cache would still do.
+    pub jwt_svid_cache_hit_timeout: Duration,
+    /// How long workloads are to get by without a server, at least 24 hours; none renews X509-SVIDs at half of their life.
+    pub availability_target: Option<Duration>,
+    /// Limits for each set of selectors.
+    pub rate_limits: RateLimits,
+    /// The broker endpoint; none leaves it off.
+    pub broker: Option<BrokerConfig>,
+    /// Where health probes are answered over HTTP; none leaves it off.
+    pub health_checks: Option<HealthListener>,
+    /// When the agent bootstraps again because the server's certificate is not trusted.
+    pub rebootstrap: Rebootstrap,
+    /// The kinds of selectors that may stand in the log, such as `unix:user`.
+    pub log_selectors: Vec<String>,
+    /// Whether a server without the push stream is asked for differences alone.
+    pub use_sync_authorized_entries: bool,
+    /// Whether TLS connections need a key exchange that withstands quantum computers.
+    pub require_pq_kem: bool,
+    /// The known feature flags that are set.
+    pub feature_flags: Vec<String>,
+}
+
+/// When the agent bootstraps again because the server's certificate is not trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebootstrap {
+    /// Whether at all.
+    pub mode: RebootstrapMode,
+    /// How long such a server is borne first.
+    pub delay: Duration,
+}
+
+/// Whether an agent bootstraps again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RebootstrapMode {
+    /// Never.
+    #[default]
+    Never,
+    /// If the node may attest again.
+    Auto,
+    /// Yes, and a node that may not attest again is an error.
+    Always,
 }
 
 /// A one-time secret for joining. Never printed, wiped on drop.
@@ -89,6 +162,11 @@ pub enum Bootstrap {
         unix_socket: Option<PathBuf>,
         /// What is answered.
         format: BundleFormat,
+    },
+    /// By the bundle that another agent's Workload API gives out.
+    WorkloadApi {
+        /// Its socket.
+        socket: PathBuf,
     },
     /// Not at all: whoever answers as the server is believed once.
     Insecure,
@@ -142,6 +220,24 @@ impl AgentConfig {
             workload_key_type: KeyType::EcP256,
             sync_interval: SYNC_INTERVAL_DEFAULT,
             allow_unauthenticated_verifiers: false,
+            admin_socket_path: None,
+            disable_workload_api: false,
+            disable_sds_api: false,
+            authorized_delegates: Vec::new(),
+            sds: SdsConfig::default(),
+            allowed_foreign_jwt_claims: Vec::new(),
+            x509_svid_cache_max_size: SVID_CACHE_SIZE_DEFAULT,
+            jwt_svid_cache_max_size: SVID_CACHE_SIZE_DEFAULT,
+            jwt_svid_cache_hit_timeout: JWT_SVID_CACHE_HIT_TIMEOUT_DEFAULT,
+            availability_target: None,
+            rate_limits: RateLimits::default(),
+            broker: None,
+            health_checks: None,
+            rebootstrap: Rebootstrap { mode: RebootstrapMode::Never, delay: REBOOTSTRAP_DELAY_DEFAULT },
+            log_selectors: Vec::new(),
+            use_sync_authorized_entries: true,
+            require_pq_kem: false,
+            feature_flags: Vec::new(),
         }
     }
 }

@@ -17,13 +17,16 @@ mod fixtures;
 mod gate;
 mod identities;
 mod node_identity;
+mod other_agent;
 mod server;
 mod sync;
 mod trust;
 mod workload_api;
 
 pub use agent::{Agent, RunningAgent};
-pub use config::{AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage, X509PopSource};
+pub use config::{
+    AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage, Rebootstrap, RebootstrapMode, X509PopSource,
+};
 pub use data_lock::DataLockError;
 pub use error::AgentError;
 pub use node_identity::StateError;

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod changes;
 pub mod expand;
+mod feature_flags;
 mod health;
 pub mod keys;
 pub mod logs;

@@ -364,8 +364,10 @@ fn a_configuration_fault_is_told_by_key_and_line_before_anything_starts() {
     assert!(missing.err.contains("cannot read the configuration file /nonexistent.hcl"), "{}", missing.err);
     let nothing = run("spindle-agent", &["run"], &[]);
     assert!(nothing.err.contains("agent.trust_domain is required"), "{}", nothing.err);
-    let mode = run("spindle-agent", &["run", "-rebootstrapMode", "always"], &[]);
-    assert!(mode.err.contains("-rebootstrapMode always is not supported yet"), "{}", mode.err);
+    let flags = ["-trustDomain", "a", "-serverAddress", "s", "-serverPort", "1", "-trustBundle", "/b"];
+    let mode = ["run", "-rebootstrapMode", "sometimes"].into_iter().chain(flags).collect::<Vec<_>>();
+    let mode = run("spindle-agent", &mode, &[]);
+    assert!(mode.err.contains("agent.rebootstrap_mode: \"sometimes\" is not a mode"), "{}", mode.err);
 }
 
 /// A whole server file in `dir`, with `more` in its `server` block and `below` under it.

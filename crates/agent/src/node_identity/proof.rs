@@ -11,18 +11,15 @@ use std::sync::Arc;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use spindle_attest::x509pop::{self, Challenge, NodeKey, Payload};
-use spindle_proto::workload::X509svidRequest;
-use spindle_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use spindle_spiffe_core::certificate::split_der_certificates;
 use spindle_spiffe_core::pem::certificates_from_pem;
 use spindle_spiffe_core::{Entropy, ErrorChain};
-use spindle_transport::connect_unix;
 use tokio::time::timeout;
-use tonic::Request;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::call_error::CallError;
 use crate::config::{AgentConfig, JoinToken, X509PopSource};
+use crate::other_agent;
 use crate::server::CALL_TIMEOUT;
 
 /// The largest file read, in bytes: some dozens of certificates.
@@ -158,14 +155,8 @@ fn bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
 
 /// The proof by the first SVID of a Workload API, the caller's default identity.
 async fn fetched(socket: &Path) -> Result<Proof, String> {
-    let channel = connect_unix(socket).await.map_err(|error| ErrorChain(&error).to_string())?;
-    let mut request = Request::new(X509svidRequest {});
-    request.metadata_mut().insert("workload.spiffe.io", tonic::metadata::MetadataValue::from_static("true"));
-    let told = |status: tonic::Status| status.message().to_owned();
-    let answers = SpiffeWorkloadApiClient::new(channel).fetch_x509svid(request).await.map_err(told)?;
-    let answer = answers.into_inner().message().await.map_err(told)?;
-    let svid =
-        answer.and_then(|answer| answer.svids.into_iter().next()).ok_or("it has none for this agent")?;
+    let svid = other_agent::x509_svids(socket).await?.svids.into_iter().next();
+    let svid = svid.ok_or("it has none for this agent")?;
     let certificates = split_der_certificates(&svid.x509_svid).map_err(|error| error.to_string())?;
     proof(certificates, PrivatePkcs8KeyDer::from(svid.x509_svid_key.to_vec()).into())
 }

@@ -36,11 +36,11 @@ fn places(ready: &AgentSettings) -> Preflight {
     if let KeyChoice::Disk(directory) = &ready.keys {
         preflight.directory("plugins.KeyManager", directory);
     }
-    preflight.socket("agent.socket_path", &ready.socket_path);
+    sockets(&mut preflight, ready);
     if let LogTarget::File(path) = &ready.logs.target {
         preflight.log_file("agent.log_file", path);
     }
-    if let TrustChoice::File(path, format) = &ready.trust
+    if let TrustChoice::File(path, format) = &ready.bootstrap.trust
         && let Some(content) = preflight.file("agent.trust_bundle_path", path)
         && let Err(what) = bundle(ready, *format, &content)
     {
@@ -50,6 +50,28 @@ fn places(ready: &AgentSettings) -> Preflight {
         x509pop(&mut preflight, choice);
     }
     preflight
+}
+
+/// The sockets that `run` would open.
+fn sockets(preflight: &mut Preflight, ready: &AgentSettings) {
+    let chosen = &ready.sockets;
+    if !(chosen.disable_workload_api && chosen.disable_sds_api) {
+        preflight.socket("agent.socket_path", &chosen.socket_path);
+    }
+    if let Some(path) = &chosen.admin_socket_path {
+        preflight.socket("agent.admin_socket_path", path);
+    }
+    if let Some(broker) = &ready.broker {
+        if let Some(path) = &broker.socket_path {
+            preflight.socket("agent.experimental.broker.socket_path", path);
+        }
+        if let Some(address) = broker.bind_address {
+            preflight.address("agent.experimental.broker.bind_address", address.ip());
+        }
+    }
+    if let Some(listener) = &ready.health_checks {
+        preflight.address("health_checks.bind_address", listener.address.ip());
+    }
 }
 
 /// The node's certificate and key, which `run` reads before anything else. A Workload API is asked when the agent attests.

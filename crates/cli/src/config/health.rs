@@ -1,4 +1,4 @@
-//! `health_checks { … }`: where health probes are answered over HTTP. The agent has no such listener yet.
+//! `health_checks { … }`: where health probes are answered over HTTP, the same for server and agent.
 
 use std::net::SocketAddr;
 
@@ -9,17 +9,7 @@ use super::keys::{Key, Support, check_keys};
 use super::section::Section;
 use super::values::{address, port};
 
-const WHY: &str = "the health listener is off; use the healthcheck command";
-
-const AGENT: &[Key] = &[
-    ("listener_enabled", Support::Only("false")),
-    ("bind_address", Support::NoEffect(WHY)),
-    ("bind_port", Support::NoEffect(WHY)),
-    ("live_path", Support::NoEffect(WHY)),
-    ("ready_path", Support::NoEffect(WHY)),
-];
-
-const SERVER: &[Key] = &[
+const KNOWN: &[Key] = &[
     ("listener_enabled", Support::Yes),
     ("bind_address", Support::Yes),
     ("bind_port", Support::Yes),
@@ -30,21 +20,13 @@ const SERVER: &[Key] = &[
 /// SPIRE's default port.
 const PORT: i64 = 80;
 
-/// Takes the agent's block as long as it is off.
-pub(super) fn off_only(top: &Section<'_>, notes: &mut Vec<String>) -> Result<(), ConfigError> {
-    match top.block("health_checks")? {
-        Some(block) => check_keys(&block, AGENT, notes),
-        None => Ok(()),
-    }
-}
-
-/// The server's listener; none when it is off. What is written is checked all the same.
+/// The listener; none when it is off. What is written is checked all the same.
 pub(super) fn listener(
     top: &Section<'_>,
     notes: &mut Vec<String>,
 ) -> Result<Option<HealthListener>, ConfigError> {
     let Some(block) = top.block("health_checks")? else { return Ok(None) };
-    check_keys(&block, SERVER, notes)?;
+    check_keys(&block, KNOWN, notes)?;
     let host = block.text("bind_address")?.unwrap_or_else(|| "localhost".into());
     let address = address(&block.key("bind_address"), &host)?;
     let port = port(&block.key("bind_port"), block.number("bind_port")?.unwrap_or(PORT))?;

@@ -119,6 +119,25 @@ impl<'a> Section<'a> {
         self.single(key)?.map(|item| self.block_of(item)).transpose()
     }
 
+    /// The blocks of that name in their order: lists of blocks, and single ones, of which there may be several.
+    ///
+    /// # Errors
+    /// When one is no block.
+    pub fn blocks(&self, key: &str) -> Result<Vec<Section<'a>>, ConfigError> {
+        let mut blocks = Vec::new();
+        for item in self.items.iter().filter(|item| item.key == key) {
+            let Value::List(values) = &item.value else {
+                blocks.push(self.block_of(item)?);
+                continue;
+            };
+            for value in values {
+                let Value::Object(items) = value else { return Err(self.wrong(item, "a list of blocks")) };
+                blocks.push(Section::new(format!("{}[{}]", self.key(key), blocks.len()), items));
+            }
+        }
+        Ok(blocks)
+    }
+
     /// An item of this block as a block.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::args::set;
-use crate::config::agent::{AgentSettings, JoinToken, RawAgent};
+use crate::config::agent::{AgentSettings, JoinToken, RawAgent, RawBootstrap, RawSockets};
 use crate::config::{ConfigError, read_file};
 use crate::console::Vars;
 use crate::error::Failure;
@@ -63,17 +63,17 @@ pub(in crate::agent_cli) struct Args {
     /// Lets callers without an identity fetch the trust bundle.
     #[arg(long = "allowUnauthenticatedVerifiers")]
     allow_unauthenticated_verifiers: bool,
-    /// Cannot be set yet.
-    #[arg(long = "disableWorkloadAPI", hide = true)]
+    /// Leaves the Workload API off the public socket.
+    #[arg(long = "disableWorkloadAPI")]
     disable_workload_api: bool,
-    /// No effect; kept because scripts have it.
-    #[arg(long = "disableSDSAPI", hide = true)]
+    /// Leaves Envoy's SDS off the public socket.
+    #[arg(long = "disableSDSAPI")]
     disable_sds_api: bool,
-    /// Only never can be set yet.
-    #[arg(long = "rebootstrapMode", value_name = "MODE", hide = true)]
+    /// Whether to bootstrap again when the server's certificate is not trusted: never, auto or always.
+    #[arg(long = "rebootstrapMode", value_name = "MODE")]
     rebootstrap_mode: Option<String>,
-    /// No effect; kept because scripts have it.
-    #[arg(long = "rebootstrapDelay", value_name = "DURATION", hide = true)]
+    /// How long to bear such a server before bootstrapping again, like 10m.
+    #[arg(long = "rebootstrapDelay", value_name = "DURATION")]
     rebootstrap_delay: Option<String>,
     #[command(flatten)]
     logs: LogFlags,
@@ -89,7 +89,6 @@ pub(in crate::agent_cli) fn items(args: &Args, vars: Vars<'_>) -> Result<Vec<Ite
 
 /// A parsed file with the flags laid over it.
 pub(in crate::agent_cli) fn ready(args: &Args, file: &[Item]) -> Result<AgentSettings, Failure> {
-    check_unsupported(args)?;
     Ok(AgentSettings::try_from(raw(args).over(RawAgent::read(file)?))?)
 }
 
@@ -100,28 +99,25 @@ fn raw(args: &Args) -> RawAgent {
         data_dir: set_path(&args.data_dir),
         server_address: text(&args.server_address),
         server_port: args.server_port.filter(|port| *port != 0),
-        socket_path: set_path(&args.socket_path),
-        join_token: text(&args.join_token).map(JoinToken::new),
-        join_token_file: set_path(&args.join_token_file),
-        trust_bundle_path: set_path(&args.trust_bundle),
-        trust_bundle_url: text(&args.trust_bundle_url),
-        trust_bundle_format: text(&args.trust_bundle_format),
-        insecure_bootstrap: args.insecure_bootstrap.then_some(true),
+        sockets: RawSockets {
+            socket_path: set_path(&args.socket_path),
+            disable_workload_api: args.disable_workload_api.then_some(true),
+            disable_sds_api: args.disable_sds_api.then_some(true),
+            ..RawSockets::default()
+        },
+        bootstrap: RawBootstrap {
+            join_token: text(&args.join_token).map(JoinToken::new),
+            join_token_file: set_path(&args.join_token_file),
+            trust_bundle_path: set_path(&args.trust_bundle),
+            trust_bundle_url: text(&args.trust_bundle_url),
+            trust_bundle_format: text(&args.trust_bundle_format),
+            insecure_bootstrap: args.insecure_bootstrap.then_some(true),
+            rebootstrap_mode: text(&args.rebootstrap_mode),
+            rebootstrap_delay: text(&args.rebootstrap_delay),
+            ..RawBootstrap::default()
+        },
         allow_unauthenticated_verifiers: args.allow_unauthenticated_verifiers.then_some(true),
         logs: args.logs.raw(),
         ..RawAgent::default()
-    }
-}
-
-fn check_unsupported(args: &Args) -> Result<(), Failure> {
-    if args.disable_workload_api {
-        return Err(Failure::new("-disableWorkloadAPI is not supported yet").try_this("leave it out"));
-    }
-    match set(&args.rebootstrap_mode) {
-        None | Some("never") => Ok(()),
-        Some(mode) => {
-            Err(Failure::new(format!("-rebootstrapMode {mode} is not supported yet"))
-                .try_this("leave it out"))
-        }
     }
 }

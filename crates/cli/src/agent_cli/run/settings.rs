@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use spindle_agent::config::PROC_ROOT_DEFAULT;
+use spindle_agent::config::{HealthListener, PROC_ROOT_DEFAULT};
 use spindle_agent::{AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage, UnixConfig, X509PopSource};
 use zeroize::Zeroizing;
 
@@ -22,7 +22,8 @@ pub(in crate::agent_cli) fn config(
     settings: AgentSettings,
     proc_root: Option<String>,
 ) -> Result<AgentConfig, Failure> {
-    let join_token = match (&settings.join_token, &settings.join_token_file) {
+    let AgentSettings { sockets, bootstrap, limits, jwt, experimental, .. } = settings;
+    let join_token = match (&bootstrap.join_token, &bootstrap.join_token_file) {
         (Some(token), _) => Some(JoinToken::new(token.reveal())),
         (None, Some(path)) => Some(read_token(path)?),
         (None, None) => None,
@@ -32,10 +33,10 @@ pub(in crate::agent_cli) fn config(
         server_address: settings.server_address,
         server_port: settings.server_port,
         data_dir: settings.data_dir,
-        socket_path: settings.socket_path,
+        socket_path: sockets.socket_path,
         join_token,
         x509pop: settings.x509pop.map(x509pop),
-        bootstrap: bootstrap(settings.trust),
+        bootstrap: trusted_by(bootstrap.trust),
         keys: match settings.keys {
             chosen::KeyChoice::Disk(directory) => KeyStorage::Disk { directory },
             chosen::KeyChoice::Memory => KeyStorage::Memory,
@@ -46,8 +47,30 @@ pub(in crate::agent_cli) fn config(
         }),
         proc_root: proc_root.unwrap_or_else(|| PROC_ROOT_DEFAULT.to_owned()).into(),
         workload_key_type: settings.workload_key_type,
-        sync_interval: settings.sync_interval,
+        sync_interval: experimental.sync_interval,
         allow_unauthenticated_verifiers: settings.allow_unauthenticated_verifiers,
+        admin_socket_path: sockets.admin_socket_path,
+        disable_workload_api: sockets.disable_workload_api,
+        disable_sds_api: sockets.disable_sds_api,
+        authorized_delegates: sockets.authorized_delegates,
+        sds: sockets.sds,
+        allowed_foreign_jwt_claims: jwt.allowed_foreign_claims,
+        x509_svid_cache_max_size: limits.x509_svid_cache_max_size,
+        jwt_svid_cache_max_size: jwt.cache_max_size,
+        jwt_svid_cache_hit_timeout: jwt.cache_hit_timeout,
+        availability_target: limits.availability_target,
+        rate_limits: limits.rate_limits,
+        broker: settings.broker,
+        health_checks: settings.health_checks.map(|listener| HealthListener {
+            address: listener.address,
+            live_path: listener.live_path,
+            ready_path: listener.ready_path,
+        }),
+        rebootstrap: bootstrap.rebootstrap,
+        log_selectors: settings.log_selectors,
+        use_sync_authorized_entries: experimental.use_sync_authorized_entries,
+        require_pq_kem: experimental.require_pq_kem,
+        feature_flags: experimental.feature_flags,
     })
 }
 
@@ -60,7 +83,7 @@ fn x509pop(choice: chosen::X509PopChoice) -> X509PopSource {
     }
 }
 
-fn bootstrap(trust: TrustChoice) -> Bootstrap {
+fn trusted_by(trust: TrustChoice) -> Bootstrap {
     let format = |format| match format {
         chosen::BundleFormat::Pem => BundleFormat::Pem,
         chosen::BundleFormat::Spiffe => BundleFormat::Spiffe,
@@ -70,6 +93,7 @@ fn bootstrap(trust: TrustChoice) -> Bootstrap {
         TrustChoice::Url { url, unix_socket, format: form } => {
             Bootstrap::Url { url, unix_socket, format: format(form) }
         }
+        TrustChoice::WorkloadApi(socket) => Bootstrap::WorkloadApi { socket },
         TrustChoice::InsecureOnce => Bootstrap::Insecure,
     }
 }

@@ -1,11 +1,9 @@
 //! Every key of SPIRE's agent file, and what this version does with it.
 
 use crate::config::keys::Key;
-use crate::config::keys::Support::{NoEffect, NotYet, Only, Yes};
+use crate::config::keys::Support::{NoEffect, NotYet, Yes};
 
-const NO_JWT: &str = "this version issues no JWT-SVIDs";
-const NO_PROFILING: &str = "profiling is off";
-const NO_SDS: &str = "this version does not speak Envoy's SDS";
+const NO_PROFILING: &str = "this program has no profiles of a Go runtime";
 
 pub(super) const TOP: &[Key] =
     &[("agent", Yes), ("plugins", Yes), ("health_checks", Yes), ("telemetry", NotYet(""))];
@@ -16,47 +14,69 @@ pub(super) const AGENT: &[Key] = &[
     ("server_address", Yes),
     ("server_port", Yes),
     ("socket_path", Yes),
+    ("admin_socket_path", Yes),
+    ("disable_workload_api", Yes),
+    ("disable_sds_api", Yes),
+    ("authorized_delegates", Yes),
+    ("sds", Yes),
     ("trust_bundle_path", Yes),
     ("trust_bundle_url", Yes),
     ("trust_bundle_unix_socket", Yes),
+    ("trust_bundle_spiffe_workload_api", Yes),
     ("trust_bundle_format", Yes),
     ("insecure_bootstrap", Yes),
+    ("rebootstrap_mode", Yes),
+    ("rebootstrap_delay", Yes),
     ("join_token", Yes),
     ("join_token_file", Yes),
     ("workload_x509_svid_key_type", Yes),
+    ("availability_target", Yes),
+    ("x509_svid_cache_max_size", Yes),
+    ("jwt_svid_cache_max_size", Yes),
+    ("allowed_foreign_jwt_claims", Yes),
     ("allow_unauthenticated_verifiers", Yes),
     ("log_level", Yes),
     ("log_format", Yes),
     ("log_file", Yes),
     ("log_source_location", Yes),
-    ("log_selectors", NoEffect("selectors stand in the log of refusals only")),
-    ("experimental", Yes),
-    ("admin_socket_path", NotYet("")),
-    ("authorized_delegates", Only("[]")),
-    ("trust_bundle_spiffe_workload_api", NotYet("use trust_bundle_path or trust_bundle_url")),
-    ("rebootstrap_mode", Only("never")),
-    ("rebootstrap_delay", NoEffect("the agent never bootstraps again")),
-    ("disable_workload_api", Only("false")),
-    ("disable_sds_api", NoEffect(NO_SDS)),
-    ("sds", NotYet("this version does not speak Envoy's SDS")),
-    ("allowed_foreign_jwt_claims", NoEffect(NO_JWT)),
-    ("availability_target", NotYet("")),
-    ("x509_svid_cache_max_size", NoEffect("all entries of this agent are kept ready")),
-    ("jwt_svid_cache_max_size", NoEffect(NO_JWT)),
-    ("profiling_enabled", Only("false")),
+    ("log_selectors", Yes),
+    ("profiling_enabled", NoEffect(NO_PROFILING)),
     ("profiling_port", NoEffect(NO_PROFILING)),
     ("profiling_freq", NoEffect(NO_PROFILING)),
     ("profiling_names", NoEffect(NO_PROFILING)),
+    ("experimental", Yes),
+];
+
+pub(super) const SDS: &[Key] = &[
+    ("default_svid_name", Yes),
+    ("default_bundle_name", Yes),
+    ("default_all_bundles_name", Yes),
+    ("disable_spiffe_cert_validation", Yes),
 ];
 
 pub(super) const EXPERIMENTAL: &[Key] = &[
     ("sync_interval", Yes),
-    ("use_sync_authorized_entries", NoEffect("the server pushes changes")),
-    ("require_pq_kem", Only("false")),
-    ("jwt_svid_cache_hit_timeout", NoEffect(NO_JWT)),
-    ("ratelimit", NotYet("")),
-    ("broker", NotYet("")),
-    ("feature_flags", Only("[]")),
+    ("use_sync_authorized_entries", Yes),
+    ("require_pq_kem", Yes),
+    ("jwt_svid_cache_hit_timeout", Yes),
+    ("ratelimit", Yes),
+    ("broker", Yes),
+    ("feature_flags", Yes),
     ("named_pipe_name", NotYet("use socket_path")),
-    ("admin_named_pipe_name", NotYet("")),
+    ("admin_named_pipe_name", NotYet("use admin_socket_path")),
 ];
+
+pub(super) const RATE_LIMIT: &[Key] = &[
+    ("fetch_x509_svid", Yes),
+    ("fetch_jwt_svid", Yes),
+    ("fetch_x509_bundles", Yes),
+    ("fetch_jwt_bundles", Yes),
+    ("stream_secrets", Yes),
+    ("fetch_secrets", Yes),
+];
+
+pub(super) const BROKER: &[Key] = &[("socket_path", Yes), ("bind_address", Yes), ("brokers", Yes)];
+
+pub(super) const ONE_BROKER: &[Key] = &[("id", Yes), ("allowed_reference_types", Yes)];
+
+pub(super) const REFERENCE_TYPE: &[Key] = &[("type_url", Yes), ("allow_over_tcp", Yes)];

@@ -126,7 +126,7 @@ fn read_x509pop(plugin: &Plugin<'_>, notes: &mut Vec<String>) -> Result<X509PopC
 }
 
 /// The path in `unix:///path`, the Workload API's form of addresses; the path alone is taken as well.
-fn endpoint_path(key: &str, endpoint: &str) -> Result<PathBuf, ConfigError> {
+pub(super) fn endpoint_path(key: &str, endpoint: &str) -> Result<PathBuf, ConfigError> {
     let path =
         endpoint.strip_prefix("unix:").map_or(endpoint, |rest| rest.strip_prefix("//").unwrap_or(rest));
     if path.starts_with('/') {

@@ -27,12 +27,12 @@ fn refused(more: &str, below: &str, expected: &str) {
 #[test]
 fn spires_defaults_hold_when_only_the_required_keys_are_set() {
     let settings = ready("", "");
-    assert_eq!(settings.socket_path, PathBuf::from("/tmp/spire-agent/public/api.sock"));
+    assert_eq!(settings.sockets.socket_path, PathBuf::from("/tmp/spire-agent/public/api.sock"));
     assert_eq!((settings.data_dir, settings.server_port), (PathBuf::from("."), 8081));
-    assert_eq!(settings.trust, TrustChoice::File("/b".into(), BundleFormat::Pem));
+    assert_eq!(settings.bootstrap.trust, TrustChoice::File("/b".into(), BundleFormat::Pem));
     assert_eq!(settings.keys, KeyChoice::Disk(".".into()));
     assert_eq!(settings.workload_key_type, KeyType::EcP256);
-    assert_eq!((settings.join_token, settings.unix), (None, UnixChoice::default()));
+    assert_eq!((settings.bootstrap.join_token, settings.unix), (None, UnixChoice::default()));
 }
 
 #[test]
@@ -55,14 +55,14 @@ fn every_supported_key_is_obeyed() {
     )
     .expect("all known");
     let (url, format) = ("https://x/b".into(), BundleFormat::Spiffe);
-    assert_eq!(settings.trust, TrustChoice::Url { url, unix_socket: None, format });
+    assert_eq!(settings.bootstrap.trust, TrustChoice::Url { url, unix_socket: None, format });
     assert_eq!(
-        (settings.sync_interval, settings.allow_unauthenticated_verifiers),
+        (settings.experimental.sync_interval, settings.allow_unauthenticated_verifiers),
         (Duration::from_secs(9), true)
     );
     assert_eq!((settings.keys, settings.workload_key_type), (KeyChoice::Memory, KeyType::Rsa2048));
     assert_eq!(settings.unix, UnixChoice { discover_workload_path: true, workload_size_limit: 5 });
-    assert_eq!(settings.join_token_file, Some("/t".into()));
+    assert_eq!(settings.bootstrap.join_token_file, Some("/t".into()));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn exactly_one_way_to_trust_the_server_is_needed() {
         "",
         "agent.trust_bundle_url (beside",
     );
-    assert_eq!(with("insecure_bootstrap = true", "").unwrap().trust, TrustChoice::InsecureOnce);
+    assert_eq!(with("insecure_bootstrap = true", "").unwrap().bootstrap.trust, TrustChoice::InsecureOnce);
 }
 
 #[test]
@@ -107,15 +107,12 @@ fn unknown_and_unsupported_keys_are_refused() {
     refused("trust_bundel_path = \"/b\"", "", "did you mean trust_bundle_path?");
     refused("bind_port = 1", "", "agent.bind_port (line 5) is not a known key");
     refused("", "server {}", "server (line 7) is not a known key");
-    refused("admin_socket_path = \"/a\"", "", "is not supported yet");
-    refused("rebootstrap_mode = \"auto\"", "", "is not supported yet: only never is");
-    refused("disable_workload_api = true", "", "is not supported yet");
-    refused("availability_target = \"48h\"", "", "is not supported yet");
-    refused("authorized_delegates = [\"spiffe://a/b\"]", "", "is not supported yet");
-    refused("sds { }", "", "is not supported yet");
-    refused("trust_bundle_spiffe_workload_api = \"/x\"", "", "use trust_bundle_path");
-    refused("experimental { broker { } }", "", "agent.experimental.broker");
+    refused("sds { default_name = \"x\" }", "", "agent.sds.default_name");
     refused("experimental { nosuch = 1 }", "", "agent.experimental.nosuch");
+    refused("experimental { ratelimit { fetch = 1 } }", "", "agent.experimental.ratelimit.fetch");
+    refused("experimental { broker { socketpath = 1 } }", "", "did you mean socket_path?");
+    refused("experimental { named_pipe_name = \"x\" }", "", "use socket_path");
+    refused("", "health_checks { port = 1 }", "health_checks.port");
     refused("", "telemetry {}", "is not supported yet");
     refused("", "plugins { WorkloadAttestor \"k8s\" {} }", "use WorkloadAttestor \"unix\"");
     refused("", "plugins { WorkloadAttestor \"unx\" {} }", "did you mean unix?");
@@ -170,7 +167,7 @@ fn bad_values_are_refused_by_key() {
 #[test]
 fn harmless_keys_are_taken_with_a_note() {
     let settings = ready(
-        "rebootstrap_mode = \"never\" disable_sds_api = true experimental { sync_interval = \"5s\" }",
+        "rebootstrap_mode = \"never\" profiling_enabled = true experimental { sync_interval = \"5s\" }",
         "",
     );
     assert_eq!(settings.notes.len(), 1, "{:?}", settings.notes);
@@ -180,7 +177,7 @@ fn harmless_keys_are_taken_with_a_note() {
 fn a_join_token_never_shows_in_debug_output() {
     let settings = ready("join_token = \"secret-token\"", "");
     assert!(!format!("{settings:?}").contains("secret-token"));
-    assert_eq!(settings.join_token.unwrap().reveal(), "secret-token");
+    assert_eq!(settings.bootstrap.join_token.unwrap().reveal(), "secret-token");
 }
 
 /// What stands in `plugin_data` of the agent's x509pop attestor.
@@ -223,3 +220,5 @@ fn x509pop_without_a_certificate_and_two_attestors_are_refused() {
     let fault = with(TRUST, &format!("{UNIX} {two}")).expect_err("an agent has one").to_string();
     assert!(fault.contains("plugins.NodeAttestor") && fault.contains("is set twice"), "{fault}");
 }
+
+mod more;
