@@ -23,8 +23,9 @@ use crate::error::AgentError;
 use crate::gate::Gate;
 use crate::identities::{self, Identities};
 use crate::node_identity::{self, NodeIdentity, ProofSource, StateFile};
-use crate::server::ServerLink;
+use crate::server::{Heard, ServerLink};
 use crate::sync::{self, Sync};
+use crate::tokens::{self, TokenSource};
 use crate::trust::OwnTrust;
 use crate::workload_api::{Socket, WorkloadApi};
 
@@ -77,13 +78,43 @@ impl Agent {
         let failure = Arc::new(OnceLock::new());
         let mut tasks = TaskSet::new();
 
+        let trust = OwnTrust::new(X509Bundle::empty(config.trust_domain.clone()));
+        let identity = LiveIdentity::new();
+        let dialer = TlsDialer::new(
+            &config.server_address,
+            config.server_port,
+            Trust::Bundles(trust.live()),
+            ExpectedServer::Id(config.trust_domain.server_id()),
+            clock.clone(),
+        );
+        let (link, heard) = ServerLink::new(dialer.with_identity(identity.clone()));
+        let tokens = TokenSource::new(tokens::Parts {
+            cache: cache.clone(),
+            issuer: Arc::new(link.clone()),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            held_max: config.jwt_svid_cache_max_size,
+            hit_timeout: config.jwt_svid_cache_hit_timeout,
+        });
         let callers = Callers::new(attestors(&config), ProcRoot::new(&config.proc_root));
         let gate = Gate::new(cache.clone(), callers, shutdown.clone());
-        let api = WorkloadApi::new(gate, config.allow_unauthenticated_verifiers);
+        let api = WorkloadApi::new(gate, tokens, config.allow_unauthenticated_verifiers);
         tasks.spawn("Workload API", socket.serve(api, ready.clone(), shutdown.clone()));
         info!(socket = %socket_path.display(), "the Workload API socket is open");
 
-        let own_tasks = Tasks { config, clock, entropy, cache, keys, file, shutdown: shutdown.clone() };
+        let own_tasks = Tasks {
+            config,
+            clock,
+            entropy,
+            cache,
+            keys,
+            file,
+            trust,
+            identity,
+            link,
+            heard,
+            shutdown: shutdown.clone(),
+        };
         own_tasks.spawn(&mut tasks, failure.clone());
         Ok(RunningAgent { socket_path, ready, tasks, shutdown, failure, locks })
     }
@@ -126,22 +157,16 @@ struct Tasks {
     cache: Arc<Cache>,
     keys: Arc<dyn KeyManager>,
     file: StateFile,
+    trust: OwnTrust,
+    identity: LiveIdentity,
+    link: ServerLink,
+    heard: mpsc::Receiver<Heard>,
     shutdown: Shutdown,
 }
 
 impl Tasks {
     fn spawn(self, tasks: &mut TaskSet, failure: Arc<OnceLock<AgentError>>) {
-        let Self { config, clock, entropy, cache, keys, file, shutdown } = self;
-        let trust = OwnTrust::new(X509Bundle::empty(config.trust_domain.clone()));
-        let identity = LiveIdentity::new();
-        let dialer = TlsDialer::new(
-            &config.server_address,
-            config.server_port,
-            Trust::Bundles(trust.live()),
-            ExpectedServer::Id(config.trust_domain.server_id()),
-            clock.clone(),
-        );
-        let (link, heard) = ServerLink::new(dialer.with_identity(identity.clone()));
+        let Self { config, clock, entropy, cache, keys, file, trust, identity, link, heard, shutdown } = self;
         let (updates, received) = mpsc::channel(UPDATES_WAITING);
         let (established, is_established) = oneshot::channel();
 

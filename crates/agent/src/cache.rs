@@ -5,6 +5,7 @@
 //! [`Cache::publish`] and [`Cache::subscribe`].
 
 mod encode;
+mod hints;
 mod near_miss;
 mod snapshot;
 mod view;
@@ -14,9 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
-use spindle_spiffe_core::{Bundle, EntryId, Selectors, TrustDomain};
+use spindle_spiffe_core::{Bundle, EntryId, Hint, RegistrationEntry, Selectors, TrustDomain};
 use tokio::sync::{Notify, watch};
+use tracing::warn;
 
+pub(crate) use encode::jwt_svids as encode_jwt_svids;
+pub(crate) use hints::unique_hints;
 pub(crate) use near_miss::near_misses;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use view::{Content, HeldSvid, Identity, Unready, View};
@@ -25,6 +29,16 @@ use view::Fingerprint;
 
 /// Views without a stream are kept up to this number, so that callers that come and go need no new matching.
 const IDLE_VIEWS_MAX: usize = 256;
+
+/// Entries remembered as told about their shared hint; beyond that all are forgotten and told anew.
+const TOLD_MAX: usize = 4096;
+
+/// An entry that a workload matches, whether it has an SVID or not, and the hint it is shown with.
+#[derive(Clone, Debug)]
+pub(crate) struct Matched {
+    pub(crate) entry: Arc<RegistrationEntry>,
+    pub(crate) hint: Hint,
+}
 
 /// One change to what the agent knows, applied as a whole.
 #[derive(Debug, Default)]
@@ -58,6 +72,8 @@ struct Views {
     contents: HashMap<Fingerprint, Weak<Content>>,
     /// Entries signed only on demand that a workload now matches.
     demanded: BTreeSet<EntryId>,
+    /// Entries whose hint was taken and whose operator knows.
+    told: BTreeSet<EntryId>,
 }
 
 impl Cache {
@@ -102,12 +118,21 @@ impl Cache {
             views.by_selectors.retain(|_, sender| sender.receiver_count() > 0);
         }
         let view = views.shared(View::compute(&self.snapshot(), selectors));
+        views.tell_of_shared_hints(&view);
         if views.note_demand(&view) {
             self.demanded.notify_one();
         }
         let (sender, receiver) = watch::channel(view);
         views.by_selectors.insert(selectors.clone(), sender);
         receiver
+    }
+
+    /// The entries of a workload that shows `selectors` at this moment, the default one first.
+    pub(crate) fn matching(&self, selectors: &Selectors) -> Vec<Matched> {
+        let matching = self.snapshot().matching(selectors);
+        let entries: Vec<&RegistrationEntry> = matching.iter().map(|one| one.entry.as_ref()).collect();
+        let hints = unique_hints(&entries);
+        matching.iter().zip(hints).map(|(one, hint)| Matched { entry: one.entry.clone(), hint }).collect()
     }
 
     /// Waits until workloads match entries that are signed only on demand, and takes those entries' ids. Cancel-safe.
@@ -178,6 +203,7 @@ impl Views {
         let mut demanded = false;
         for selectors in concerned {
             let view = self.shared(View::compute(snapshot, &selectors));
+            self.tell_of_shared_hints(&view);
             demanded |= self.note_demand(&view);
             if let Some(sender) = self.by_selectors.get(&selectors) {
                 sender.send_if_modified(|old| {
@@ -203,6 +229,19 @@ impl Views {
             }
         }
         view
+    }
+
+    /// Tells the operator once of each identity that lost its hint to another one.
+    fn tell_of_shared_hints(&mut self, view: &View) {
+        for one in view.content.identities.iter().filter(|one| one.hint != one.entry.hint) {
+            if self.told.len() >= TOLD_MAX {
+                self.told.clear();
+            }
+            if self.told.insert(one.entry.id.clone()) {
+                warn!(entry_id = %one.entry.id, spiffe_id = %one.entry.spiffe_id, hint = one.entry.hint.as_str(),
+                    "an older entry of the same workload has this hint: the identity is shown without one");
+            }
+        }
     }
 
     fn note_demand(&mut self, view: &View) -> bool {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spindle_proto::refusal::{permission_denied_details_of, reason_of, retry_after_of};
+use spindle_proto::refusal::{Refusal, permission_denied_details_of, reason_of, retry_after_of};
 use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
 use spindle_spiffe_core::{ErrorChain, Reason};
 use spindle_transport::DialError;
@@ -71,6 +71,15 @@ impl CallError {
             _ => None,
         };
         told.unwrap_or_else(|| self.reason().code().into())
+    }
+
+    /// The server's own reason, if it is one of the set known here, or else what can be told from here.
+    pub(crate) fn known_reason(&self) -> Reason {
+        let told = match self {
+            Self::Status(status) => Refusal::of(status).and_then(|refusal| refusal.reason()),
+            _ => None,
+        };
+        told.unwrap_or_else(|| self.reason())
     }
 
     /// The reason as far as it can be told from here.

@@ -1,5 +1,7 @@
 //! Small values for unit tests. Test code only.
 
+mod issuer;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use spindle_testkit::TestAuthority;
 use crate::cache::{Cache, HeldSvid, Identity, Unready};
 use crate::config::{AgentConfig, Bootstrap};
 
+pub(crate) use issuer::{FakeIssuer, HIT_TIMEOUT};
 pub(crate) use spindle_testkit::{ManualClock, NOW};
 
 pub(crate) fn trust_domain() -> TrustDomain {

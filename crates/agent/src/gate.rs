@@ -48,6 +48,11 @@ impl Gate {
         }
     }
 
+    /// The end that open calls must not outlast.
+    pub(crate) fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
     /// Refuses a caller about whom no more is known than the socket tells, and lets the operator know.
     pub(crate) fn refuse(&self, peer: &LocalPeer, code: Code, reason: Reason, message: &str) -> Status {
         let kind = Kind { uid: peer.uid, path: None, reason };

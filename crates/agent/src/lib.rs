@@ -20,6 +20,7 @@ mod node_identity;
 mod other_agent;
 mod server;
 mod sync;
+mod tokens;
 mod trust;
 mod workload_api;
 

@@ -1,11 +1,12 @@
 //! The SPIFFE Workload API on the agent's Unix socket, with health and reflection beside it.
 //!
 //! Thin: header rule, caller, view, answer. Finished messages come from the cache and are shared by all streams with the
-//! same view, so the service writes them itself instead of having each stream encode its own copy. The JWT and WIT
-//! profiles are not here yet: their methods answer UNIMPLEMENTED. Start at [`WorkloadApi`].
+//! same view, so the service writes them itself instead of having each stream encode its own copy. The WIT profile is not
+//! here yet: its methods answer UNIMPLEMENTED. Start at [`WorkloadApi`]; the methods are in one table, [`CALLS`].
 
 mod decide;
 mod ending;
+mod jwt;
 mod session;
 mod socket;
 
@@ -16,12 +17,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::stream;
+use futures_util::stream::{self, Stream};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use spindle_proto::refusal::refusal;
-use spindle_proto::workload::{X509BundlesRequest, X509svidRequest};
 use spindle_spiffe_core::Reason;
 use spindle_transport::{LocalPeer, Peer};
 use tokio::time::timeout;
@@ -32,7 +32,8 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
-use crate::gate::Gate;
+use crate::gate::{Gate, stopping};
+use crate::tokens::TokenSource;
 use decide::Method;
 use session::Session;
 
@@ -41,8 +42,28 @@ pub(crate) use socket::Socket;
 /// The metadata every call must carry (Workload Endpoint 3).
 const SECURITY_HEADER: &str = "workload.spiffe.io";
 
-/// The largest request taken: those of the X.509 profile are empty.
-const REQUEST_BYTES_MAX: usize = 4096;
+/// The largest request taken that says nothing but what method it is of.
+const EMPTY_BYTES_MAX: usize = 4096;
+
+/// The largest request for tokens: the largest audience there may be and a SPIFFE ID, twice for their framing.
+const JWT_SVID_BYTES_MAX: usize = 64 * 1024;
+
+/// What a call is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    /// Messages without an end; there is nothing in the request.
+    Stream(Method),
+    /// Tokens.
+    JwtSvids,
+}
+
+/// Every method there is. Others answer UNIMPLEMENTED.
+const CALLS: [(&str, Call); 4] = [
+    ("FetchX509SVID", Call::Stream(Method::X509Svids)),
+    ("FetchX509Bundles", Call::Stream(Method::X509Bundles)),
+    ("FetchJWTSVID", Call::JwtSvids),
+    ("FetchJWTBundles", Call::Stream(Method::JwtBundles)),
+];
 
 /// A caller sends its request right after the headers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,12 +72,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct WorkloadApi {
     gate: Arc<Gate>,
+    tokens: TokenSource,
     allow_unauthenticated_verifiers: bool,
 }
 
 impl WorkloadApi {
-    pub(crate) fn new(gate: Arc<Gate>, allow_unauthenticated_verifiers: bool) -> Self {
-        Self { gate, allow_unauthenticated_verifiers }
+    pub(crate) fn new(gate: Arc<Gate>, tokens: TokenSource, allow_unauthenticated_verifiers: bool) -> Self {
+        Self { gate, tokens, allow_unauthenticated_verifiers }
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -68,18 +90,37 @@ impl WorkloadApi {
             let text = "security header missing from request";
             return Err(refuse(Code::InvalidArgument, Reason::SecurityHeaderMissing, text));
         }
-        let method = match request.uri().path().rsplit_once('/') {
-            Some((_, "FetchX509SVID")) => Method::X509Svids,
-            Some((_, "FetchX509Bundles")) => Method::X509Bundles,
-            _ => {
-                let text = "this profile of the Workload API is not supported";
-                return Err(refuse(Code::Unimplemented, Reason::NotSupported, text));
-            }
+        let name = request.uri().path().rsplit_once('/').map_or("", |(_, name)| name);
+        let Some((_, call)) = CALLS.into_iter().find(|(known, _)| *known == name) else {
+            let text = "this profile of the Workload API is not supported";
+            return Err(refuse(Code::Unimplemented, Reason::NotSupported, text));
         };
-        if let Err(status) = read_request(method, request.into_body()).await {
-            return Err(refuse(status.code(), reason_for_request(&status), status.message()));
+        let unread = |status: Status| refuse(status.code(), reason_for_request(&status), status.message());
+        let body = request.into_body();
+        match call {
+            Call::Stream(method) => {
+                read_request::<()>(body, EMPTY_BYTES_MAX).await.map_err(unread)?;
+                self.stream(method, peer).await
+            }
+            Call::JwtSvids => {
+                let request = read_request(body, JWT_SVID_BYTES_MAX).await.map_err(unread)?;
+                self.unary(jwt::fetch(&self, peer, request)).await
+            }
         }
-        self.stream(method, peer).await
+    }
+
+    /// One message and a good end, unless the agent stops first.
+    async fn unary(
+        &self,
+        answer: impl Future<Output = Result<Bytes, Status>>,
+    ) -> Result<Response<Body>, Status> {
+        // Cancel-safe: an answer that is not given is made anew for the next call.
+        let message = tokio::select! {
+            biased;
+            () = self.gate.shutdown().begun() => return Err(stopping()),
+            message = answer => message?,
+        };
+        Ok(framed(stream::iter([data(message), trailers(&Status::ok(""))])))
     }
 
     /// Waits for the first message, so that a refusal is the whole answer, and streams the later ones.
@@ -97,11 +138,16 @@ impl WorkloadApi {
                 Next::Over => None,
             }
         });
-        let mut response = Response::new(Body::new(StreamBody::new(first_then_rest)));
-        let grpc = HeaderValue::from_static("application/grpc");
-        response.headers_mut().insert(header::CONTENT_TYPE, grpc);
-        Ok(response)
+        Ok(framed(first_then_rest))
     }
+}
+
+/// An answer of finished frames.
+fn framed(frames: impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static) -> Response<Body> {
+    let mut response = Response::new(Body::new(StreamBody::new(frames)));
+    let grpc = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(header::CONTENT_TYPE, grpc);
+    response
 }
 
 /// Where a stream stands.
@@ -136,24 +182,17 @@ fn reason_for_request(status: &Status) -> Reason {
     }
 }
 
-/// Reads the request as gRPC demands, although the X.509 profile puts nothing in it.
-async fn read_request(method: Method, body: Body) -> Result<(), Status> {
+/// Reads the one message of a request. An empty message is read like `()`, which passes over all fields.
+async fn read_request<M>(body: Body, bytes_max: usize) -> Result<M, Status>
+where
+    M: prost::Message + Default + 'static,
+{
     let read = async {
-        match method {
-            Method::X509Svids => read_message::<X509svidRequest>(body).await,
-            Method::X509Bundles => read_message::<X509BundlesRequest>(body).await,
-        }
+        let decoder = ProstCodec::<M, M>::default().decoder();
+        let mut messages = Streaming::new_request(decoder, body, None, Some(bytes_max));
+        messages.message().await?.ok_or_else(|| Status::internal("the request has no message"))
     };
     timeout(REQUEST_TIMEOUT, read).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no request came")))
-}
-
-async fn read_message<M: prost::Message + Default + 'static>(body: Body) -> Result<(), Status> {
-    let decoder = ProstCodec::<M, M>::default().decoder();
-    let mut messages = Streaming::new_request(decoder, body, None, Some(REQUEST_BYTES_MAX));
-    match messages.message().await? {
-        Some(_) => Ok(()),
-        None => Err(Status::internal("the request has no message")),
-    }
 }
 
 impl Service<Request<Body>> for WorkloadApi {

@@ -229,6 +229,12 @@ fn add_token(authorities: &mut Vec<TokenAuthority>, authority: TokenAuthority) -
     Ok(())
 }
 
+/// A JWK Set without members of its own (RFC 7517 5).
+#[derive(Serialize)]
+struct KeySet {
+    keys: Vec<Jwk>,
+}
+
 #[derive(Serialize)]
 struct Printed {
     keys: Vec<Jwk>,
@@ -251,6 +257,12 @@ impl Bundle {
         parse(trust_domain, json).map(|parsed| parsed.bundle)
     }
 
+    /// The keys of JWT-SVIDs as a plain JWK Set, indented: each with its `kid`, none with a `use`, and an empty list when
+    /// there are none (Workload API 6.2.2).
+    pub fn jwt_key_set(&self) -> String {
+        print(&KeySet { keys: printed_tokens(None, &self.jwt_authorities).collect() })
+    }
+
     fn printed(&self, spiffe_refresh_hint: Option<u64>) -> Printed {
         let x509_bundle = self.x509_bundle();
         let x509 = x509_bundle.authorities().iter().map(|authority| Jwk {
@@ -260,15 +272,15 @@ impl Bundle {
             x5c: Some(vec![BASE64_STANDARD.encode(authority.der())]),
         });
         let keys = x509
-            .chain(printed_tokens("jwt-svid", &self.jwt_authorities))
-            .chain(printed_tokens("wit-svid", &self.wit_authorities));
+            .chain(printed_tokens(Some("jwt-svid"), &self.jwt_authorities))
+            .chain(printed_tokens(Some("wit-svid"), &self.wit_authorities));
         Printed { keys: keys.collect(), spiffe_sequence: self.sequence, spiffe_refresh_hint }
     }
 }
 
-fn printed_tokens(usage: &str, authorities: &[TokenAuthority]) -> impl Iterator<Item = Jwk> {
+fn printed_tokens(usage: Option<&str>, authorities: &[TokenAuthority]) -> impl Iterator<Item = Jwk> {
     authorities.iter().map(move |authority| Jwk {
-        usage: Some(usage.into()),
+        usage: usage.map(Into::into),
         kid: Some(authority.kid().into()),
         members: authority.key().to_jwk(),
         x5c: None,

@@ -1,6 +1,6 @@
 //! Writes the Workload API's answers as finished gRPC messages, straight into memory that is wiped on drop.
 //!
-//! Done by hand because a generated message would leave further copies of the private key behind. Only two message
+//! Done by hand because a generated message would leave further copies of keys and tokens behind. Only a few message
 //! types are needed; the tests decode them with the generated code.
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ const fn tag(field: u8) -> u8 {
 pub(super) fn x509_svids(content: &Content) -> Bytes {
     let own = content.own.bundle.to_der();
     let svids: Vec<Zeroizing<Vec<u8>>> = content.identities.iter().map(|one| svid(one, &own)).collect();
-    let federated = map_entries(content.federated.iter());
+    let federated = map_entries(content.federated.iter(), |one| one.bundle.to_der().into());
     let size = svids.iter().map(|one| field_bytes(one.len())).sum::<usize>()
         + federated.iter().map(|one| field_bytes(one.len())).sum::<usize>();
     let mut message = framed(size);
@@ -31,20 +31,47 @@ pub(super) fn x509_svids(content: &Content) -> Bytes {
 
 /// The framed `X509BundlesResponse` of the Workload API.
 pub(super) fn x509_bundles(content: &Content) -> Bytes {
-    let entries = map_entries(std::iter::once(&content.own).chain(&content.federated));
+    map(2, &map_entries(all_bundles(content), |one| one.bundle.to_der().into()))
+}
+
+/// The framed `JWTBundlesResponse` of the Workload API.
+pub(super) fn jwt_bundles(content: &Content) -> Bytes {
+    map(1, &map_entries(all_bundles(content), |one| one.jwt_key_set().clone()))
+}
+
+/// The framed `JWTSVIDResponse` of the Workload API: for each token the SPIFFE ID, the token and the hint.
+pub(crate) fn jwt_svids<'a>(svids: impl Iterator<Item = [&'a str; 3]>) -> Bytes {
+    let svids: Vec<Zeroizing<Vec<u8>>> = svids
+        .map(|[id, token, hint]| fields(&[(1, id.as_bytes()), (2, token.as_bytes()), (3, hint.as_bytes())]))
+        .collect();
+    let mut message = framed(svids.iter().map(|one| field_bytes(one.len())).sum());
+    svids.iter().for_each(|one| put(&mut message, 1, one));
+    finish(message)
+}
+
+/// The own bundle first.
+fn all_bundles(content: &Content) -> impl Iterator<Item = &NumberedBundle> {
+    std::iter::once(&content.own).chain(&content.federated)
+}
+
+/// A framed message that is one map.
+fn map(field: u8, entries: &[Vec<u8>]) -> Bytes {
     let mut message = framed(entries.iter().map(|one| field_bytes(one.len())).sum());
-    entries.iter().for_each(|one| put(&mut message, 2, one));
+    entries.iter().for_each(|one| put(&mut message, field, one));
     finish(message)
 }
 
 fn svid(shown: &Shown, own_bundle: &[u8]) -> Zeroizing<Vec<u8>> {
     let chain = shown.held.svid.to_der();
-    let (id, hint) = (shown.held.svid.spiffe_id().as_str().as_bytes(), shown.entry.hint.as_str().as_bytes());
-    let parts: [(u8, &[u8]); 5] =
-        [(1, id), (2, &chain), (3, &shown.held.key_pkcs8), (4, own_bundle), (5, hint)];
+    let (id, hint) = (shown.held.svid.spiffe_id().as_str().as_bytes(), shown.hint.as_str().as_bytes());
+    fields(&[(1, id), (2, &chain), (3, &shown.held.key_pkcs8), (4, own_bundle), (5, hint)])
+}
+
+/// A message of fields with length; empty ones are left out, as proto3 does.
+fn fields(parts: &[(u8, &[u8])]) -> Zeroizing<Vec<u8>> {
     let mut message =
         Zeroizing::new(Vec::with_capacity(parts.iter().map(|(_, part)| field_bytes(part.len())).sum()));
-    for (field, part) in parts {
+    for &(field, part) in parts {
         if !part.is_empty() {
             put(&mut message, field, part);
         }
@@ -52,13 +79,16 @@ fn svid(shown: &Shown, own_bundle: &[u8]) -> Zeroizing<Vec<u8>> {
     message
 }
 
-/// Map entries from the trust domain's SPIFFE ID to its certificates back to back.
-fn map_entries<'a>(bundles: impl Iterator<Item = &'a NumberedBundle>) -> Vec<Vec<u8>> {
+/// Map entries from the trust domain's SPIFFE ID to what `keys` makes of its bundle.
+fn map_entries<'a>(
+    bundles: impl Iterator<Item = &'a NumberedBundle>,
+    keys: impl Fn(&NumberedBundle) -> Bytes,
+) -> Vec<Vec<u8>> {
     bundles
         .map(|one| {
             let mut entry = Vec::new();
             put(&mut entry, 1, one.bundle.trust_domain().id().as_str().as_bytes());
-            put(&mut entry, 2, &one.bundle.to_der());
+            put(&mut entry, 2, &keys(one));
             entry
         })
         .collect()

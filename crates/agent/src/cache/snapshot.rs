@@ -109,14 +109,16 @@ impl Snapshot {
         self.identities.values()
     }
 
-    /// The identities whose selectors are all among `shown`, in no order.
+    /// The identities whose selectors are all among `shown`, in the order of entry ids.
     pub(crate) fn matching(&self, shown: &Selectors) -> Vec<Arc<Identity>> {
         let candidates = shown.iter().filter_map(|selector| self.by_selector.get(selector)).flatten();
-        candidates
+        let mut matching: Vec<Arc<Identity>> = candidates
             .filter_map(|id| self.identities.get(id))
             .filter(|identity| identity.entry.selectors.is_subset_of(shown))
             .cloned()
-            .collect()
+            .collect();
+        matching.sort_unstable_by(|a, b| a.entry.id.cmp(&b.entry.id));
+        matching
     }
 }
 

@@ -14,6 +14,10 @@ fn ids(view: &View) -> Vec<String> {
     view.content.identities.iter().map(|one| one.entry.id.to_string()).collect()
 }
 
+fn hints(view: &View) -> Vec<&str> {
+    view.content.identities.iter().map(|one| one.hint.as_str()).collect()
+}
+
 /// A cache with the authority's bundle in it.
 fn cache() -> (Cache, Authority) {
     let (cache, authority) = (Cache::new(trust_domain()), Authority::new(&trust_domain()));
@@ -47,7 +51,7 @@ fn entries_come_in_the_order_of_their_ids() {
 }
 
 #[test]
-fn of_entries_with_one_hint_the_oldest_is_shown_and_ids_break_ties() {
+fn wap_28_of_identities_with_one_hint_all_are_shown_and_the_oldest_has_it() {
     let (cache, ca) = cache();
     let hinted = |id: &str, hint: &str, age_secs: i64| {
         let mut one = entry(id, &["unix:uid:1"]);
@@ -58,7 +62,21 @@ fn of_entries_with_one_hint_the_oldest_is_shown_and_ids_break_ties() {
     let all =
         [("a", "main", 0), ("b", "main", 9), ("c", "main", 9), ("d", "", 0), ("e", "", 0), ("f", "x", 0)];
     cache.publish(put(all.map(|(id, hint, age_secs)| hinted(id, hint, age_secs)).into()));
-    assert_eq!(ids(&cache.subscribe(&selectors(&["unix:uid:1"])).borrow()), ["b", "d", "e", "f"]);
+    let view = cache.subscribe(&selectors(&["unix:uid:1"])).borrow().clone();
+    assert_eq!(ids(&view), ["a", "b", "c", "d", "e", "f"]);
+    assert_eq!(hints(&view), ["", "main", "", "", "", "x"]);
+    let matched = cache.matching(&selectors(&["unix:uid:1"]));
+    assert_eq!(matched.iter().map(|one| one.hint.as_str()).collect::<Vec<_>>(), hints(&view));
+}
+
+#[test]
+fn a_hint_does_not_move_to_another_identity_while_the_svid_of_its_own_is_late() {
+    let (cache, ca) = cache();
+    let hinted = |id: &str| RegistrationEntry { hint: "main".parse().unwrap(), ..entry(id, &["unix:uid:1"]) };
+    cache.publish(put(vec![signing(hinted("a")), ca.identity(&cache, hinted("b"))]));
+    let view = cache.subscribe(&selectors(&["unix:uid:1"])).borrow().clone();
+    assert_eq!(ids(&view), ["b"]);
+    assert_eq!(hints(&view), [""]);
 }
 
 #[test]
@@ -252,9 +270,8 @@ proptest! {
         }).collect();
         cache.publish(put(identities));
         let view = cache.subscribe(&selectors(&["unix:uid:1"])).borrow().clone();
-        let shown: Vec<&str> = view.content.identities.iter().map(|one| one.entry.hint.as_str()).filter(|hint| !hint.is_empty()).collect();
+        let shown = view.content.identities.iter().filter(|one| !one.hint.is_empty()).count();
         let distinct: BTreeSet<u8> = hints.iter().copied().filter(|hint| *hint != 0).collect();
-        let without = hints.iter().filter(|hint| **hint == 0).count();
-        prop_assert_eq!((shown.len(), view.content.identities.len()), (distinct.len(), distinct.len() + without));
+        prop_assert_eq!((shown, view.content.identities.len()), (distinct.len(), hints.len()));
     }
 }

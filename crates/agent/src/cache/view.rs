@@ -4,18 +4,18 @@
 //! is told; two views with the same content share it, and with it the encoded answers, which are built once.
 //! Start at [`View::compute`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use spindle_spiffe_core::{
-    Bundle, EntryId, Hint, RegistrationEntry, Selectors, SpiffeId, Timestamp, TrustDomain, X509Bundle,
-    X509Svid,
+    Bundle, EntryId, Hint, RegistrationEntry, Selectors, SpiffeId, TrustDomain, X509Bundle, X509Svid,
 };
 use zeroize::Zeroizing;
 
 use super::encode;
+use super::hints::unique_hints;
 use super::snapshot::Snapshot;
 
 /// An X509-SVID with its private key. The key is wiped when the last view lets go of it.
@@ -71,6 +71,8 @@ pub(crate) struct Shown {
     pub(crate) entry: Arc<RegistrationEntry>,
     /// Its SVID.
     pub(crate) held: Arc<HeldSvid>,
+    /// Its hint, unless another identity of the answer has it.
+    pub(crate) hint: Hint,
 }
 
 /// A trust bundle under a number that changes with its content.
@@ -82,11 +84,17 @@ pub(crate) struct NumberedBundle {
     pub(crate) bundle: X509Bundle,
     /// The keys of all SVID types.
     pub(crate) whole: Arc<Bundle>,
+    jwt_key_set: Arc<OnceLock<Bytes>>,
 }
 
 impl NumberedBundle {
     pub(crate) fn new(number: u64, whole: Bundle) -> Self {
-        Self { number, bundle: whole.x509_bundle(), whole: Arc::new(whole) }
+        Self { number, bundle: whole.x509_bundle(), whole: Arc::new(whole), jwt_key_set: Arc::default() }
+    }
+
+    /// The keys of JWT-SVIDs as a plain JWK Set (RFC 7517 5) in JSON; built on first use.
+    pub(crate) fn jwt_key_set(&self) -> &Bytes {
+        self.jwt_key_set.get_or_init(|| self.whole.jwt_key_set().into())
     }
 }
 
@@ -107,6 +115,7 @@ pub(crate) struct Content {
     pub(crate) federated: Vec<NumberedBundle>,
     x509_svids: OnceLock<Bytes>,
     x509_bundles: OnceLock<Bytes>,
+    jwt_bundles: OnceLock<Bytes>,
 }
 
 impl fmt::Debug for Content {
@@ -135,10 +144,15 @@ impl Content {
         self.x509_bundles.get_or_init(|| encode::x509_bundles(self)).clone()
     }
 
+    /// The framed answer to FetchJWTBundles; built on first use.
+    pub(crate) fn jwt_bundles(&self) -> Bytes {
+        self.jwt_bundles.get_or_init(|| encode::jwt_bundles(self)).clone()
+    }
+
     /// What distinguishes this content from another.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         Fingerprint {
-            shown: self.identities.iter().map(|one| (one.held.number, one.entry.hint.clone())).collect(),
+            shown: self.identities.iter().map(|one| (one.held.number, one.hint.clone())).collect(),
             bundles: std::iter::once(&self.own).chain(&self.federated).map(|one| one.number).collect(),
         }
     }
@@ -147,21 +161,22 @@ impl Content {
 impl View {
     /// The view of `snapshot` for a workload that shows `selectors`: every entry whose selectors are all among them, in the
     /// order of entry ids, as SPIRE has it. The first is the default identity (Workload API 8), so whoever chooses ids
-    /// chooses the default. Of those with one hint only the oldest is shown (Workload API 5.2.1).
+    /// chooses the default.
     pub(crate) fn compute(snapshot: &Snapshot, selectors: &Selectors) -> Self {
-        let mut matching = snapshot.matching(selectors);
-        matching.sort_unstable_by(|a, b| a.entry.id.cmp(&b.entry.id));
+        let matching = snapshot.matching(selectors);
+        let entries: Vec<&RegistrationEntry> = matching.iter().map(|one| one.entry.as_ref()).collect();
+        // Over all of them, so that no hint moves when an SVID is late.
+        let hints = unique_hints(&entries);
         let mut unready = Vec::new();
         let mut shown = Vec::new();
-        for identity in &matching {
+        for (identity, hint) in matching.iter().zip(hints) {
             match &identity.state {
-                Ok(held) => shown.push(Shown { entry: identity.entry.clone(), held: held.clone() }),
+                Ok(held) => shown.push(Shown { entry: identity.entry.clone(), held: held.clone(), hint }),
                 Err(why) => {
                     unready.push((identity.entry.id.clone(), identity.entry.spiffe_id.clone(), why.clone()));
                 }
             }
         }
-        keep_one_of_each_hint(&mut shown);
         // Which bundles a workload may have follows from its entries, signed or not.
         let names: BTreeSet<&TrustDomain> =
             matching.iter().flat_map(|identity| &identity.entry.federates_with).collect();
@@ -172,6 +187,7 @@ impl View {
             federated,
             x509_svids: OnceLock::new(),
             x509_bundles: OnceLock::new(),
+            jwt_bundles: OnceLock::new(),
         };
         Self { content: Arc::new(content), unready: unready.into() }
     }
@@ -185,18 +201,4 @@ impl View {
     pub(crate) fn is_signing(&self) -> bool {
         self.unready.iter().any(|(_, _, why)| matches!(why, Unready::Signing | Unready::OnDemand))
     }
-}
-
-/// SPIRE's choice among those with the same hint: the oldest, of one second the one with the smallest id.
-fn keep_one_of_each_hint(shown: &mut Vec<Shown>) {
-    let age = |entry: &RegistrationEntry| (entry.created_at, entry.id.clone());
-    let mut oldest: HashMap<Hint, (Timestamp, EntryId)> = HashMap::new();
-    for one in shown.iter().filter(|one| !one.entry.hint.is_empty()) {
-        let (hint, age) = (one.entry.hint.clone(), age(&one.entry));
-        let known = oldest.entry(hint).or_insert_with(|| age.clone());
-        if age < *known {
-            *known = age;
-        }
-    }
-    shown.retain(|one| oldest.get(&one.entry.hint).is_none_or(|(_, id)| *id == one.entry.id));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use spindle_attest::AttestedCaller;
 use spindle_runtime::Shutdown;
-use spindle_spiffe_core::Reason;
+use spindle_spiffe_core::{Reason, Selectors};
 use spindle_transport::LocalPeer;
 use tokio::sync::watch;
 use tonic::Status;
@@ -32,6 +32,11 @@ impl Admitted {
     pub(super) fn new(gate: Arc<Gate>, peer: LocalPeer, caller: Arc<AttestedCaller>) -> Self {
         let view = gate.cache.subscribe(caller.selectors());
         Self { gate, peer, caller, view, is_fresh: true }
+    }
+
+    /// What the caller shows.
+    pub(crate) fn selectors(&self) -> &Selectors {
+        self.caller.selectors()
     }
 
     /// Whether the agent has reached its server.
@@ -67,8 +72,19 @@ impl Admitted {
         if self.is_fresh {
             return Ok(true);
         }
+        Ok(self.is_same().await? && !self.view.has_changed().unwrap_or(false))
+    }
+
+    /// Whether the caller is what it was; one that has changed gets the view of what it shows now.
+    ///
+    /// # Errors
+    /// As [`Self::is_still_entitled`].
+    pub(crate) async fn is_same(&mut self) -> Result<bool, Status> {
+        if self.is_fresh {
+            return Ok(true);
+        }
         match self.gate.callers.look_again(&self.peer, &self.caller).await {
-            Ok(Look::Same) => Ok(!self.view.has_changed().unwrap_or(false)),
+            Ok(Look::Same) => Ok(true),
             Ok(Look::Changed(caller)) => {
                 self.view = self.gate.cache.subscribe(caller.selectors());
                 self.caller = caller;
@@ -92,10 +108,15 @@ impl Admitted {
 
     /// Tells the operator that the caller does not get what it asks for, and what is needed to put it right.
     pub(crate) fn tell(&self, reason: Reason) {
+        self.tell_with(reason, || self.detail(reason));
+    }
+
+    /// As [`Self::tell`], with what there is to know; that is asked for only if it is logged.
+    pub(crate) fn tell_with(&self, reason: Reason, detail: impl FnOnce() -> String) {
         let caller = self.caller.caller();
         let path = caller.path_for_log();
         let kind = Kind { uid: caller.uid(), path: path.clone(), reason };
-        if let Some(line) = self.gate.refusals.count(&kind, || self.detail(reason)) {
+        if let Some(line) = self.gate.refusals.count(&kind, detail) {
             warn!(
                 pid = caller.pid(),
                 caller_uid = caller.uid(),

@@ -8,13 +8,22 @@ use spindle_spiffe_core::Reason;
 
 use crate::cache::View;
 
-/// Which of the two answers is asked for.
+/// Which of the streamed answers is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
     /// Identities with keys, and bundles.
     X509Svids,
-    /// Bundles alone.
+    /// X.509 bundles alone.
     X509Bundles,
+    /// JWT bundles.
+    JwtBundles,
+}
+
+impl Method {
+    /// Whether the answer is bundles alone, which do not depend on any SVID.
+    fn is_of_bundles(self) -> bool {
+        matches!(self, Self::X509Bundles | Self::JwtBundles)
+    }
 }
 
 /// The next thing to do for one stream.
@@ -49,16 +58,16 @@ pub(super) fn decide(
         return Decision::Refuse(Reason::AgentStarting);
     }
     if !has_identity && !has_match {
-        let is_open = method == Method::X509Bundles && allow_unauthenticated_verifiers;
+        let is_open = method.is_of_bundles() && allow_unauthenticated_verifiers;
         return if is_open { Decision::Send } else { Decision::Refuse(Reason::NoMatchingEntry) };
+    }
+    if method.is_of_bundles() {
+        // Entitled by its entry.
+        return Decision::Send;
     }
     if has_identity {
         let is_worth_it = is_first && view.is_signing() && waited < COMPLETE_WAIT;
         return if is_worth_it { Decision::WaitUpTo(COMPLETE_WAIT) } else { Decision::Send };
-    }
-    if method == Method::X509Bundles {
-        // Entitled by its entry: the bundle does not depend on the SVID.
-        return Decision::Send;
     }
     if view.is_signing() && waited < FIRST_WAIT {
         return Decision::WaitUpTo(FIRST_WAIT);
@@ -72,7 +81,8 @@ mod tests {
     use crate::cache::{Cache, Change, Identity, Unready};
     use crate::fixtures::{Authority, entry, selectors, signing, trust_domain};
 
-    const ALL: [Method; 2] = [Method::X509Svids, Method::X509Bundles];
+    const ALL: [Method; 3] = [Method::X509Svids, Method::X509Bundles, Method::JwtBundles];
+    const OF_BUNDLES: [Method; 2] = [Method::X509Bundles, Method::JwtBundles];
     const LONG: Duration = Duration::from_secs(60);
 
     fn view(make: impl FnOnce(&Cache, &Authority) -> Vec<Identity>) -> View {
@@ -99,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_match_both_methods_refuse() {
+    fn wap_30_wap_36_wap_52_without_a_match_every_method_refuses() {
         for method in ALL {
             let decision = decide(&view(|_, _| vec![]), method, true, true, Duration::ZERO, false);
             assert_eq!(decision, Decision::Refuse(Reason::NoMatchingEntry));
@@ -109,7 +119,7 @@ mod tests {
     #[test]
     fn unauthenticated_verifiers_get_bundles_only_and_only_if_allowed() {
         let decide = |method| decide(&view(|_, _| vec![]), method, true, true, Duration::ZERO, true);
-        assert_eq!(decide(Method::X509Bundles), Decision::Send);
+        assert_eq!(OF_BUNDLES.map(decide), [Decision::Send; 2]);
         assert_eq!(decide(Method::X509Svids), Decision::Refuse(Reason::NoMatchingEntry));
     }
 
@@ -149,8 +159,11 @@ mod tests {
 
     #[test]
     fn bundles_do_not_wait_for_an_svid() {
-        let view = view(|_, _| vec![signing(one("a"))]);
-        let decision = decide(&view, Method::X509Bundles, true, true, Duration::ZERO, false);
-        assert_eq!(decision, Decision::Send);
+        let alone = view(|_, _| vec![signing(one("a"))]);
+        let beside = view(|cache, ca| vec![ca.identity(cache, one("a")), signing(one("b"))]);
+        for (view, method) in [&alone, &beside].into_iter().flat_map(|view| OF_BUNDLES.map(|one| (view, one)))
+        {
+            assert_eq!(decide(view, method, true, true, Duration::ZERO, false), Decision::Send);
+        }
     }
 }

@@ -71,6 +71,7 @@ impl Session {
         let message = match (decision, method) {
             (Decision::Send, Method::X509Svids) => view.content.x509_svids(),
             (Decision::Send, Method::X509Bundles) => view.content.x509_bundles(),
+            (Decision::Send, Method::JwtBundles) => view.content.jwt_bundles(),
             _ => Bytes::new(),
         };
         (decision, message)

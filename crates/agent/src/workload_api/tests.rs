@@ -5,7 +5,7 @@ use prost::Message;
 use spindle_attest::{ProcRoot, UnixAttestor, UnixConfig, WorkloadAttestor};
 use spindle_proto::refusal::reason_of;
 use spindle_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use spindle_proto::workload::{self, X509svidResponse};
+use spindle_proto::workload::{self, X509BundlesRequest, X509svidRequest, X509svidResponse};
 use spindle_runtime::{Shutdown, TaskSet};
 use spindle_spiffe_core::RegistrationEntry;
 use spindle_testkit::TestFolder;
@@ -17,7 +17,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::*;
 use crate::cache::{Cache, Change};
 use crate::callers::Callers;
-use crate::fixtures::{Authority, entry, signing, trust_domain};
+use crate::fixtures::{Authority, FakeIssuer, ManualClock, entry, signing, trust_domain};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -25,6 +25,7 @@ const LONG: Duration = Duration::from_secs(60);
 struct Rig {
     cache: Arc<Cache>,
     ca: Authority,
+    issuer: Arc<FakeIssuer>,
     channel: Channel,
     shutdown: Shutdown,
     tasks: TaskSet,
@@ -32,20 +33,29 @@ struct Rig {
 }
 
 async fn rig() -> Rig {
-    rig_with(false, vec![Box::new(UnixAttestor::new(UnixConfig::default()))]).await
+    rig_with(false, vec![unix()]).await
 }
 
 async fn rig_with(allow_unauthenticated: bool, attestors: Vec<Box<dyn WorkloadAttestor>>) -> Rig {
     let (folder, shutdown, mut tasks) = (TestFolder::new(), Shutdown::new(), TaskSet::new());
     let cache = Arc::new(Cache::new(trust_domain()));
-    let callers = Callers::new(attestors, ProcRoot::default());
-    let gate = Gate::new(cache.clone(), callers, shutdown.clone());
-    let api = WorkloadApi::new(gate, allow_unauthenticated);
+    let issuer = Arc::new(FakeIssuer::default());
+    let gate = gate(&cache, attestors, &shutdown);
+    let tokens = issuer.source(&cache, &ManualClock::default());
+    let api = WorkloadApi::new(gate, tokens, allow_unauthenticated);
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
     tasks.spawn("api", socket.serve(api, cache.synced(), shutdown.clone()));
     let channel = connect_unix(&path).await.unwrap();
-    Rig { cache, ca: Authority::new(&trust_domain()), channel, shutdown, tasks, folder }
+    Rig { cache, ca: Authority::new(&trust_domain()), issuer, channel, shutdown, tasks, folder }
+}
+
+fn unix() -> Box<dyn WorkloadAttestor> {
+    Box::new(UnixAttestor::new(UnixConfig::default()))
+}
+
+fn gate(cache: &Arc<Cache>, attestors: Vec<Box<dyn WorkloadAttestor>>, shutdown: &Shutdown) -> Arc<Gate> {
+    Gate::new(cache.clone(), Callers::new(attestors, ProcRoot::default()), shutdown.clone())
 }
 
 impl Rig {
@@ -186,8 +196,7 @@ async fn a_caller_that_ends_while_its_first_answer_is_waited_for_gets_none() {
     let facts = std::fs::metadata("/proc/self").unwrap();
     let pid = i32::try_from(child.id()).unwrap();
     let peer = LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None, notes: Notes::default() };
-    let callers = Callers::new(vec![Box::new(UnixAttestor::new(UnixConfig::default()))], ProcRoot::default());
-    let gate = Gate::new(rig.cache.clone(), callers, rig.shutdown.clone());
+    let gate = gate(&rig.cache, vec![unix()], &rig.shutdown);
     let mut session = Session::new(gate.admit(peer).await.unwrap(), Method::X509Svids, false);
     let (answer, ()) = tokio::join!(session.next(), async {
         tokio::task::yield_now().await;
@@ -218,7 +227,7 @@ async fn bundles_are_sent_again_only_when_they_changed() {
 
 #[tokio::test]
 async fn a_verifier_without_identity_gets_the_own_bundle_only_if_that_is_allowed() {
-    let rig = rig_with(true, vec![Box::new(UnixAttestor::new(UnixConfig::default()))]).await;
+    let rig = rig_with(true, vec![unix()]).await;
     rig.publish(vec![]);
     let foreign = Authority::new(&"partner.example".parse().unwrap());
     rig.cache.publish(Change { federated: vec![foreign.whole()], ..Change::default() });
@@ -276,9 +285,8 @@ async fn call_with_frame(rig: &Rig, compressed: u8, message: &[u8]) -> Status {
     request.extensions_mut().insert(Peer::Local(peer));
     request.headers_mut().insert(SECURITY_HEADER, HeaderValue::from_static("true"));
     *request.uri_mut() = "/SpiffeWorkloadAPI/FetchX509SVID".parse().unwrap();
-    let callers = Callers::new(vec![], ProcRoot::default());
-    let gate = Gate::new(rig.cache.clone(), callers, rig.shutdown.clone());
-    let api = WorkloadApi::new(gate, false);
+    let tokens = rig.issuer.source(&rig.cache, &ManualClock::default());
+    let api = WorkloadApi::new(gate(&rig.cache, vec![], &rig.shutdown), tokens, false);
     api.answer(request).await.expect_err("must be refused")
 }
 
@@ -287,7 +295,7 @@ async fn a_request_that_cannot_be_read_is_refused_with_a_reason() {
     let rig = rig().await;
     rig.publish(vec![mine("a")]);
     let reason = |status: &Status| reason_of(status).unwrap();
-    let too_large = call_with_frame(&rig, 0, &[0; REQUEST_BYTES_MAX + 1]).await;
+    let too_large = call_with_frame(&rig, 0, &[0; EMPTY_BYTES_MAX + 1]).await;
     assert_eq!((too_large.code(), reason(&too_large)), (Code::OutOfRange, "message_too_large".into()));
     for (compressed, message) in [(0, &[0xff; 3][..]), (1, b""), (9, b"")] {
         assert_eq!(reason(&call_with_frame(&rig, compressed, message).await), "bad_request");
@@ -297,7 +305,7 @@ async fn a_request_that_cannot_be_read_is_refused_with_a_reason() {
 #[tokio::test]
 async fn profiles_that_are_not_here_answer_unimplemented() {
     let rig = rig().await;
-    for method in ["FetchJWTSVID", "FetchJWTBundles", "ValidateJWTSVID", "FetchWITSVID", "FetchWITBundles"] {
+    for method in ["ValidateJWTSVID", "FetchWITSVID", "FetchWITBundles"] {
         let status = call_with_header(&rig, method, &["true"]).await;
         let text = "this profile of the Workload API is not supported";
         check_refused::<()>(Err(status), Code::Unimplemented, Reason::NotSupported, text);

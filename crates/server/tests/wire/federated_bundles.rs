@@ -187,7 +187,12 @@ async fn keys_that_an_update_brings_together_must_make_a_bundle() {
     };
     let mask = types::BundleMask { jwt_authorities: true, ..Default::default() };
     let item = send_masked(&server, Verb::Update, vec![given], Some(mask), None).await.unwrap().remove(0);
-    check_item(&item, Code::InvalidArgument, Reason::BadRequest, "is also the key of an authority of another");
+    check_item(
+        &item,
+        Code::InvalidArgument,
+        Reason::BadRequest,
+        "is also the key of an authority of another",
+    );
 }
 
 #[tokio::test]
