@@ -35,6 +35,17 @@ const AGENT: &[&str] = &[
     "spire/api/agent/logger/v1/logger.proto",
 ];
 
+/// Envoy's SDS, beside the Workload API on the agent's socket.
+const ENVOY: &[&str] = &[
+    "envoy/service/secret/v3/sds.proto",
+    "envoy/extensions/transport_sockets/tls/v3/secret.proto",
+    "envoy/extensions/transport_sockets/tls/v3/tls_spiffe_validator_config.proto",
+];
+
+/// The library's own envelope holds its content in memory that can be neither shared nor wiped.
+const ENVOY_TYPES: &[(&str, &str)] =
+    &[(".google.protobuf.Any", "crate::any::Any"), (".google.rpc", "crate::generated::google::rpc")];
+
 /// Messages without a service.
 const PLAIN: &[&str] =
     &["spindle/records/v1/records.proto", "google/rpc/status.proto", "google/rpc/error_details.proto"];
@@ -44,18 +55,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     compile("workload", WORKLOAD)?;
     compile("server", SERVER)?;
     compile("agent", AGENT)?;
+    compile("envoy", ENVOY)?;
     compile("plain", PLAIN)?;
+    generate(ENVOY, ENVOY_TYPES)?;
     // In one go, for the code of a package that several sets share would be overwritten by the last of them.
-    generate(&[WORKLOAD, SERVER, AGENT, PLAIN].concat())
+    generate(&[WORKLOAD, SERVER, AGENT, PLAIN].concat(), &[])
 }
 
 fn compile(name: &str, files: &[&str]) -> Result<(), Box<dyn Error>> {
     keep(name, protox::compile(files, [ROOT])?)
 }
 
-fn generate(files: &[&str]) -> Result<(), Box<dyn Error>> {
+/// Writes the code of `files`. The `types` are not among it, but found at their Rust paths.
+fn generate(files: &[&str], types: &[(&str, &str)]) -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(files, [ROOT])?;
-    tonic_prost_build::configure()
+    let mut builder = tonic_prost_build::configure();
+    for (proto_path, rust_path) in types {
+        builder = builder.extern_path(*proto_path, *rust_path);
+    }
+    builder
         // Cloning a message must not copy certificates, and equal maps must encode to equal bytes.
         .bytes(".")
         .btree_map(".")

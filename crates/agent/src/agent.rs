@@ -23,6 +23,7 @@ use crate::error::AgentError;
 use crate::gate::Gate;
 use crate::identities::{self, Identities};
 use crate::node_identity::{self, NodeIdentity, ProofSource, StateFile};
+use crate::sds::Sds;
 use crate::server::{Heard, ServerLink};
 use crate::sync::{self, Sync};
 use crate::tokens::{self, TokenSource};
@@ -98,8 +99,9 @@ impl Agent {
         });
         let callers = Callers::new(attestors(&config), ProcRoot::new(&config.proc_root));
         let gate = Gate::new(cache.clone(), callers, shutdown.clone());
+        let sds = (!config.disable_sds_api).then(|| Sds::new(gate.clone(), config.sds.clone()));
         let api = WorkloadApi::new(gate, tokens, config.allow_unauthenticated_verifiers);
-        tasks.spawn("Workload API", socket.serve(api, ready.clone(), shutdown.clone()));
+        tasks.spawn("Workload API", socket.serve(api, sds, ready.clone(), shutdown.clone()));
         info!(socket = %socket_path.display(), "the Workload API socket is open");
 
         let own_tasks = Tasks {

@@ -18,6 +18,7 @@ mod gate;
 mod identities;
 mod node_identity;
 mod other_agent;
+mod sds;
 mod server;
 mod sync;
 mod tokens;

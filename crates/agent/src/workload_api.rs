@@ -157,11 +157,11 @@ enum Next {
     Over,
 }
 
-fn data(bytes: Bytes) -> Result<Frame<Bytes>, Status> {
+pub(crate) fn data(bytes: Bytes) -> Result<Frame<Bytes>, Status> {
     Ok(Frame::data(bytes))
 }
 
-fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
+pub(crate) fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
     let mut headers = HeaderMap::new();
     status.add_header(&mut headers)?;
     Ok(Frame::trailers(headers))
@@ -174,7 +174,7 @@ fn has_security_header(headers: &HeaderMap) -> bool {
 }
 
 /// What is wrong with a request that could not be read.
-fn reason_for_request(status: &Status) -> Reason {
+pub(crate) fn reason_for_request(status: &Status) -> Reason {
     match status.code() {
         Code::OutOfRange | Code::ResourceExhausted => Reason::MessageTooLarge,
         Code::DeadlineExceeded => Reason::TooSlow,

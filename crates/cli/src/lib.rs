@@ -24,7 +24,6 @@ pub mod input;
 mod local;
 mod manual;
 pub mod output;
-pub mod pem;
 mod preflight;
 mod run_flags;
 pub mod server_cli;

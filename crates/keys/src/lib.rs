@@ -7,6 +7,7 @@ pub mod disk;
 pub mod fingerprint;
 pub mod key;
 pub mod manager;
+pub mod pem;
 pub mod request;
 
 pub use disk::DiskKeys;

@@ -151,6 +151,61 @@ pub mod spindle {
     }
 }
 
+/// What Envoy speaks.
+pub mod envoy {
+    /// Values that all of its configuration uses.
+    pub mod config {
+        /// The core.
+        pub mod core {
+            /// Version 3.
+            pub mod v3 {
+                tonic::include_proto!("envoy.config.core.v3");
+            }
+        }
+    }
+
+    /// Settings of extensions.
+    pub mod extensions {
+        /// Of transport sockets.
+        pub mod transport_sockets {
+            /// Of TLS.
+            pub mod tls {
+                /// Version 3.
+                pub mod v3 {
+                    tonic::include_proto!("envoy.extensions.transport_sockets.tls.v3");
+                }
+            }
+        }
+    }
+
+    /// How resources are discovered.
+    pub mod service {
+        /// The messages.
+        pub mod discovery {
+            /// Version 3.
+            pub mod v3 {
+                tonic::include_proto!("envoy.service.discovery.v3");
+            }
+        }
+
+        /// The service for secrets.
+        pub mod secret {
+            /// Version 3.
+            pub mod v3 {
+                tonic::include_proto!("envoy.service.secret.v3");
+            }
+        }
+    }
+
+    /// Small types.
+    pub mod r#type {
+        /// Version 3.
+        pub mod v3 {
+            tonic::include_proto!("envoy.r#type.v3");
+        }
+    }
+}
+
 /// The rich error model of gRPC.
 pub mod google {
     /// Status and details.

@@ -1,8 +1,8 @@
 //! Names, numbers and types on the wire, held against tables of facts: a change here is a change for every client.
 //!
-//! The Workload API's table is the one of the standard, written by hand. The tables of the server and of the agent's admin
-//! socket are files; their lines about `spire` agree with the published definitions of SPIRE's API, those about `spindle` are
-//! ours.
+//! The Workload API's table is the one of the standard, written by hand. The tables of the server, of the agent's admin
+//! socket and of SDS are files; their lines about `spire` and `envoy` agree with what SPIRE and Envoy have published, those
+//! about `spindle` are ours.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet, ServiceDescriptorProto,
 };
 
-use crate::{AGENT_DESCRIPTOR_SET, SERVER_DESCRIPTOR_SET, WORKLOAD_DESCRIPTOR_SET};
+use crate::{AGENT_DESCRIPTOR_SET, ENVOY_DESCRIPTOR_SET, SERVER_DESCRIPTOR_SET, WORKLOAD_DESCRIPTOR_SET};
 
 const WORKLOAD_METHODS: &[&str] = &[
     "SpiffeWorkloadAPI/FetchJWTBundles(JWTBundlesRequest) stream JWTBundlesResponse",
@@ -168,8 +168,13 @@ fn the_api_of_the_agents_admin_socket_is_the_one_that_clients_know() {
 }
 
 #[test]
+fn sds_is_the_one_that_envoy_speaks() {
+    check(ENVOY_DESCRIPTOR_SET, include_str!("wire_facts/envoy.txt"));
+}
+
+#[test]
 fn descriptor_sets_are_complete_for_reflection() {
-    for set in [WORKLOAD_DESCRIPTOR_SET, SERVER_DESCRIPTOR_SET, AGENT_DESCRIPTOR_SET] {
+    for set in [WORKLOAD_DESCRIPTOR_SET, SERVER_DESCRIPTOR_SET, AGENT_DESCRIPTOR_SET, ENVOY_DESCRIPTOR_SET] {
         let set = FileDescriptorSet::decode(set).unwrap();
         let names: BTreeSet<_> = set.file.iter().map(|file| file.name().to_owned()).collect();
         for file in &set.file {

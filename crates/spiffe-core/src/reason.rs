@@ -43,6 +43,10 @@ reasons! {
     NoMatchingEntry = "no_matching_entry", "create an entry whose selectors this process shows, below this agent";
     /// Entries match, but none has a valid SVID yet.
     SvidNotReady = "svid_not_ready", "wait, and look at the agent's log for why signing is late";
+    /// The workload has entries, but a proxy asks for the secret of none of them.
+    SecretNotFound = "secret_not_found", "ask for the SPIFFE ID or a trust domain of an entry of this workload, or for default, ROOTCA or ALL";
+    /// A proxy did not take the secrets that it was sent.
+    SecretRejected = "secret_rejected", "look at the proxy's log, and compare the secret's kind with where its configuration uses it";
     /// The agent has not finished its first sync.
     AgentStarting = "agent_starting", "wait until the agent has reached its server";
     /// The agent is being stopped.

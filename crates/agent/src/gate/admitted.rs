@@ -7,7 +7,7 @@ use spindle_runtime::Shutdown;
 use spindle_spiffe_core::{Reason, Selectors};
 use spindle_transport::LocalPeer;
 use tokio::sync::watch;
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::{debug, warn};
 
 use super::refusals::Kind;
@@ -113,6 +113,11 @@ impl Admitted {
 
     /// As [`Self::tell`], with what there is to know; that is asked for only if it is logged.
     pub(crate) fn tell_with(&self, reason: Reason, detail: impl FnOnce() -> String) {
+        self.tell_of(reason, "no identity issued", detail);
+    }
+
+    /// As [`Self::tell_with`], about `what` other than an identity.
+    pub(crate) fn tell_of(&self, reason: Reason, what: &'static str, detail: impl FnOnce() -> String) {
         let caller = self.caller.caller();
         let path = caller.path_for_log();
         let kind = Kind { uid: caller.uid(), path: path.clone(), reason };
@@ -126,11 +131,22 @@ impl Admitted {
                 count = line.count,
                 remedy = reason.remedy(),
                 detail = line.detail,
-                "no identity issued"
+                "{what}"
             );
         }
         // Selectors can carry what a workload was started with, so they are told only to who asks for detail.
         debug!(pid = caller.pid(), selectors = ?self.caller.selectors(), reason = reason.code(), "caller refused");
+    }
+
+    /// Refuses something that has nothing to do with what the caller may have.
+    pub(crate) fn refuse_call(&self, code: Code, reason: Reason, message: &str) -> Status {
+        self.gate.refuse(&self.peer, code, reason, message)
+    }
+
+    /// Whether an entry is for this caller, signed or not.
+    pub(crate) fn has_entry(&self) -> bool {
+        let view = self.view.borrow();
+        !view.content.identities.is_empty() || !view.unready.is_empty()
     }
 
     /// The nearest entries, or why those that match have no SVID.

@@ -1,11 +1,11 @@
-//! The socket with all its services: Workload API, health, reflection.
+//! The socket with all its services: Workload API, Envoy's SDS, health, reflection.
 //!
-//! Bound first and served later: until then callers wait in the kernel's queue. Health and reflection need no security
-//! header, as with SPIRE (Workload Endpoint 3 speaks of the Workload API).
+//! Bound first and served later: until then callers wait in the kernel's queue. SDS, health and reflection need no
+//! security header, as with SPIRE (Workload Endpoint 3 speaks of the Workload API).
 
 use std::path::{Path, PathBuf};
 
-use spindle_proto::WORKLOAD_DESCRIPTOR_SET;
+use spindle_proto::{ENVOY_DESCRIPTOR_SET, WORKLOAD_DESCRIPTOR_SET};
 use spindle_runtime::Shutdown;
 use spindle_transport::{UnixBindError, UnixClients, UnixListener, UnixSocketConfig, grpc_server};
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use tonic_health::ServingStatus;
 
 use super::WorkloadApi;
 use super::ending::Ending;
+use crate::sds::Sds;
 
 /// Anybody on the node may ask; who gets what is decided by what the process shows.
 const SOCKET_MODE: u32 = 0o777;
@@ -55,16 +56,21 @@ impl Socket {
     pub(crate) async fn serve(
         self,
         api: WorkloadApi,
+        sds: Option<Sds>,
         mut ready: watch::Receiver<bool>,
         shutdown: Shutdown,
     ) -> Result<(), SocketError> {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_service_status("", ServingStatus::NotServing).await;
+        let reflection = || reflection(sds.is_some());
+        let (v1, v1alpha) =
+            (reflection().build_v1().map_err(unbuilt)?, reflection().build_v1alpha().map_err(unbuilt)?);
         let served = grpc_server()
             .add_service(api)
+            .add_optional_service(sds)
             .add_service(Ending::new(health, shutdown.clone()))
-            .add_service(Ending::new(reflection().build_v1().map_err(unbuilt)?, shutdown.clone()))
-            .add_service(Ending::new(reflection().build_v1alpha().map_err(unbuilt)?, shutdown.clone()))
+            .add_service(Ending::new(v1, shutdown.clone()))
+            .add_service(Ending::new(v1alpha, shutdown.clone()))
             .serve_with_incoming_shutdown(self.0.incoming(), shutdown.begun());
         let report = async {
             if ready.wait_for(|ready| *ready).await.is_ok() {
@@ -80,10 +86,11 @@ impl Socket {
     }
 }
 
-fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
+fn reflection(has_sds: bool) -> tonic_reflection::server::Builder<'static> {
+    let builder = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(WORKLOAD_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    if has_sds { builder.register_encoded_file_descriptor_set(ENVOY_DESCRIPTOR_SET) } else { builder }
 }
 
 fn unbuilt(error: impl std::fmt::Display) -> SocketError {

@@ -45,7 +45,7 @@ async fn rig_with(allow_unauthenticated: bool, attestors: Vec<Box<dyn WorkloadAt
     let api = WorkloadApi::new(gate, tokens, allow_unauthenticated);
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
-    tasks.spawn("api", socket.serve(api, cache.synced(), shutdown.clone()));
+    tasks.spawn("api", socket.serve(api, None, cache.synced(), shutdown.clone()));
     let channel = connect_unix(&path).await.unwrap();
     Rig { cache, ca: Authority::new(&trust_domain()), issuer, channel, shutdown, tasks, folder }
 }

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
+use spindle_keys::pem;
 use spindle_spiffe_core::pem::certificates_to_pem;
 
 use super::svids::{Fetched, FetchedSvid};
 use crate::console::Console;
 use crate::error::Failure;
 use crate::files::{Readable, write as write_file};
-use crate::pem;
 
 /// Writes everything below `dir`, which must exist.
 pub(super) fn write(console: &mut Console<'_>, dir: &Path, fetched: &Fetched) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
-use spindle_keys::{Key, KeyType, certificate_request};
+use spindle_keys::{Key, KeyType, certificate_request, pem};
 use spindle_proto::spire::api::server::bundle::v1::GetBundleRequest;
 use spindle_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use spindle_proto::spire::api::server::svid::v1::MintX509svidRequest;
@@ -26,7 +26,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::files::{Readable, write};
 use crate::output::json::{ToJson, base64};
-use crate::{duration, input, output, pem};
+use crate::{duration, input, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
