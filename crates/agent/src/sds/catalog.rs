@@ -3,6 +3,7 @@
 //! Names are SPIRE's: a SPIFFE ID or `default` for a certificate; `spiffe://TRUST_DOMAIN`, `ROOTCA` and `ALL` for whom to
 //! accept. Any number of them may be asked for at once. Start at [`Catalog::find`].
 
+use std::collections::HashSet;
 use std::fmt;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -109,13 +110,12 @@ impl<'a> Catalog<'a> {
     pub(super) fn all(&self) -> Vec<Resource<'a>> {
         let content = &*self.view.content;
         let mut all: Vec<Resource<'a>> = bundles(content)
-            .map(|bundle| {
-                self.resource(bundle.trust_domain().id().as_str().to_owned(), Secret::Bundle(bundle))
-            })
+            .map(|bundle| self.resource(bundle.trust_domain().id().as_str().to_owned(), Secret::Bundle(bundle)))
             .collect();
+        let mut seen = HashSet::new();
         for shown in &content.identities {
             let name = shown.held.svid.spiffe_id().as_str();
-            if all.iter().all(|known| known.name != name) {
+            if seen.insert(name) {
                 all.push(self.resource(name.to_owned(), Secret::Certificate(&shown.held)));
             }
         }

@@ -93,8 +93,12 @@ impl Delta {
         }
         for name in &self.names {
             match catalog.find(name) {
-                Ok(resource) => drop(survey.found.insert(name.clone(), resource)),
-                Err(Missing::Signing) => drop(survey.late.insert(name.clone())),
+                Ok(resource) => {
+                    survey.found.insert(name.clone(), resource);
+                }
+                Err(Missing::Signing) => {
+                    survey.late.insert(name.clone());
+                }
                 Err(Missing::Unknown | Missing::Unsigned) => survey.unknown.push(name.clone()),
                 Err(Missing::NeedsValidator) => return Err(Refused::NeedsValidator(name.clone())),
             }

@@ -167,7 +167,7 @@ impl<E: Exchange> Stream<E> {
             self.caller.tell_of(Reason::SecretNotFound, what, || quoted(names));
             return Reason::SecretNotFound;
         }
-        drop(self.caller.refuse(Reason::NoMatchingEntry));
+        self.caller.tell(Reason::NoMatchingEntry);
         Reason::NoMatchingEntry
     }
 }

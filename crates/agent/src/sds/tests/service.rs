@@ -53,7 +53,8 @@ async fn rig_with(attestors: Vec<Box<dyn WorkloadAttestor>>, has_sds: bool) -> R
     let (folder, shutdown, mut tasks) = (TestFolder::new(), Shutdown::new(), TaskSet::new());
     let cache = Arc::new(Cache::new(trust_domain()));
     let gate = Gate::new(cache.clone(), Callers::new(attestors, ProcRoot::default()), shutdown.clone());
-    let api = WorkloadApi::new(gate.clone(), false);
+    let tokens = Arc::new(FakeIssuer::default()).source(&cache, &ManualClock::default());
+    let api = WorkloadApi::new(gate.clone(), tokens, false);
     let sds = has_sds.then(|| Sds::new(gate.clone(), SdsConfig::default()));
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
