@@ -12,7 +12,7 @@ use spindle_spiffe_core::{SpiffeId, TrustDomain};
 use spindle_store::StoreKind;
 
 use crate::roles::RoleAssignment;
-pub use operations::{HealthListener, Operations, PruneAgents};
+pub use operations::{Operations, PruneAgents};
 
 /// A server's settings. Lifetimes are in seconds.
 #[derive(Clone, Debug)]

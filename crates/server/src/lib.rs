@@ -34,18 +34,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spindle_keys::{DiskKeys, KeyManager, MemoryKeys};
-use spindle_runtime::{Shutdown, TaskEnd, TaskSet};
+use spindle_runtime::{BoundHealthListener, Shutdown, TaskEnd, TaskSet};
 use spindle_spiffe_core::{Clock, Entropy};
 use spindle_store::{Store, StoreConfig};
 use spindle_transport::{ServerTls, TlsListener, UnixClients, UnixListener, UnixSocketConfig, grpc_server};
-use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 pub use authorities::AuthoritiesError;
 pub use backup::{BackupError, accept_restored_store, export_store, import_store};
 pub use config::{
-    DiskUpstreamSettings, HealthListener, JwtSettings, KeySettings, NodeAttestorSettings, Operations,
-    PruneAgents, RateLimitSettings, ServerConfig, StoreSettings, UpstreamSettings,
+    DiskUpstreamSettings, JwtSettings, KeySettings, NodeAttestorSettings, Operations, PruneAgents,
+    RateLimitSettings, ServerConfig, StoreSettings, UpstreamSettings,
 };
 pub use copy::{CopyStoreError, copy_store};
 pub use directory::DirectoryError;
@@ -54,6 +53,7 @@ pub use roles::{EntryRules, Grant, PathPrefix, Role, RoleAssignment, RoleError, 
 pub use spindle_attest::x509pop;
 pub use spindle_ca::{CaSubject, guaranteed_svid_ttl_secs};
 pub use spindle_keys::KeyType;
+pub use spindle_runtime::HealthListener;
 pub use spindle_store::{Exported, ImportError, StoreKind, check_export};
 pub use upstream::{DiskUpstreamError, UpstreamError};
 
@@ -61,7 +61,6 @@ use attestation::node::NodeAttestors;
 use authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};
 use context::Context;
 use directory::Directory;
-use health::Checks;
 use issuer::Issuer;
 use jwt_issuer::JwtIssuer;
 use rate_limit::RateLimits;
@@ -179,7 +178,7 @@ impl Server {
         // Bound before an authority is made: a server that cannot serve leaves no root behind. Nobody is served yet.
         let tls_listener = bind_tls(&config, &authorities, clock.clone()).await?;
         let admin_listener = bind_admin(&config)?;
-        let health_listener = bind_health(&config).await?;
+        let health_listener = bind_health(&config)?;
         authorities.start().await?;
         match &jwt_authorities {
             Some(authorities) => authorities.start().await?,
@@ -231,13 +230,11 @@ impl Server {
         serve_tls(tls_listener, &context, &shutdown, &mut tasks);
         serve_admin(admin_listener, &context, &shutdown, &mut tasks);
         let mut health_addr = None;
-        if let Some((listener, address, settings)) = health_listener {
+        if let Some(listener) = health_listener {
+            let address = listener.address();
             health_addr = Some(address);
-            let checks = Arc::new(Checks::new(context.clone(), socket_path.clone())?);
-            tasks.spawn_infallible(
-                "health probes",
-                health::serve(listener, settings, checks, shutdown.clone()),
-            );
+            let checks = Arc::new(health::checks(context.clone(), socket_path.clone())?);
+            tasks.spawn_infallible("health probes", listener.serve(checks, shutdown.clone()));
             info!(%address, "Serving health checks");
         }
         tasks.spawn_infallible("X.509 authorities", authorities.run(shutdown.clone()));
@@ -336,15 +333,10 @@ fn bind_admin(config: &ServerConfig) -> Result<UnixListener, ServerError> {
     })?)
 }
 
-async fn bind_health(
-    config: &ServerConfig,
-) -> Result<Option<(TcpListener, SocketAddr, HealthListener)>, ServerError> {
+fn bind_health(config: &ServerConfig) -> Result<Option<BoundHealthListener>, ServerError> {
     let Some(settings) = config.operations.health_checks.clone() else { return Ok(None) };
     let address = settings.address;
-    let failed = |source| ServerError::HealthPort { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok(Some((listener, bound, settings)))
+    Ok(Some(settings.bind().map_err(|source| ServerError::HealthPort { address, source })?))
 }
 
 fn serve_tls(listener: TlsListener, context: &Arc<Context>, shutdown: &Shutdown, tasks: &mut TaskSet) {

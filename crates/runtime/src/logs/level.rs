@@ -44,6 +44,16 @@ impl LogLevel {
         }
     }
 
+    /// The number that SPIRE's API has for it, 1 to 7.
+    pub fn number(self) -> i32 {
+        self as i32 + 1
+    }
+
+    /// The level that SPIRE's API has this number for; none for 0 and what is no level.
+    pub fn from_number(number: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.number() == number)
+    }
+
     /// The filter for it: our crates at this level, libraries at warnings, or at `debug` when everything is asked for.
     pub(super) fn directives(self) -> String {
         let level = match self {

@@ -17,38 +17,18 @@ pub(crate) struct LoggerService {
 
 /// The level on the wire as ours, or SPIRE's refusal.
 fn level_from_proto(wire: i32) -> Result<LogLevel, Status> {
-    Ok(match types::LogLevel::try_from(wire) {
-        Ok(types::LogLevel::Panic) => LogLevel::Panic,
-        Ok(types::LogLevel::Fatal) => LogLevel::Fatal,
-        Ok(types::LogLevel::Error) => LogLevel::Error,
-        Ok(types::LogLevel::Warn) => LogLevel::Warn,
-        Ok(types::LogLevel::Info) => LogLevel::Info,
-        Ok(types::LogLevel::Debug) => LogLevel::Debug,
-        Ok(types::LogLevel::Trace) => LogLevel::Trace,
-        Ok(types::LogLevel::Unspecified) => {
-            return Err(bad_request("newLevel value cannot be LogLevel_UNSPECIFIED"));
-        }
-        Err(_) => return Err(bad_request("unsupported log level")),
+    LogLevel::from_number(wire).ok_or_else(|| {
+        bad_request(match wire {
+            0 => "newLevel value cannot be LogLevel_UNSPECIFIED",
+            _ => "unsupported log level",
+        })
     })
-}
-
-fn level_to_proto(level: LogLevel) -> i32 {
-    let wire = match level {
-        LogLevel::Panic => types::LogLevel::Panic,
-        LogLevel::Fatal => types::LogLevel::Fatal,
-        LogLevel::Error => types::LogLevel::Error,
-        LogLevel::Warn => types::LogLevel::Warn,
-        LogLevel::Info => types::LogLevel::Info,
-        LogLevel::Debug => types::LogLevel::Debug,
-        LogLevel::Trace => types::LogLevel::Trace,
-    };
-    wire.into()
 }
 
 fn answer(levels: LogLevels) -> Result<Response<types::Logger>, Status> {
     Ok(Response::new(types::Logger {
-        current_level: level_to_proto(levels.current),
-        launch_level: level_to_proto(levels.launch),
+        current_level: levels.current.number(),
+        launch_level: levels.launch.number(),
     }))
 }
 
@@ -86,9 +66,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_level_goes_over_the_wire_and_back() {
+    fn every_level_goes_over_the_wire_by_its_name() {
         for level in LogLevel::ALL {
-            assert_eq!(level_from_proto(level_to_proto(level)).unwrap(), level);
+            let wire = types::LogLevel::try_from(level.number()).unwrap();
+            assert_eq!(wire.as_str_name().parse::<LogLevel>().unwrap(), level);
+            assert_eq!(level_from_proto(wire.into()).unwrap(), level);
         }
     }
 

@@ -1,8 +1,6 @@
 //! How a server is looked after: its log, the audit log, pruning, and the listener for health probes.
 
-use std::net::SocketAddr;
-
-use spindle_runtime::Logs;
+use spindle_runtime::{HealthListener, Logs};
 
 /// Settings for those who run a server. The default is SPIRE's: everything off but the log.
 #[derive(Clone, Debug, Default)]
@@ -31,15 +29,4 @@ pub struct PruneAgents {
 impl PruneAgents {
     /// SPIRE's bound of one round.
     pub const BATCH_SIZE: usize = 1000;
-}
-
-/// Where health probes are answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthListener {
-    /// Address and port; port 0 lets the system choose.
-    pub address: SocketAddr,
-    /// Path that answers whether the process is of use at all; a supervisor restarts it if not.
-    pub live_path: String,
-    /// Path that answers whether it can serve now.
-    pub ready_path: String,
 }
