@@ -10,6 +10,7 @@ mod error;
 mod strict_json;
 mod trust;
 
+use aws_lc_rs::digest;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64_URL;
 use serde_json::{Map, Value};
@@ -115,4 +116,9 @@ impl Header {
 fn object(part: Part, text: &str) -> Result<Map<String, Value>, TokenError> {
     let json = BASE64_URL.decode(text).map_err(|_| TokenError::Base64(part))?;
     strict_json::object(&json).map_err(|why| TokenError::Json { part, why })
+}
+
+/// A token's hash as proofs name it: base64url of SHA-256 over its text.
+pub(crate) fn hash_text(token: &str) -> String {
+    BASE64_URL.encode(digest::digest(&digest::SHA256, token.as_bytes()))
 }

@@ -8,8 +8,9 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::jws::{Bundles, Compact, Leeway, SvidType, TokenError, trusted_key};
+use crate::jws::{Bundles, Compact, Leeway, SvidType, TokenError, hash_text, trusted_key};
 use crate::reason::Reason;
+use crate::replay::Sighting;
 use crate::spiffe_id::SpiffeId;
 use crate::time::Timestamp;
 
@@ -31,6 +32,10 @@ pub struct ValidatedJwtSvid {
     token_id: Option<String>,
     key_id: String,
     claims: Map<String, Value>,
+    /// Hash of what was signed, which names a token without an ID.
+    signed_hash: String,
+    /// The first second at which it is refused, leeway included.
+    refused_from: Timestamp,
 }
 
 /// Why a token is not a valid JWT-SVID.
@@ -116,6 +121,8 @@ pub fn validate_jwt_svid(
         key_id: key_id.to_owned(),
         spiffe_id,
         claims: claims.into_members(),
+        signed_hash: hash_text(compact.signed()),
+        refused_from: expires_at + how.leeway.secs(),
     })
 }
 
@@ -160,6 +167,17 @@ impl ValidatedJwtSvid {
     /// The ID of the key that signed it.
     pub fn key_id(&self) -> &str {
         &self.key_id
+    }
+
+    /// The token as shown to that audience, for [`crate::ReplayCache::admit`] where each is to be accepted once.
+    pub fn sighting(&self, audience: &str) -> Sighting {
+        let trust_domain = self.spiffe_id.trust_domain_name();
+        match &self.token_id {
+            Some(token_id) => {
+                Sighting::new(&["jti", trust_domain, &self.key_id, token_id, audience], self.refused_from)
+            }
+            None => Sighting::new(&["hash", trust_domain, &self.signed_hash, audience], self.refused_from),
+        }
     }
 
     /// All its claims, as they stand in it.

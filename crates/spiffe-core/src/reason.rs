@@ -125,6 +125,12 @@ reasons! {
     TokenNotYetValid = "token_not_yet_valid", "check the clocks on both sides";
     /// The token is for others.
     TokenAudience = "token_audience", "fetch a token for the audience that the receiver expects, or correct what it expects";
+    /// The token lives longer than its receiver allows.
+    TokenLifetime = "token_lifetime", "have tokens issued for a shorter time, or allow longer ones where they are checked";
+    /// A token that is worth nothing without a proof of possession came without one.
+    ProofMissing = "proof_missing", "send a proof of possession with the WIT-SVID, made for this request";
+    /// The proof of possession does not fit the token, the request or the time.
+    ProofRefused = "proof_refused", "make the proof for this request, with the key of the token, and check the clocks on both sides";
     /// The token was shown before, to a receiver that takes each only once.
     TokenReplayed = "token_replayed", "fetch a new token for each request; if nobody did use it before, look for who has a copy";
     /// The entry does not exist, or the agent may not have it.

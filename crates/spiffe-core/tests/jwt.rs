@@ -10,8 +10,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64_URL;
 use serde_json::{Value, json};
 use spindle_spiffe_core::jws::{Part, SvidType, TOKEN_BYTES_MAX};
 use spindle_spiffe_core::{
-    Bundle, BundleMap, Bundles, JwtSvidError, JwtValidation, Leeway, Reason, SignatureAlgorithm, TokenError,
-    ValidatedJwtSvid, validate_jwt_svid,
+    Bundle, BundleMap, Bundles, JwtSvidError, JwtValidation, Leeway, Reason, ReplayCache, ReplayError,
+    SignatureAlgorithm, TokenError, ValidatedJwtSvid, validate_jwt_svid,
 };
 use tokens::{NOW, SECS, SIGNERS, Signer, claims, es256, jwt_bundle, signer, with};
 
@@ -311,6 +311,64 @@ fn jwt_30_a_token_is_valid_as_often_as_it_is_shown() {
         assert_eq!(validate_with(&token, &bundle, "db").unwrap().token_id(), Some("one"));
     }
     assert!(matches!(claim_fault("jti", json!(7)), TokenError::Claim { name: "jti", .. }));
+}
+
+#[test]
+fn jwt_30_a_receiver_may_take_each_token_only_once() {
+    let bundle = jwt_bundle("td");
+    let mut cache = ReplayCache::new(8);
+    let mut show = |token: &str, audience| {
+        cache.admit(validate_with(token, &bundle, audience).unwrap().sighting(audience), NOW)
+    };
+    let both = with(claims(), "aud", json!(["db", "mail"]));
+    let named = with(both.clone(), "jti", json!("one"));
+    let token = es256().sign(&es256().header(), &named);
+    assert_eq!(show(&token, "db"), Ok(()));
+    assert_eq!(show(&token, "mail"), Ok(()), "to another audience");
+    assert_eq!(show(&token, "db"), Err(ReplayError::Seen));
+    assert_eq!(show(&es256().sign(&es256().header(), &named), "db"), Err(ReplayError::Seen), "signed anew");
+    let other = es256().sign(&es256().header(), &with(named, "jti", json!("two")));
+    assert_eq!(show(&other, "db"), Ok(()));
+    let nameless = es256().sign(&es256().header(), &both);
+    assert_eq!(show(&nameless, "db"), Ok(()));
+    assert_eq!(show(&nameless, "db"), Err(ReplayError::Seen));
+}
+
+/// Anybody can turn the second number of an ECDSA signature round the order of the curve.
+#[test]
+fn jwt_30_a_second_signature_made_from_the_first_is_the_same_token() {
+    const ORDER: [u8; 32] = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+        0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    let token = good();
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let mut numbers = BASE64_URL.decode(signature).unwrap();
+    let mut borrow = 0;
+    for at in (0..32).rev() {
+        let difference = i16::from(ORDER[at]) - i16::from(numbers[32 + at]) - borrow;
+        borrow = i16::from(difference < 0);
+        numbers[32 + at] = u8::try_from(difference.rem_euclid(256)).unwrap();
+    }
+    let twin = format!("{signed}.{}", BASE64_URL.encode(numbers));
+    assert_ne!(twin, token);
+    let mut cache = ReplayCache::new(8);
+    cache.admit(validate(&token).unwrap().sighting("db"), NOW).unwrap();
+    assert_eq!(cache.admit(validate(&twin).unwrap().sighting("db"), NOW), Err(ReplayError::Seen));
+}
+
+#[test]
+fn jwt_34_35_36_a_bundle_shows_each_key_once_with_its_use_and_its_id() {
+    let bundle = jwt_bundle("td");
+    let document: Value = serde_json::from_str(&bundle.to_json()).unwrap();
+    let keys = document["keys"].as_array().unwrap();
+    assert_eq!(keys.len(), SIGNERS.len());
+    for (key, signer) in keys.iter().zip(SIGNERS.iter()) {
+        assert_eq!((&key["use"], &key["kid"]), (&json!("jwt-svid"), &signer.header()["kid"]));
+        assert_eq!(key["kty"], signer.jwk()["kty"]);
+    }
+    let read = Bundle::from_json("td".parse().unwrap(), bundle.to_json().as_bytes()).unwrap();
+    validate_with(&good(), &read, "db").unwrap();
 }
 
 #[test]

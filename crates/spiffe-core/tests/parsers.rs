@@ -7,11 +7,15 @@ mod authority;
 mod explore;
 #[path = "support/invariants.rs"]
 mod invariants;
+#[path = "support/tokens.rs"]
+mod tokens;
 
 use authority::{Authority, ca_params, mixed_bundle};
 use explore::explore;
 use rcgen::{KeyPair, PublicKeyData};
 use spindle_spiffe_core::bundle_document::map;
+use spindle_spiffe_core::{Bundle, ProofRequest, ProofTarget};
+use tokens::{NOW, claims, es256, wit_claims, wit_header};
 
 fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
@@ -112,4 +116,37 @@ fn addresses_of_bundle_endpoints() {
         &texts(&["https://td.example:8443/bundle?x=1", "https://[::1]/"]),
         invariants::bundle_endpoint_url,
     );
+}
+
+/// The keys of a bundle in one line.
+fn line(bundle: &Bundle) -> String {
+    serde_json::from_str::<serde_json::Value>(&bundle.to_json()).unwrap().to_string()
+}
+
+/// The ES256 key alone, so that edits meet the token as often as the bundle.
+fn es256_bundle() -> Bundle {
+    let mut bundle = Bundle::new("td".parse().unwrap());
+    bundle.jwt_authorities = vec![es256().authority("ES256")];
+    bundle
+}
+
+#[test]
+fn jwt_svids() {
+    let token = es256().sign(&es256().header(), &claims());
+    let seed = format!("{}\n{token}", line(&es256_bundle())).into_bytes();
+    assert!(invariants::accepted_jwt_svid(&seed), "there is something to accept");
+    explore(&[seed], invariants::jwt_svid);
+}
+
+#[test]
+fn wit_svids_and_their_proofs() {
+    let mut bundle = es256_bundle();
+    std::mem::swap(&mut bundle.jwt_authorities, &mut bundle.wit_authorities);
+    let token = es256().sign(&wit_header(es256()), &wit_claims(es256()));
+    let target = ProofTarget::from_uri(&"https://db/".parse().unwrap()).unwrap();
+    let proof = ProofRequest::new(&target, NOW, [7; 16]);
+    let proof = proof.sign(&token, es256().algorithm, |message| Ok::<_, ()>(es256().signature(message)));
+    let seed = format!("{}\n{token}\n{}", line(&bundle), proof.unwrap()).into_bytes();
+    assert!(invariants::accepted_wit_svid(&seed), "there is something to accept");
+    explore(&[seed], invariants::wit_svid);
 }

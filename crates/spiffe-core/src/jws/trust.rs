@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::bundle::{Bundle, JwtAuthority};
+use crate::bundle::{Bundle, TokenAuthority};
 use crate::jws::{Compact, Header, TokenError};
 use crate::public_key::PublicKey;
 use crate::spiffe_id::SpiffeId;
@@ -48,12 +48,15 @@ impl<B: Borrow<Bundle>> Bundles for BTreeMap<TrustDomain, B> {
 pub enum SvidType {
     /// A bearer token for an audience.
     JwtSvid,
+    /// A token that is worth nothing without a proof of possession.
+    WitSvid,
 }
 
 impl SvidType {
-    fn authorities(self, bundle: &Bundle) -> &[JwtAuthority] {
+    fn authorities(self, bundle: &Bundle) -> &[TokenAuthority] {
         match self {
             Self::JwtSvid => &bundle.jwt_authorities,
+            Self::WitSvid => &bundle.wit_authorities,
         }
     }
 }
@@ -62,6 +65,7 @@ impl fmt::Display for SvidType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::JwtSvid => "JWT-SVID",
+            Self::WitSvid => "WIT-SVID",
         })
     }
 }

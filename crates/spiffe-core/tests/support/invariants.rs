@@ -8,8 +8,9 @@ use spindle_spiffe_core::bundle_document::{self, map};
 use spindle_spiffe_core::certificate::split_der_certificates;
 use spindle_spiffe_core::public_key::PublicKey;
 use spindle_spiffe_core::{
-    Audience, BundleEndpointUrl, DnsName, EntryId, Hint, Selector, SpiffeId, Timestamp, TrustDomain,
-    X509Bundle, X509Bundles, X509Svid, pem, verify_x509_svid,
+    Audience, Bundle, BundleEndpointUrl, DnsName, EntryId, Hint, JwtValidation, ProofTarget, ProofValidation,
+    ReplayCache, Selector, SpiffeId, Timestamp, TrustDomain, WitValidation, X509Bundle, X509Bundles,
+    X509Svid, pem, validate_jwt_svid, validate_wit_svid, verify_x509_svid,
 };
 
 fn td() -> TrustDomain {
@@ -149,4 +150,57 @@ pub(crate) fn bundle_endpoint_url(input: &[u8]) {
     assert!(text.len() <= 2048 && text[..8].eq_ignore_ascii_case("https://") && text.len() > 8);
     let authority = text[8..].split(['/', '?', '#']).next().unwrap();
     assert!(!authority.is_empty() && !authority.contains('@'), "{text}");
+}
+
+/// A bundle document in the first line, the rest behind it.
+fn bundle_and_rest(input: &[u8]) -> Option<(Bundle, &str)> {
+    let (document, rest) = from_utf8(input).ok()?.split_once('\n')?;
+    Some((Bundle::from_json(td(), document.as_bytes()).ok()?, rest))
+}
+
+/// When tokens are shown.
+const SHOWN_AT: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
+
+/// Whether the token in the second line is a JWT-SVID for `db` by the bundle in the first. An accepted one is a member's,
+/// is for nobody else, ends, is trusted under no other bundle, and can be told when it is shown again.
+pub(crate) fn accepted_jwt_svid(input: &[u8]) -> bool {
+    let Some((bundle, token)) = bundle_and_rest(input) else { return false };
+    let shown = |bundle: &Bundle, audience, now| {
+        validate_jwt_svid(token, bundle, &JwtValidation::new([audience], now).unwrap())
+    };
+    let Ok(svid) = shown(&bundle, "db", SHOWN_AT) else { return false };
+    assert!(svid.spiffe_id().is_member_of(&td()) && svid.audience().iter().any(|one| one == "db"));
+    assert!(svid.audience().iter().any(|one| one == "other") || shown(&bundle, "other", SHOWN_AT).is_err());
+    assert!(shown(&bundle, "db", svid.expires_at() + 60).is_err());
+    assert!(shown(&Bundle::new(td()), "db", SHOWN_AT).is_err());
+    let mut cache = ReplayCache::new(2);
+    cache.admit(svid.sighting("db"), SHOWN_AT).unwrap();
+    assert!(cache.admit(svid.sighting("db"), SHOWN_AT).is_err());
+    true
+}
+
+/// As [`accepted_jwt_svid`], for targets without its answer.
+pub(crate) fn jwt_svid(input: &[u8]) {
+    accepted_jwt_svid(input);
+}
+
+/// Whether the token in the second line is a WIT-SVID by the bundle in the first, and the third line a proof for it. An
+/// accepted one is a member's, and the proof is good for one target only.
+pub(crate) fn accepted_wit_svid(input: &[u8]) -> bool {
+    let Some((bundle, rest)) = bundle_and_rest(input) else { return false };
+    let Some((token, proof)) = rest.split_once('\n') else { return false };
+    let target = |uri: &str| ProofTarget::from_uri(&uri.parse().unwrap()).unwrap();
+    let shown = |uri| {
+        let wit = validate_wit_svid(token, &bundle, &WitValidation::new(SHOWN_AT)).ok()?;
+        wit.prove(proof, &ProofValidation::new(&target(uri), SHOWN_AT)).ok()
+    };
+    let Some(proven) = shown("https://db/") else { return false };
+    assert!(proven.spiffe_id().is_member_of(&td()) && !proven.claims().contains_key("aud"));
+    assert!(shown("https://other/").is_none());
+    true
+}
+
+/// As [`accepted_wit_svid`], for targets without its answer.
+pub(crate) fn wit_svid(input: &[u8]) {
+    accepted_wit_svid(input);
 }

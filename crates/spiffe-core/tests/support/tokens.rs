@@ -145,3 +145,23 @@ pub(crate) fn jwt_bundle(name: &str) -> Bundle {
     bundle.jwt_authorities = SIGNERS.iter().map(|signer| signer.authority(signer.algorithm.name())).collect();
     bundle
 }
+
+/// A good WIT-SVID header of this key, whose ID is its algorithm.
+pub(crate) fn wit_header(issuer: &Signer) -> Value {
+    with(issuer.header(), "typ", json!("wit+jwt"))
+}
+
+/// Good claims of a WIT-SVID that is bound to the key of `holder`.
+pub(crate) fn wit_claims(holder: &Signer) -> Value {
+    json!({
+        "sub": "spiffe://td/web", "exp": SECS + 3600, "iat": SECS, "jti": "wit-1",
+        "cnf": { "jwk": holder.jwk() },
+    })
+}
+
+/// The bundle of `name` with a WIT key of each algorithm.
+pub(crate) fn wit_bundle(name: &str) -> Bundle {
+    let mut bundle = Bundle::new(name.parse().unwrap());
+    bundle.wit_authorities = SIGNERS.iter().map(|signer| signer.authority(signer.algorithm.name())).collect();
+    bundle
+}
