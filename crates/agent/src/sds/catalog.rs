@@ -110,7 +110,9 @@ impl<'a> Catalog<'a> {
     pub(super) fn all(&self) -> Vec<Resource<'a>> {
         let content = &*self.view.content;
         let mut all: Vec<Resource<'a>> = bundles(content)
-            .map(|bundle| self.resource(bundle.trust_domain().id().as_str().to_owned(), Secret::Bundle(bundle)))
+            .map(|bundle| {
+                self.resource(bundle.trust_domain().id().as_str().to_owned(), Secret::Bundle(bundle))
+            })
             .collect();
         let mut seen = HashSet::new();
         for shown in &content.identities {

@@ -28,6 +28,7 @@ use super::super::stream::Stream;
 use super::super::validation::Validation;
 use super::*;
 use crate::callers::Callers;
+use crate::fixtures::{FakeIssuer, ManualClock};
 use crate::gate::Gate;
 use crate::workload_api::{Socket, WorkloadApi};
 
@@ -38,6 +39,7 @@ struct Rig {
     gate: Arc<Gate>,
     client: SecretDiscoveryServiceClient<Channel>,
     shutdown: Shutdown,
+    _tasks: TaskSet,
     _folder: TestFolder,
 }
 
@@ -60,9 +62,8 @@ async fn rig_with(attestors: Vec<Box<dyn WorkloadAttestor>>, has_sds: bool) -> R
     let socket = Socket::bind(&path).unwrap();
     tasks.spawn("api", socket.serve(api, sds, cache.synced(), shutdown.clone()));
     let client = SecretDiscoveryServiceClient::new(connect_unix(&path).await.unwrap());
-    let ended = shutdown.clone();
-    tokio::spawn(async move { tasks.run(&ended, Duration::from_secs(20)).await });
-    Rig { cache, ca: Authority::new(&trust_domain()), gate, client, shutdown, _folder: folder }
+    let ca = Authority::new(&trust_domain());
+    Rig { cache, ca, gate, client, shutdown, _tasks: tasks, _folder: folder }
 }
 
 impl Rig {
