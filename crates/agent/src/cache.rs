@@ -5,6 +5,7 @@
 //! [`Cache::publish`] and [`Cache::subscribe`].
 
 mod encode;
+mod encode_delegated;
 mod hints;
 mod near_miss;
 mod snapshot;
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tracing::warn;
 
 pub(crate) use encode::jwt_svids as encode_jwt_svids;
+pub(crate) use encode_delegated::delegated_x509_svids;
 pub(crate) use hints::unique_hints;
 pub(crate) use near_miss::near_misses;
 pub(crate) use snapshot::Snapshot;
@@ -64,6 +66,8 @@ pub(crate) struct Cache {
     synced: watch::Sender<bool>,
     numbers: AtomicU64,
     demanded: Notify,
+    /// Counts the changes of bundles.
+    bundle_changes: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -85,12 +89,18 @@ impl Cache {
             synced: watch::Sender::new(false),
             numbers: AtomicU64::new(1),
             demanded: Notify::new(),
+            bundle_changes: watch::Sender::new(0),
         }
     }
 
     /// The state of this moment.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Told when any trust domain's bundle has changed, come or gone.
+    pub(crate) fn bundle_changes(&self) -> watch::Receiver<u64> {
+        self.bundle_changes.subscribe()
     }
 
     /// A number that no other SVID or bundle of this process has.
@@ -164,6 +174,9 @@ impl Cache {
         }
         let after = Arc::new(after);
         self.snapshot.store(after.clone());
+        if bundles_changed {
+            self.bundle_changes.send_modify(|changes| *changes += 1);
+        }
         if change.synced {
             self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
         }

@@ -5,7 +5,6 @@
 //! by a pidfd and was attested moments ago. Start at [`Callers::attest`]; for a process that a trusted caller names by its
 //! number, at [`Callers::attest_by_number`].
 
-#[cfg_attr(not(test), allow(dead_code, reason = "the services that name processes come next"))]
 mod by_number;
 mod threads;
 
@@ -19,7 +18,6 @@ use spindle_spiffe_core::Reason;
 use spindle_transport::LocalPeer;
 use tokio::time::{Instant, timeout};
 
-#[allow(unused_imports, reason = "the services that name processes come next")]
 pub(crate) use by_number::ByNumber;
 
 use threads::Threads;

@@ -20,7 +20,7 @@ use crate::callers::{CallerFault, Callers};
 
 pub(crate) use admitted::Admitted;
 
-use refusals::{Kind, Refusals};
+use refusals::{Kind, Line, Refusals};
 
 const STARTING: &str = "the agent has not reached its server yet";
 
@@ -48,6 +48,16 @@ impl Gate {
         }
     }
 
+    /// The agent's shared state.
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// Who attests, for processes that did not call by themselves.
+    pub(crate) fn callers(&self) -> &Callers {
+        &self.callers
+    }
+
     /// The end that open calls must not outlast.
     pub(crate) fn shutdown(&self) -> &Shutdown {
         &self.shutdown
@@ -56,7 +66,7 @@ impl Gate {
     /// Refuses a caller about whom no more is known than the socket tells, and lets the operator know.
     pub(crate) fn refuse(&self, peer: &LocalPeer, code: Code, reason: Reason, message: &str) -> Status {
         let kind = Kind { uid: peer.uid, path: None, reason };
-        if let Some(line) = self.refusals.count(&kind, || message.to_owned()) {
+        if let Some(line) = self.count(peer, &kind, || message.to_owned()) {
             warn!(
                 pid = peer.pid,
                 caller_uid = peer.uid,
@@ -71,10 +81,16 @@ impl Gate {
         refusal(code, reason, message)
     }
 
+    /// Counts a refusal, unless it is one of ourselves: a health check is no caller whom anybody misses.
+    fn count(&self, peer: &LocalPeer, kind: &Kind, detail: impl FnOnce() -> String) -> Option<Line> {
+        let is_ourselves = u32::try_from(peer.pid).is_ok_and(|pid| pid == std::process::id());
+        if is_ourselves { None } else { self.refusals.count(kind, detail) }
+    }
+
     fn refuse_fault(&self, peer: &LocalPeer, fault: &CallerFault) -> Status {
         let reason = fault.reason();
         let kind = Kind { uid: peer.uid, path: None, reason };
-        if let Some(line) = self.refusals.count(&kind, || fault.to_string()) {
+        if let Some(line) = self.count(peer, &kind, || fault.to_string()) {
             warn!(
                 pid = peer.pid,
                 caller_uid = peer.uid,
@@ -99,6 +115,9 @@ pub(crate) fn stopping() -> Status {
 pub(crate) fn status_of(reason: Reason) -> Status {
     let (code, message) = match reason {
         Reason::NoMatchingEntry => (Code::PermissionDenied, "no identity issued"),
+        Reason::NotADelegate => {
+            (Code::PermissionDenied, "caller not configured as an authorized delegate")
+        }
         Reason::AgentStarting => (Code::Unavailable, STARTING),
         Reason::SvidNotReady => (Code::Unavailable, "the identity is not ready yet"),
         _ => (Code::Unavailable, "workload attestation failed"),

@@ -77,6 +77,15 @@ pub(crate) fn key_ids(authorities: &X509Bundle) -> String {
     authorities.authorities().iter().map(X509Authority::subject_key_id).collect::<Vec<_>>().join(",")
 }
 
+/// The authority of `bundle` that `svid` stands on.
+pub(crate) fn authority_of(svid: &X509Svid, bundle: &X509Bundle, now: Timestamp) -> Option<X509Authority> {
+    let is_below_it = |one: &&X509Authority| {
+        X509Bundle::new(bundle.trust_domain().clone(), [(*one).clone()])
+            .is_ok_and(|alone| is_below(svid, &alone, now))
+    };
+    bundle.authorities().iter().find(is_below_it).cloned()
+}
+
 /// Whether `svid` was signed by one of `authorities`, at whatever depth. By key identifiers where they settle it.
 pub(crate) fn is_below(svid: &X509Svid, authorities: &X509Bundle, now: Timestamp) -> bool {
     if authorities.is_empty() {
@@ -126,6 +135,9 @@ mod tests {
         let svid = ours.sign(&trust_domain().member("/a").unwrap(), key.spki_der(), NOW, 60);
         assert!(is_below(&svid, &ours.bundle, NOW));
         assert!(!is_below(&svid, &other.bundle, NOW));
+        let both = [&other, &ours].map(|one| one.bundle.authorities()[0].clone());
+        assert_eq!(authority_of(&svid, &bundle(&both), NOW), Some(both[1].clone()));
+        assert_eq!(authority_of(&svid, &other.bundle, NOW), None);
         assert!(!is_below(&svid, &X509Bundle::empty(trust_domain()), NOW));
     }
 }

@@ -1,7 +1,9 @@
 //! `spindle-agent`: SPIRE's words for an agent and its Workload API.
 
 mod api;
+mod debug;
 mod healthcheck;
+mod logger;
 mod run;
 mod svids;
 mod validate;
@@ -15,10 +17,13 @@ pub(crate) use svids::{Fetched, verify};
 use std::ffi::OsString;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use tonic::transport::Channel;
 
+use crate::args::Socket;
+use crate::client::connect;
 use crate::console::Console;
 use crate::error::Failure;
-use crate::{completion, go_flags, manual};
+use crate::{completion, go_flags, manual, socket};
 
 /// Runs a Spindle agent and calls its Workload API.
 #[derive(Debug, Parser)]
@@ -44,6 +49,12 @@ enum Command {
     Completion(completion::Args),
     /// Prints the manual page, or writes those of all commands.
     Man(manual::Args),
+    /// Looks inside a running agent, over its admin socket.
+    #[command(subcommand)]
+    Debug(debug::Command),
+    /// Shows or changes how much a running agent logs, over its admin socket.
+    #[command(subcommand)]
+    Logger(logger::Command),
     /// Calls the Workload API as this process.
     #[command(subcommand)]
     Api(api::Command),
@@ -55,10 +66,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>, console: &mut Console<'_>)
         Ok(args) => args,
         Err(status) => return status,
     };
+    // SPIRE's two kinds of commands print their errors in two ways.
+    let is_admin = matches!(args.command, Command::Debug(_) | Command::Logger(_));
     match run(args.command, console) {
         Ok(()) => 0,
         Err(failure) => {
-            failure.print_bare(console.err);
+            match is_admin {
+                true => failure.print(console.err),
+                false => failure.print_bare(console.err),
+            }
             failure.exit()
         }
     }
@@ -68,10 +84,17 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::run(&args, console),
         Command::Validate(args) => validate::run(&args, console),
+        Command::Debug(debug::Command::GetInfo(args)) => debug::run(&args, console),
+        Command::Logger(command) => logger::run(command, console),
         Command::Healthcheck(args) => healthcheck::run(&args, console),
         Command::Api(api::Command::Fetch(args)) => api::run(&args, console),
         Command::Api(api::Command::Watch(args)) => watch::run(&args, console),
         Command::Completion(args) => completion::run(&args, &Args::command(), console),
         Command::Man(args) => manual::run(&args, &Args::command(), console),
     }
+}
+
+/// Connects to the admin socket that flags and environment name.
+async fn dial_admin(at: &Socket, console: &Console<'_>) -> Result<Channel, Failure> {
+    connect(&socket::resolve(at, &socket::AGENT_ADMIN, console.vars)?, "agent").await
 }

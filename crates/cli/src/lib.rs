@@ -22,6 +22,7 @@ pub mod go_flags;
 pub mod hcl;
 pub mod input;
 mod local;
+mod log_levels;
 mod manual;
 pub mod output;
 mod preflight;
@@ -30,5 +31,6 @@ pub mod server_cli;
 pub mod service;
 pub mod socket;
 pub mod spindle_cli;
+mod svid_chain;
 #[cfg(test)]
 mod testing;

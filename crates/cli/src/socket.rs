@@ -30,6 +30,13 @@ pub const AGENT: SocketKind = SocketKind {
     vars: &["SPIRE_AGENT_PUBLIC_SOCKET", "SPIFFE_ENDPOINT_SOCKET"],
 };
 
+/// The agent's admin socket. SPIRE's tools know it by its flag alone.
+pub const AGENT_ADMIN: SocketKind = SocketKind {
+    default: crate::config::agent::ADMIN_SOCKET_PATH,
+    template_var: "SPIRE_AGENT_ADMIN_SOCKET_TEMPLATE",
+    vars: &[],
+};
+
 /// The path to call. A `-socketPath` that names the default counts as not given, as with SPIRE's tools.
 ///
 /// # Errors

@@ -89,7 +89,8 @@ impl HealthChecks {
         Self { round: Box::new(round), last: Mutex::default() }
     }
 
-    /// The state as it is, or was a moment ago. Who asks meanwhile waits for the same round.
+    /// The state as it is, or was a moment ago. Who asks meanwhile waits for the same round. What a process says that has not
+    /// started is not kept, so that its first moment of health is seen at once.
     pub async fn report(&self) -> Arc<HealthReport> {
         let mut last = self.last.lock().await;
         if let Some((at, report)) = last.as_ref()
@@ -99,7 +100,8 @@ impl HealthChecks {
         }
         let report = Arc::new((self.round)().await);
         log_changes(last.as_ref().map(|(_, report)| report.as_ref()), &report);
-        *last = Some((Instant::now(), report.clone()));
+        let is_starting = report.0.iter().any(|finding| finding.is_starting);
+        *last = (!is_starting).then(|| (Instant::now(), report.clone()));
         report
     }
 }
@@ -165,6 +167,18 @@ mod tests {
         tokio::time::advance(FRESH_FOR).await;
         checks.report().await;
         assert_eq!(ROUNDS.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_process_says_that_has_not_started_is_not_kept() {
+        static ROUNDS: AtomicUsize = AtomicUsize::new(0);
+        let checks = HealthChecks::new(|| {
+            let is_starting = ROUNDS.fetch_add(1, Ordering::SeqCst) == 0;
+            let fault = is_starting.then_some("not yet");
+            Box::pin(async move { HealthReport(vec![Finding { is_starting, ..finding("a", fault) }]) })
+        });
+        assert!(!checks.report().await.is_well(Probe::Ready));
+        assert!(checks.report().await.is_well(Probe::Ready));
     }
 
     #[tokio::test(start_paused = true)]

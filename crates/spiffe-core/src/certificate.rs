@@ -13,6 +13,7 @@ use x509_parser::oid_registry::{
 use x509_parser::prelude::FromDer;
 
 use crate::der;
+use crate::spiffe_id::SpiffeId;
 use crate::time::{Timestamp, Validity};
 
 /// The largest certificate taken, in bytes: twice the DNS names of an entry ([`crate::entry::DNS_NAMES_BYTES_MAX`]).
@@ -39,6 +40,61 @@ pub enum CertificateError {
     /// The serial number is negative or has more than 20 octets (RFC 5280 4.1.2.2).
     #[error("the serial number is negative or has more than 20 octets")]
     Serial,
+}
+
+/// What people look for first in a certificate that is trusted already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateSummary {
+    /// The one SPIFFE ID it names, if it names just one.
+    pub spiffe_id: Option<SpiffeId>,
+    /// The subject as Go prints it: last attribute first, `CN=a,O=b`.
+    pub subject: String,
+    /// The last valid second.
+    pub not_after: Timestamp,
+}
+
+/// Sums a certificate up; one that cannot be read is summed up as nothing. Checks nothing.
+pub fn certificate_summary(certificate: &CertificateDer<'_>) -> CertificateSummary {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return CertificateSummary {
+            spiffe_id: None,
+            subject: String::new(),
+            not_after: Timestamp::from_unix_secs(0),
+        };
+    };
+    CertificateSummary {
+        spiffe_id: spiffe_id_of(&parsed),
+        subject: subject_of(&parsed),
+        not_after: Timestamp::from_unix_secs(parsed.validity().not_after.timestamp()),
+    }
+}
+
+fn spiffe_id_of(certificate: &X509Certificate<'_>) -> Option<SpiffeId> {
+    let names = &certificate.subject_alternative_name().ok()??.value.general_names;
+    let mut uris = names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    match (uris.next(), uris.next()) {
+        (Some(uri), None) => uri.parse().ok(),
+        _ => None,
+    }
+}
+
+fn subject_of(certificate: &X509Certificate<'_>) -> String {
+    let attributes: Vec<_> = certificate.subject().iter_attributes().collect();
+    let texts = attributes.iter().rev().map(|attribute| {
+        let name = match attribute.attr_type().to_id_string().as_str() {
+            "2.5.4.3" => "CN".to_owned(),
+            "2.5.4.5" => "SERIALNUMBER".to_owned(),
+            "2.5.4.6" => "C".to_owned(),
+            "2.5.4.10" => "O".to_owned(),
+            "2.5.4.11" => "OU".to_owned(),
+            other => other.to_owned(),
+        };
+        format!("{name}={}", attribute.as_str().unwrap_or_default())
+    });
+    texts.collect::<Vec<_>>().join(",")
 }
 
 /// Cuts DER certificates that stand back to back, the Workload API's form of chains and bundles. Empty input has none.

@@ -32,6 +32,7 @@ pub mod x509_svid;
 pub use audience::Audience;
 pub use bundle::{Bundle, JwtAuthority, TokenAuthority, WitAuthority};
 pub use bundle_document::BundleMap;
+pub use certificate::{CertificateSummary, certificate_summary};
 pub use entropy::Entropy;
 pub use entry::{DnsName, EntryId, Hint, RegistrationEntry};
 pub use error_chain::ErrorChain;

@@ -41,6 +41,10 @@ reasons! {
     AttestationFailed = "attestation_failed", "look at the agent's log for the attestor that failed";
     /// No entry's selectors are all shown by the caller.
     NoMatchingEntry = "no_matching_entry", "create an entry whose selectors this process shows, below this agent";
+    /// The process that a delegate asked for has ended.
+    WorkloadGone = "workload_gone", "open a stream for a process that runs";
+    /// The caller has identities, and none of them is a delegate.
+    NotADelegate = "not_a_delegate", "list one of the caller's SPIFFE IDs in authorized_delegates of the agent's configuration";
     /// Entries match, but none has a valid SVID yet.
     SvidNotReady = "svid_not_ready", "wait, and look at the agent's log for why signing is late";
     /// The workload has entries, but a proxy asks for the secret of none of them.

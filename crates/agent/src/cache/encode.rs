@@ -95,13 +95,13 @@ fn map_entries<'a>(
 }
 
 /// Room for the whole message at once: growing would leave unwiped copies behind.
-fn framed(message_bytes: usize) -> Zeroizing<Vec<u8>> {
+pub(super) fn framed(message_bytes: usize) -> Zeroizing<Vec<u8>> {
     let mut frame = Zeroizing::new(Vec::with_capacity(FRAME_BYTES + message_bytes));
     frame.extend_from_slice(&[0; FRAME_BYTES]);
     frame
 }
 
-fn finish(mut frame: Zeroizing<Vec<u8>>) -> Bytes {
+pub(super) fn finish(mut frame: Zeroizing<Vec<u8>>) -> Bytes {
     let bytes = u32::try_from(frame.len() - FRAME_BYTES)
         .expect("an answer holds a bounded number of bounded certificates, far below 4 GiB");
     frame[1..FRAME_BYTES].copy_from_slice(&bytes.to_be_bytes());
@@ -109,7 +109,7 @@ fn finish(mut frame: Zeroizing<Vec<u8>>) -> Bytes {
 }
 
 /// What a field of `bytes` takes with its tag and length.
-fn field_bytes(bytes: usize) -> usize {
+pub(super) fn field_bytes(bytes: usize) -> usize {
     let mut length_bytes = 1;
     while bytes >> (7 * length_bytes) > 0 {
         length_bytes += 1;
@@ -117,7 +117,7 @@ fn field_bytes(bytes: usize) -> usize {
     1 + length_bytes + bytes
 }
 
-fn put(message: &mut Vec<u8>, field: u8, value: &[u8]) {
+pub(super) fn put(message: &mut Vec<u8>, field: u8, value: &[u8]) {
     message.push(tag(field));
     let mut rest = value.len();
     while rest >= 0x80 {

@@ -23,7 +23,7 @@ pub(crate) struct ByNumber {
     callers: Callers,
     caller: Arc<AttestedCaller>,
     /// Turns readable when the process ends; none without a pidfd.
-    end: Option<pipe::Receiver>,
+    end: Option<Arc<pipe::Receiver>>,
 }
 
 impl Callers {
@@ -43,6 +43,11 @@ impl Callers {
 }
 
 impl ByNumber {
+    /// Its number.
+    pub(crate) fn pid(&self) -> i32 {
+        self.caller.caller().pid()
+    }
+
     /// What it shows.
     pub(crate) fn selectors(&self) -> &Selectors {
         self.caller.selectors()
@@ -72,13 +77,16 @@ impl ByNumber {
         Ok(has_changed)
     }
 
-    /// Returns once the process has ended. Cancel-safe.
-    pub(crate) async fn ended(&self) {
-        match &self.end {
-            Some(end) => drop(end.readable().await),
-            None => {
-                while self.caller.caller().is_running() {
-                    tokio::time::sleep(LOOK_EVERY).await;
+    /// Returns once the process has ended. Cancel-safe, and independent of what else is done with this value.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (end, caller) = (self.end.clone(), self.caller.caller().clone());
+        async move {
+            match end {
+                Some(end) => drop(end.readable().await),
+                None => {
+                    while caller.is_running() {
+                        tokio::time::sleep(LOOK_EVERY).await;
+                    }
                 }
             }
         }
@@ -87,10 +95,11 @@ impl ByNumber {
 
 /// A pidfd in the one wrapper for foreign descriptors that tokio has without `unsafe`: nothing is read from it, its readiness
 /// alone is waited for.
-fn end_of(pid: i32, pidfd: &Arc<OwnedFd>) -> Option<pipe::Receiver> {
+fn end_of(pid: i32, pidfd: &Arc<OwnedFd>) -> Option<Arc<pipe::Receiver>> {
     pidfd
         .try_clone()
         .and_then(pipe::Receiver::from_owned_fd_unchecked)
+        .map(Arc::new)
         .inspect_err(|error| warn!(pid, %error, "the end of a process is seen only by looking at it"))
         .ok()
 }

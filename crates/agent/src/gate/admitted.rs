@@ -121,7 +121,7 @@ impl Admitted {
         let caller = self.caller.caller();
         let path = caller.path_for_log();
         let kind = Kind { uid: caller.uid(), path: path.clone(), reason };
-        if let Some(line) = self.gate.refusals.count(&kind, detail) {
+        if let Some(line) = self.gate.count(&self.peer, &kind, detail) {
             warn!(
                 pid = caller.pid(),
                 caller_uid = caller.uid(),
@@ -159,6 +159,11 @@ impl Admitted {
             return near.join("; ");
         }
         let view = self.view.borrow();
+        if reason == Reason::NotADelegate {
+            let ids: Vec<&str> =
+                view.content.identities.iter().map(|one| one.entry.spiffe_id.as_str()).collect();
+            return ids.join("; ");
+        }
         let unready: Vec<String> =
             view.unready.iter().map(|(id, spiffe_id, why)| format!("{id} ({spiffe_id}): {why}")).collect();
         unready.join("; ")

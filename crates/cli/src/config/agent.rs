@@ -39,6 +39,9 @@ use crate::hcl::Item;
 /// SPIRE's default public socket.
 pub const SOCKET_PATH: &str = "/tmp/spire-agent/public/api.sock";
 
+/// Where SPIRE's tools look for the admin socket; the agent opens one only where its file says.
+pub const ADMIN_SOCKET_PATH: &str = "/tmp/spire-agent/private/admin.sock";
+
 /// SPIRE's default interval between polls.
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 

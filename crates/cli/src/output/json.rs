@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use spindle_proto::admin::v1 as admin;
+use spindle_proto::spire::agent::debug::v1 as agent_debug;
 use spindle_proto::spire::api::server::agent::v1 as agent;
 use spindle_proto::spire::api::server::bundle::v1 as bundle;
 use spindle_proto::spire::api::server::debug::v1 as debug;
@@ -226,6 +227,31 @@ impl ToJson for debug::get_info_response::Cert {
             ("expires_at", long(self.expires_at)),
             ("id", message(&self.id)),
             ("subject", some(self.subject.clone())),
+        ])
+    }
+}
+
+impl ToJson for agent_debug::get_info_response::Cert {
+    fn to_json(&self) -> Value {
+        object([
+            ("expires_at", long(self.expires_at)),
+            ("id", message(&self.id)),
+            ("subject", some(self.subject.clone())),
+        ])
+    }
+}
+
+impl ToJson for agent_debug::GetInfoResponse {
+    #[allow(deprecated, reason = "old scripts read the old field")]
+    fn to_json(&self) -> Value {
+        object([
+            ("cached_jwt_svids_count", some(self.cached_jwt_svids_count)),
+            ("cached_svidstore_x509_svids_count", some(self.cached_svidstore_x509_svids_count)),
+            ("cached_x509_svids_count", some(self.cached_x509_svids_count)),
+            ("last_sync_success", long(self.last_sync_success)),
+            ("svid_chain", list(&self.svid_chain)),
+            ("svids_count", some(self.svids_count)),
+            ("uptime", some(self.uptime)),
         ])
     }
 }

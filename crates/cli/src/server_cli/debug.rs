@@ -3,8 +3,6 @@
 use clap::Subcommand;
 use spindle_proto::spire::api::server::debug::v1::debug_client::DebugClient;
 use spindle_proto::spire::api::server::debug::v1::{GetInfoRequest, GetInfoResponse};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::dial;
 use crate::args::{Output, Socket};
@@ -13,6 +11,7 @@ use crate::console::Console;
 use crate::duration::print_secs;
 use crate::error::Failure;
 use crate::output;
+use crate::svid_chain::{ChainLink, print_chain};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -45,21 +44,12 @@ fn pretty(console: &mut Console<'_>, info: &GetInfoResponse) -> Result<(), Failu
     writeln!(out, "  Registered Agents:       {}", info.agents_count)?;
     writeln!(out, "  Registration Entries:    {}", info.entries_count)?;
     writeln!(out, "  Federated Bundles:       {}", info.federated_bundles_count)?;
-    if !info.svid_chain.is_empty() {
-        writeln!(out, "  SVID Chain:")?;
-    }
-    for (at, link) in info.svid_chain.iter().enumerate() {
-        let id = if link.id.is_some() { output::text::id(&link.id) } else { "(none)".into() };
-        writeln!(out, "    [{at}] SPIFFE ID:  {id}")?;
-        writeln!(out, "        Subject:    {}", link.subject)?;
-        writeln!(out, "        Expires At: {}", rfc3339(link.expires_at))?;
-    }
-    Ok(())
-}
-
-fn rfc3339(unix_secs: i64) -> String {
-    let at = OffsetDateTime::from_unix_timestamp(unix_secs).ok();
-    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| unix_secs.to_string())
+    let links = info.svid_chain.iter().map(|link| ChainLink {
+        id: &link.id,
+        subject: &link.subject,
+        expires_at: link.expires_at,
+    });
+    print_chain(console, links)
 }
 
 #[cfg(test)]

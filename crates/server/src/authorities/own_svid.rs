@@ -5,9 +5,8 @@ use std::sync::Arc;
 use rustls_pki_types::CertificateDer;
 use spindle_ca::{SvidRequest, SvidSubject};
 use spindle_keys::Key;
-use spindle_spiffe_core::{SpiffeId, Timestamp, Validity};
+use spindle_spiffe_core::{CertificateSummary, SpiffeId, Timestamp, Validity, certificate_summary};
 use tracing::info;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Authorities, AuthoritiesError, CHECK_SECS_MAX};
 use crate::issuer::BACKDATE_SECS;
@@ -34,8 +33,8 @@ impl Authorities {
     }
 
     fn link(&self, certificate: &CertificateDer<'_>) -> ChainLink {
-        let (expires_at, subject) = (end_of(certificate), subject_of(certificate));
-        ChainLink { id: self.settings.trust_domain.id(), expires_at, subject }
+        let CertificateSummary { not_after, subject, .. } = certificate_summary(certificate);
+        ChainLink { id: self.settings.trust_domain.id(), expires_at: not_after, subject }
     }
 
     /// Makes a new SVID for the server itself when it is due or not valid; returns when the next one is.
@@ -68,7 +67,7 @@ impl Authorities {
         let leaf = ChainLink {
             id: spiffe_id,
             expires_at: signed.validity.not_after,
-            subject: subject_of(&signed.chain[0]),
+            subject: certificate_summary(&signed.chain[0]).subject,
         };
         let above = match active.upstream_chain() {
             [] => std::slice::from_ref(active.certificate()),
@@ -82,28 +81,4 @@ impl Authorities {
         *self.own() = Some(OwnSvid { validity: signed.validity, renew_at });
         Ok(renew_at)
     }
-}
-
-/// The last valid second of a certificate.
-fn end_of(certificate: &CertificateDer<'_>) -> Timestamp {
-    let parsed = X509Certificate::from_der(certificate);
-    Timestamp::from_unix_secs(parsed.map_or(0, |(_, one)| one.validity().not_after.timestamp()))
-}
-
-/// The subject as Go prints it, last attribute first.
-fn subject_of(certificate: &CertificateDer<'_>) -> String {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return String::new() };
-    let attributes: Vec<_> = certificate.subject().iter_attributes().collect();
-    let texts = attributes.iter().rev().map(|attribute| {
-        let name = match attribute.attr_type().to_id_string().as_str() {
-            "2.5.4.3" => "CN".to_owned(),
-            "2.5.4.5" => "SERIALNUMBER".to_owned(),
-            "2.5.4.6" => "C".to_owned(),
-            "2.5.4.10" => "O".to_owned(),
-            "2.5.4.11" => "OU".to_owned(),
-            other => other.to_owned(),
-        };
-        format!("{name}={}", attribute.as_str().unwrap_or_default())
-    });
-    texts.collect::<Vec<_>>().join(",")
 }
