@@ -28,7 +28,7 @@ use crate::server::{Heard, ServerLink};
 use crate::sync::{self, Sync};
 use crate::tokens::{self, TokenSource};
 use crate::trust::OwnTrust;
-use crate::workload_api::{Socket, WorkloadApi};
+use crate::workload_api::{self, Socket, WorkloadApi};
 
 /// How long open streams may take to end when the agent stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -100,7 +100,14 @@ impl Agent {
         let callers = Callers::new(attestors(&config), ProcRoot::new(&config.proc_root));
         let gate = Gate::new(cache.clone(), callers, shutdown.clone());
         let sds = (!config.disable_sds_api).then(|| Sds::new(gate.clone(), config.sds.clone()));
-        let api = WorkloadApi::new(gate, tokens, config.allow_unauthenticated_verifiers);
+        let api = WorkloadApi::new(workload_api::Parts {
+            gate,
+            tokens,
+            clock: clock.clone(),
+            trust_domain: config.trust_domain.clone(),
+            allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.clone(),
+            allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,
+        });
         tasks.spawn("Workload API", socket.serve(api, sds, ready.clone(), shutdown.clone()));
         info!(socket = %socket_path.display(), "the Workload API socket is open");
 

@@ -9,6 +9,7 @@ mod ending;
 mod jwt;
 mod session;
 mod socket;
+mod validate;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,7 +23,9 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use spindle_proto::refusal::refusal;
-use spindle_spiffe_core::Reason;
+use spindle_spiffe_core::audience::AUDIENCE_BYTES_MAX;
+use spindle_spiffe_core::jws::TOKEN_BYTES_MAX;
+use spindle_spiffe_core::{Clock, Reason, TrustDomain};
 use spindle_transport::{LocalPeer, Peer};
 use tokio::time::timeout;
 use tonic::body::Body;
@@ -48,6 +51,9 @@ const EMPTY_BYTES_MAX: usize = 4096;
 /// The largest request for tokens: the largest audience there may be and a SPIFFE ID, twice for their framing.
 const JWT_SVID_BYTES_MAX: usize = 64 * 1024;
 
+/// The largest request to validate a token: the largest token and one audience.
+const VALIDATE_BYTES_MAX: usize = TOKEN_BYTES_MAX + AUDIENCE_BYTES_MAX;
+
 /// What a call is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
@@ -55,14 +61,17 @@ enum Call {
     Stream(Method),
     /// Tokens.
     JwtSvids,
+    /// What a token says.
+    ValidateJwtSvid,
 }
 
 /// Every method there is. Others answer UNIMPLEMENTED.
-const CALLS: [(&str, Call); 4] = [
+const CALLS: [(&str, Call); 5] = [
     ("FetchX509SVID", Call::Stream(Method::X509Svids)),
     ("FetchX509Bundles", Call::Stream(Method::X509Bundles)),
     ("FetchJWTSVID", Call::JwtSvids),
     ("FetchJWTBundles", Call::Stream(Method::JwtBundles)),
+    ("ValidateJWTSVID", Call::ValidateJwtSvid),
 ];
 
 /// A caller sends its request right after the headers.
@@ -70,22 +79,29 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct WorkloadApi {
-    gate: Arc<Gate>,
-    tokens: TokenSource,
-    allow_unauthenticated_verifiers: bool,
+pub(crate) struct WorkloadApi(Arc<Parts>);
+
+/// What the service needs from outside.
+pub(crate) struct Parts {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) tokens: TokenSource,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) trust_domain: TrustDomain,
+    /// Claims of foreign tokens that are told, beside those that always are.
+    pub(crate) allowed_foreign_jwt_claims: Vec<String>,
+    pub(crate) allow_unauthenticated_verifiers: bool,
 }
 
 impl WorkloadApi {
-    pub(crate) fn new(gate: Arc<Gate>, tokens: TokenSource, allow_unauthenticated_verifiers: bool) -> Self {
-        Self { gate, tokens, allow_unauthenticated_verifiers }
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let Some(Peer::Local(peer)) = request.extensions().get::<Peer>().cloned() else {
             return Err(refusal(Code::Internal, Reason::Internal, "the caller came over no Unix socket"));
         };
-        let refuse = |code, reason, message: &str| self.gate.refuse(&peer, code, reason, message);
+        let refuse = |code, reason, message: &str| self.0.gate.refuse(&peer, code, reason, message);
         if !has_security_header(request.headers()) {
             let text = "security header missing from request";
             return Err(refuse(Code::InvalidArgument, Reason::SecurityHeaderMissing, text));
@@ -104,7 +120,11 @@ impl WorkloadApi {
             }
             Call::JwtSvids => {
                 let request = read_request(body, JWT_SVID_BYTES_MAX).await.map_err(unread)?;
-                self.unary(jwt::fetch(&self, peer, request)).await
+                self.unary(jwt::fetch(&self.0, peer, request)).await
+            }
+            Call::ValidateJwtSvid => {
+                let request = read_request(body, VALIDATE_BYTES_MAX).await.map_err(unread)?;
+                self.unary(async { Ok(frame(&validate::validate(&self.0, peer, request).await?)) }).await
             }
         }
     }
@@ -117,7 +137,7 @@ impl WorkloadApi {
         // Cancel-safe: an answer that is not given is made anew for the next call.
         let message = tokio::select! {
             biased;
-            () = self.gate.shutdown().begun() => return Err(stopping()),
+            () = self.0.gate.shutdown().begun() => return Err(stopping()),
             message = answer => message?,
         };
         Ok(framed(stream::iter([data(message), trailers(&Status::ok(""))])))
@@ -125,8 +145,8 @@ impl WorkloadApi {
 
     /// Waits for the first message, so that a refusal is the whole answer, and streams the later ones.
     async fn stream(self, method: Method, peer: LocalPeer) -> Result<Response<Body>, Status> {
-        let caller = self.gate.admit(peer).await?;
-        let mut session = Session::new(caller, method, self.allow_unauthenticated_verifiers);
+        let caller = self.0.gate.clone().admit(peer).await?;
+        let mut session = Session::new(caller, method, self.0.allow_unauthenticated_verifiers);
         let first = session.next().await?;
         let first_then_rest = stream::unfold(Next::Ready(first, session), |next| async {
             match next {
@@ -159,6 +179,17 @@ enum Next {
 
 pub(crate) fn data(bytes: Bytes) -> Result<Frame<Bytes>, Status> {
     Ok(Frame::data(bytes))
+}
+
+/// A message behind the one byte that says "not compressed" and its length.
+fn frame(message: &impl prost::Message) -> Bytes {
+    let bytes = message.encode_to_vec();
+    let length = u32::try_from(bytes.len()).expect("an answer is no longer than a few requests");
+    let mut frame = Vec::with_capacity(5 + bytes.len());
+    frame.push(0);
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&bytes);
+    frame.into()
 }
 
 pub(crate) fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {

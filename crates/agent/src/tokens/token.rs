@@ -7,11 +7,9 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64_URL;
 use serde::Deserialize;
 use spindle_proto::convert::spiffe_id_from_proto;
 use spindle_proto::spire::api::types;
+use spindle_spiffe_core::jws::TOKEN_BYTES_MAX;
 use spindle_spiffe_core::{Audience, EntryId, RegistrationEntry, SpiffeId, Timestamp, Validity};
 use zeroize::Zeroizing;
-
-/// The longest token taken: the largest audience there may be, once more as large by base64 and the other claims.
-const TOKEN_BYTES_MAX: usize = 64 * 1024;
 
 /// What makes two requests the same: the identity, and the set of services.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -12,7 +12,7 @@ use spindle_spiffe_core::{Audience, Reason, SpiffeId};
 use spindle_transport::LocalPeer;
 use tonic::{Code, Status};
 
-use super::WorkloadApi;
+use super::Parts;
 use crate::cache::encode_jwt_svids;
 use crate::gate::Admitted;
 use crate::tokens::{Issued, TokenError};
@@ -22,7 +22,7 @@ const LOOKS_MAX: usize = 3;
 
 /// The framed answer to FetchJWTSVID.
 pub(super) async fn fetch(
-    api: &WorkloadApi,
+    api: &Parts,
     peer: LocalPeer,
     request: JwtsvidRequest,
 ) -> Result<Bytes, Status> {

@@ -41,8 +41,7 @@ async fn rig_with(allow_unauthenticated: bool, attestors: Vec<Box<dyn WorkloadAt
     let cache = Arc::new(Cache::new(trust_domain()));
     let issuer = Arc::new(FakeIssuer::default());
     let gate = gate(&cache, attestors, &shutdown);
-    let tokens = issuer.source(&cache, &ManualClock::default());
-    let api = WorkloadApi::new(gate, tokens, allow_unauthenticated);
+    let api = api(gate, &cache, &issuer, allow_unauthenticated);
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
     tasks.spawn("api", socket.serve(api, None, cache.synced(), shutdown.clone()));
@@ -56,6 +55,23 @@ fn unix() -> Box<dyn WorkloadAttestor> {
 
 fn gate(cache: &Arc<Cache>, attestors: Vec<Box<dyn WorkloadAttestor>>, shutdown: &Shutdown) -> Arc<Gate> {
     Gate::new(cache.clone(), Callers::new(attestors, ProcRoot::default()), shutdown.clone())
+}
+
+fn api(
+    gate: Arc<Gate>,
+    cache: &Arc<Cache>,
+    issuer: &Arc<FakeIssuer>,
+    allow_unauthenticated_verifiers: bool,
+) -> WorkloadApi {
+    let clock = ManualClock::default();
+    WorkloadApi::new(Parts {
+        gate,
+        tokens: issuer.source(cache, &clock),
+        clock: clock.shared(),
+        trust_domain: trust_domain(),
+        allowed_foreign_jwt_claims: vec!["department".into()],
+        allow_unauthenticated_verifiers,
+    })
 }
 
 impl Rig {
@@ -285,8 +301,7 @@ async fn call_with_frame(rig: &Rig, compressed: u8, message: &[u8]) -> Status {
     request.extensions_mut().insert(Peer::Local(peer));
     request.headers_mut().insert(SECURITY_HEADER, HeaderValue::from_static("true"));
     *request.uri_mut() = "/SpiffeWorkloadAPI/FetchX509SVID".parse().unwrap();
-    let tokens = rig.issuer.source(&rig.cache, &ManualClock::default());
-    let api = WorkloadApi::new(gate(&rig.cache, vec![], &rig.shutdown), tokens, false);
+    let api = api(gate(&rig.cache, vec![], &rig.shutdown), &rig.cache, &rig.issuer, false);
     api.answer(request).await.expect_err("must be refused")
 }
 
@@ -305,7 +320,7 @@ async fn a_request_that_cannot_be_read_is_refused_with_a_reason() {
 #[tokio::test]
 async fn profiles_that_are_not_here_answer_unimplemented() {
     let rig = rig().await;
-    for method in ["ValidateJWTSVID", "FetchWITSVID", "FetchWITBundles"] {
+    for method in ["FetchWITSVID", "FetchWITBundles"] {
         let status = call_with_header(&rig, method, &["true"]).await;
         let text = "this profile of the Workload API is not supported";
         check_refused::<()>(Err(status), Code::Unimplemented, Reason::NotSupported, text);

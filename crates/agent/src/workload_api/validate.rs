@@ -1,0 +1,99 @@
+//! ValidateJWTSVID: checks a token on behalf of the caller (Workload API 6.2.3).
+//!
+//! The keys are those of the own trust domain and of the foreign ones that the caller's entries federate with; the caller
+//! needs no identity. What a foreign token says beyond `sub`, `exp` and `aud` is told only as far as the operator allows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value as ProtoValue};
+use serde_json::{Map, Value};
+use spindle_proto::refusal::refusal;
+use spindle_proto::workload::{ValidateJwtsvidRequest, ValidateJwtsvidResponse};
+use spindle_spiffe_core::jwt_svid::{JwtValidation, ValidatedJwtSvid, validate_jwt_svid};
+use spindle_spiffe_core::{Bundle, Reason, TrustDomain};
+use spindle_transport::LocalPeer;
+use tonic::{Code, Status};
+use tracing::debug;
+
+use super::Parts;
+use crate::gate::Admitted;
+
+/// How deep claims may be nested: three messages a level are 90, and common decoders stop at 100.
+const DEPTH_MAX: usize = 30;
+
+/// The claims of a foreign token that everybody is told.
+const ALWAYS_TOLD: [&str; 3] = ["sub", "exp", "aud"];
+
+/// Answers ValidateJWTSVID.
+pub(super) async fn validate(
+    api: &Parts,
+    peer: LocalPeer,
+    request: ValidateJwtsvidRequest,
+) -> Result<ValidateJwtsvidResponse, Status> {
+    let missing = match (request.audience.as_str(), request.svid.as_str()) {
+        ("", _) => Some("audience must be specified"),
+        (_, "") => Some("svid must be specified"),
+        _ => None,
+    };
+    if let Some(text) = missing {
+        return Err(api.gate.refuse(&peer, Code::InvalidArgument, Reason::BadRequest, text));
+    }
+    let mut caller = api.gate.clone().admit(peer).await?;
+    let bundles = bundles(&mut caller);
+    let validated = JwtValidation::new([request.audience.as_str()], api.clock.now())
+        .and_then(|how| validate_jwt_svid(&request.svid, &bundles, &how));
+    let validated = validated.map_err(|error| refuse(error.reason(), &error.to_string()))?;
+    debug!(spiffe_id = %validated.spiffe_id(), audience = request.audience, "JWT-SVID is valid");
+    let spiffe_id = validated.spiffe_id().to_string();
+    let claims = told(validated, &api.trust_domain, &api.allowed_foreign_jwt_claims)
+        .ok_or_else(|| refuse(Reason::TokenMalformed, "the token's claims are nested too deeply"))?;
+    Ok(ValidateJwtsvidResponse { spiffe_id, claims: Some(claims) })
+}
+
+/// The caller gave a token that is not valid, and is told why.
+fn refuse(reason: Reason, why: &str) -> Status {
+    refusal(Code::InvalidArgument, reason, why)
+}
+
+fn bundles(caller: &mut Admitted) -> Vec<Arc<Bundle>> {
+    let view = caller.view();
+    let content = &view.content;
+    std::iter::once(&content.own).chain(&content.federated).map(|one| one.whole.clone()).collect()
+}
+
+/// The claims as a message; none when they are nested too deeply. `aud` is a list also for one value, as with SPIRE.
+fn told(validated: ValidatedJwtSvid, own: &TrustDomain, allowed: &[String]) -> Option<Struct> {
+    let is_own = validated.spiffe_id().is_member_of(own);
+    let mut claims: Map<String, Value> = validated.into_claims();
+    if !is_own {
+        claims.retain(|name, _| ALWAYS_TOLD.contains(&name.as_str()) || allowed.contains(name));
+    }
+    if let Some(audience @ Value::String(_)) = claims.get_mut("aud") {
+        *audience = Value::Array(vec![audience.take()]);
+    }
+    structure(claims, DEPTH_MAX)
+}
+
+fn structure(members: Map<String, Value>, levels: usize) -> Option<Struct> {
+    let fields: Option<BTreeMap<String, ProtoValue>> =
+        members.into_iter().map(|(name, one)| Some((name, value(one, levels)?))).collect();
+    Some(Struct { fields: fields? })
+}
+
+fn value(json: Value, levels: usize) -> Option<ProtoValue> {
+    let below = levels.checked_sub(1)?;
+    let kind = match json {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(one) => Kind::BoolValue(one),
+        Value::Number(one) => Kind::NumberValue(one.as_f64()?),
+        Value::String(one) => Kind::StringValue(one),
+        Value::Array(all) => {
+            let values: Option<Vec<ProtoValue>> = all.into_iter().map(|one| value(one, below)).collect();
+            Kind::ListValue(ListValue { values: values? })
+        }
+        Value::Object(members) => Kind::StructValue(structure(members, below)?),
+    };
+    Some(ProtoValue { kind: Some(kind) })
+}
