@@ -12,7 +12,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use spindle_ca::{JwtSignError, JwtSigner, JwtSvidRequest, SignedJwtSvid};
 use spindle_keys::{Key, KeyType};
-use spindle_spiffe_core::{Audience, JwtAuthority, Reason, SpiffeId, Timestamp, TrustDomain, Validity};
+use spindle_spiffe_core::{
+    Audience, Bundle, JwtAuthority, JwtSvidError, JwtValidation, Reason, SpiffeId, Timestamp, TrustDomain,
+    ValidatedJwtSvid, Validity, validate_jwt_svid,
+};
 
 /// 2026-09-21T14:13:20Z.
 const NOW: i64 = 1_790_000_000;
@@ -64,13 +67,20 @@ fn verified(signer: &JwtSigner, token: &str, audience: &str) -> Result<Value, js
     Ok(decode::<Value>(token, &decoding_key(signer.authority()), &validation)?.claims)
 }
 
+/// The token as our own validator reads it.
+fn validated(signer: &JwtSigner, token: &str) -> Result<ValidatedJwtSvid, JwtSvidError> {
+    let mut bundle = Bundle::new(trust_domain());
+    bundle.jwt_authorities = vec![signer.authority().clone()];
+    validate_jwt_svid(token, &bundle, &JwtValidation::new(["db"], at(NOW)).unwrap())
+}
+
 /// The decoded first or second part.
 fn part(token: &str, at: usize) -> Value {
     serde_json::from_slice(&BASE64_URL.decode(token.split('.').nth(at).unwrap()).unwrap()).unwrap()
 }
 
 #[test]
-fn jwt_01_04_06_every_kind_of_key_signs_what_others_verify() {
+fn jwt_01_04_05_06_11_rfc_31_every_kind_of_key_signs_what_others_verify() {
     let (spiffe_id, audience) = (id("spiffe://prod.example/web"), audience(&["db"]));
     for (kind, signer) in SIGNERS.iter() {
         let signed = signer.sign_jwt_svid(&request(&spiffe_id, &audience)).unwrap();
@@ -89,6 +99,11 @@ fn jwt_01_04_06_every_kind_of_key_signs_what_others_verify() {
             json!({ "aud": ["db"], "exp": NOW + 300, "iat": NOW, "sub": "spiffe://prod.example/web" })
         );
         assert_eq!((signed.issued_at, signed.expires_at), (at(NOW), at(NOW + 300)));
+        let svid = validated(signer, &signed.token).unwrap();
+        assert_eq!(
+            (svid.spiffe_id(), svid.audience(), svid.expires_at()),
+            (&spiffe_id, audience.values(), at(NOW + 300))
+        );
         assert!(verified(signer, &signed.token, "other").is_err(), "the oracle looks at the audience");
     }
 }
@@ -110,7 +125,7 @@ fn a_token_verifies_under_its_own_key_alone_and_no_bit_of_it_can_be_changed() {
 }
 
 #[test]
-fn issuer_and_token_id_are_there_when_asked_for() {
+fn jwt_28_issuer_and_token_id_are_there_when_asked_for() {
     let (spiffe_id, audience) = (id("spiffe://prod.example/web"), audience(&["a", "b", "a"]));
     let asked = JwtSvidRequest {
         issuer: Some("https://issuer.example"),
@@ -185,7 +200,7 @@ proptest! {
 
     /// Whatever stands in an audience or an issuer, it reads back as it was, and nothing else appears.
     #[test]
-    fn a_token_says_what_was_asked_and_nothing_else(
+    fn jwt_13_21_40_a_token_says_what_was_asked_and_nothing_else(
         path in "(/[a-zA-Z0-9._-]{1,20}[a-z]){1,6}",
         values in prop::collection::vec(".{1,40}", 1..10),
         issuer in prop::option::of(".{0,40}"),
@@ -198,6 +213,8 @@ proptest! {
         let claims = verified(&SIGNERS[0].1, &token, &values[0]).unwrap();
         prop_assert_eq!(&claims["aud"], &json!(values));
         prop_assert_eq!(&claims["sub"], &json!(spiffe_id.as_str()));
+        prop_assert!(claims["exp"].is_i64() || claims["exp"].is_u64());
+        prop_assert_eq!(&claims["exp"], &json!(NOW + 300));
         prop_assert_eq!(claims.get("iss").cloned(), issuer.map(Value::from));
         let token_id = token_id.map(|bytes| Value::from(BASE64_URL.encode(bytes)));
         prop_assert_eq!(claims.get("jti").cloned(), token_id);

@@ -1,7 +1,8 @@
 //! Rows WIT-42 to WIT-45 of the requirements: keys of WIT-SVIDs in bundles and their documents.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 #[path = "support/authority.rs"]
-#[allow(dead_code, reason = "each test file takes its own part of this")]
 mod authority;
 
 use authority::{mixed_bundle, printed_keys, token_authority, trust_domain};

@@ -66,7 +66,7 @@ fn lives(svid: &types::Jwtsvid) -> i64 {
 }
 
 #[tokio::test]
-async fn a_minted_token_says_who_for_whom_and_until_when_and_nothing_else() {
+async fn jwt_13_21_40_a_minted_token_says_who_for_whom_and_until_when_and_nothing_else() {
     let server = TestServer::start().await;
     let svid = mint(&server, wire::MintJwtsvidRequest { ttl: 60, ..request() }).await.unwrap();
     let now = NOW.unix_secs();
@@ -101,7 +101,7 @@ async fn the_issuer_is_named_when_it_is_configured() {
 }
 
 #[tokio::test]
-async fn minting_refuses_every_field_that_is_wrong_and_names_it() {
+async fn jwt_15_minting_refuses_every_field_that_is_wrong_and_names_it() {
     let server = TestServer::start().await;
     let with_id = |id| wire::MintJwtsvidRequest { id, ..request() };
     let of = |path: &str| with_id(Some(foreign_id("example.org", path)));
@@ -134,7 +134,7 @@ async fn minting_refuses_every_field_that_is_wrong_and_names_it() {
 }
 
 #[tokio::test]
-async fn an_agent_gets_what_the_entry_says() {
+async fn jwt_13_24_an_agent_gets_what_the_entry_says() {
     let server = TestServer::start().await;
     let agent = server.attest().await;
     let rich = types::Entry {
@@ -163,7 +163,7 @@ async fn an_agent_gets_what_the_entry_says() {
 }
 
 #[tokio::test]
-async fn an_agent_gets_nothing_for_what_is_not_its_own() {
+async fn jwt_15_an_agent_gets_nothing_for_what_is_not_its_own_or_for_nobody() {
     let server = TestServer::start().await;
     let (agent, other) = (server.attest().await, server.attest().await);
     let mine = server.create_one(entry(&agent.id, "/mine", &["a:1"])).await;
@@ -221,7 +221,7 @@ async fn many_tokens_asked_for_at_once_are_all_signed() {
 }
 
 #[tokio::test]
-async fn every_kind_of_key_signs() {
+async fn jwt_06_every_kind_of_key_signs() {
     for (key_type, alg) in
         [(KeyType::EcP384, "ES384"), (KeyType::Rsa2048, "RS256"), (KeyType::EcP256, "ES256")]
     {
@@ -265,7 +265,7 @@ async fn tokens_outlive_restarts_and_the_end_of_jwt_svids() {
 }
 
 #[tokio::test]
-async fn a_new_key_signs_once_the_connected_agent_has_acknowledged_it() {
+async fn jwt_34_36_a_new_key_signs_once_the_connected_agent_has_acknowledged_it() {
     let server = TestServer::start_with(|config| config.agent_ttl_secs = CA_TTL_SECS).await;
     let agent = server.attest().await;
     let signer = async || {

@@ -49,6 +49,13 @@ pub(crate) fn signer(algorithm: SignatureAlgorithm) -> &'static Signer {
     SIGNERS.iter().find(|signer| signer.algorithm == algorithm).unwrap()
 }
 
+/// A signature by the RSA key of all, encoded in that way.
+pub(crate) fn rsa_signature(encoding: &'static dyn aws::RsaEncoding, message: &[u8]) -> Vec<u8> {
+    let mut signature = vec![0; RSA.public_modulus_len()];
+    RSA.sign(encoding, &SystemRandom::new(), message, &mut signature).unwrap();
+    signature
+}
+
 impl Signer {
     /// A fresh key; of RSA the shared one.
     pub(crate) fn new(algorithm: SignatureAlgorithm) -> Self {
@@ -89,14 +96,9 @@ impl Signer {
     }
 
     pub(crate) fn signature(&self, message: &[u8]) -> Vec<u8> {
-        let random = SystemRandom::new();
         match &self.key {
-            Key::Ec(key) => key.sign(&random, message).unwrap().as_ref().to_vec(),
-            Key::Rsa(key, encoding) => {
-                let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(*encoding, &random, message, &mut signature).unwrap();
-                signature
-            }
+            Key::Ec(key) => key.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
+            Key::Rsa(_, encoding) => rsa_signature(*encoding, message),
         }
     }
 
