@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,7 +22,7 @@ func init() {
 	holds("CMD-TOKEN-GENERATE", tokenGenerate)
 	holds("CMD-X509-MINT", x509Mint)
 	holds("CMD-JWT-MINT", jwtMint)
-	absent("CMD-WIT-MINT", witMint)
+	holds("CMD-WIT-MINT", witMint)
 	holds("CMD-LOGGER-GET", loggerGet)
 	holds("CMD-LOGGER-SET", loggerSet)
 	holds("CMD-LOGGER-RESET", loggerReset)
@@ -199,9 +200,45 @@ func jwtMint(t *testing.T) {
 }
 
 func witMint(t *testing.T) {
-	s := Start(t, Settings{})
-	result := Execute(t, s.Dir, nil, "", "wit", "mint", "-spiffeID", "spiffe://example.org/w", "-socketPath", s.Socket)
-	result.Fails(t, 127)
+	s := Start(t, witSVIDs)
+	mint := func(more ...string) Result {
+		arguments := append([]string{"wit", "mint", "-spiffeID", "spiffe://example.org/w", "-socketPath", s.Socket}, more...)
+		// SPIRE has the command only when this is set.
+		return Execute(t, s.Dir, []string{"SPIRE_SERVER_FFLAGS=wit-svid"}, "", arguments...)
+	}
+	key := func(text string) map[string]any {
+		var jwk map[string]any
+		Must(t, json.Unmarshal([]byte(text), &jwk))
+		return jwk
+	}
+	lines := strings.Split(strings.TrimSpace(mint().Succeeds(t).Out), "\n")
+	Equal(t, "the number of lines", len(lines), 2)
+	_, body := witClaims(t, s, lines[0])
+	Equal(t, "the subject", body["sub"], any("spiffe://example.org/w"))
+	for _, member := range []string{"kty", "crv", "x", "y"} {
+		Equal(t, member+" of the key", key(lines[1])[member], At(body, "cnf", "jwk", member))
+	}
+	True(t, "the key is private", key(lines[1])["d"] != nil && At(body, "cnf", "jwk", "d") == nil)
+	made := mint("-ttl", "90s", "-keyType", "rsa-2048", "-signingAlgorithm", "PS256", "-output", "json").JSON(t)
+	token, _ := At(made, "svid", "token").(string)
+	_, body = witClaims(t, s, token)
+	Equal(t, "the lifetime", number(body["exp"])-number(body["iat"]), int64(90))
+	Equal(t, "the algorithm", At(body, "cnf", "jwk", "alg"), any("PS256"))
+	Equal(t, "the ID", At(made, "svid", "id", "path"), any("/w"))
+	private, _ := At(made, "private_key").(string)
+	Equal(t, "the modulus of the key", key(private)["n"], At(body, "cnf", "jwk", "n"))
+	dir := filepath.Join(s.Dir, "wit")
+	Must(t, os.Mkdir(dir, 0o755))
+	mint("-write", dir).Succeeds(t, "WIT-SVID written to "+dir+"/token", "Private key written to "+dir+"/key")
+	written, err := os.ReadFile(filepath.Join(dir, "token"))
+	Must(t, err)
+	witClaims(t, s, string(written))
+	mint("-signingAlgorithm", "ES384").Fails(t, 1, "unsupported key type")
+	mint("-signingAlgorithm", "HS256").Fails(t, 1, "unsupported signing algorithm: HS256")
+	if !Stock() {
+		off := Start(t, Settings{})
+		off.Run(t, "wit", "mint", "-spiffeID", "spiffe://example.org/w").Fails(t, 1, "WIT functionality is disabled")
+	}
 }
 
 func loggerGet(t *testing.T) {

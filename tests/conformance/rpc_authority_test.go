@@ -29,9 +29,15 @@ func init() {
 	holds("RPC-LOCALAUTHORITY-JWT_ACTIVATE", func(t *testing.T) { activateAuthority(t, jwtFamily) })
 	holds("RPC-LOCALAUTHORITY-JWT_TAINT", func(t *testing.T) { taintAuthority(t, jwtFamily) })
 	holds("RPC-LOCALAUTHORITY-JWT_REVOKE", func(t *testing.T) { revokeAuthority(t, jwtFamily) })
-	for name, call := range witCalls {
-		absent("RPC-LOCALAUTHORITY-WIT_"+name, func(t *testing.T) {
-			Refused(t, call(t, authoritiesOf(t, Start(t, Settings{}))), codes.Unimplemented, "WIT")
+	for name, run := range map[string]func(*testing.T, family){
+		"STATE": authorityState, "PREPARE": prepareAuthority, "ACTIVATE": activateAuthority, "TAINT": taintAuthority, "REVOKE": revokeAuthority,
+	} {
+		holds("RPC-LOCALAUTHORITY-WIT_"+name, func(t *testing.T) {
+			if Stock() {
+				t.Skip("SPIRE has WIT authorities, but no calls about them")
+			}
+			run(t, witFamily)
+			Refused(t, witCalls[name](t, authoritiesOf(t, Start(t, Settings{}))), codes.Unimplemented, "WIT functionality is disabled")
 		})
 	}
 }
@@ -42,8 +48,10 @@ func authoritiesOf(t *testing.T, s *Server) authorityv1.LocalAuthorityClient {
 
 type authority = authorityv1.AuthorityState
 
-// family is one of the two kinds of authority: the same calls under two names.
+// family is one of the three kinds of authority: the same calls under three names.
 type family struct {
+	// settings are those of a server that has it.
+	settings Settings
 	state    func(*testing.T, *Server) (active, prepared, old *authority)
 	prepare  func(*testing.T, *Server) *authority
 	activate func(t *testing.T, s *Server, id string) (*authority, error)
@@ -132,6 +140,49 @@ var jwtFamily = family{
 	},
 }
 
+// witSVIDs switches WIT-SVIDs on.
+var witSVIDs = Settings{Server: `experimental { feature_flags = ["wit-svid"] }`}
+
+var witFamily = family{
+	settings: witSVIDs,
+	state: func(t *testing.T, s *Server) (*authority, *authority, *authority) {
+		answer, err := authoritiesOf(t, s).GetWITAuthorityState(Context(t), &authorityv1.GetWITAuthorityStateRequest{})
+		Must(t, err)
+		return answer.Active, answer.Prepared, answer.Old
+	},
+	prepare: func(t *testing.T, s *Server) *authority {
+		answer, err := authoritiesOf(t, s).PrepareWITAuthority(Context(t), &authorityv1.PrepareWITAuthorityRequest{})
+		Must(t, err)
+		return answer.PreparedAuthority
+	},
+	activate: func(t *testing.T, s *Server, id string) (*authority, error) {
+		answer, err := authoritiesOf(t, s).ActivateWITAuthority(Context(t), &authorityv1.ActivateWITAuthorityRequest{AuthorityId: id})
+		return answer.GetActivatedAuthority(), err
+	},
+	taint: func(t *testing.T, s *Server, id string) (*authority, error) {
+		answer, err := authoritiesOf(t, s).TaintWITAuthority(Context(t), &authorityv1.TaintWITAuthorityRequest{AuthorityId: id})
+		return answer.GetTaintedAuthority(), err
+	},
+	revoke: func(t *testing.T, s *Server, id string) (*authority, error) {
+		answer, err := authoritiesOf(t, s).RevokeWITAuthority(Context(t), &authorityv1.RevokeWITAuthorityRequest{AuthorityId: id})
+		return answer.GetRevokedAuthority(), err
+	},
+	inBundle: func(t *testing.T, s *Server, id string) (bool, bool) {
+		for _, key := range s.Bundle(t).WitAuthorities {
+			if key.KeyId == id {
+				return true, key.Tainted
+			}
+		}
+		return false, false
+	},
+	signer: func(t *testing.T, s *Server) string {
+		answer, err := svidsOf(t, s).MintWITSVID(Context(t), witRequest(t, ID("/probe"), 0))
+		Must(t, err)
+		header, _ := witClaims(t, s, answer.Svid.Token)
+		return fmt.Sprint(header["kid"])
+	},
+}
+
 func (f family) expectBundle(t *testing.T, s *Server, id string, has, tainted bool) {
 	t.Helper()
 	Eventually(t, fmt.Sprintf("the bundle has %s: %v, tainted: %v", id, has, tainted), func() bool {
@@ -141,7 +192,7 @@ func (f family) expectBundle(t *testing.T, s *Server, id string, has, tainted bo
 }
 
 func authorityState(t *testing.T, f family) {
-	s := Start(t, Settings{})
+	s := Start(t, f.settings)
 	active, prepared, old := f.state(t, s)
 	True(t, "one authority at first", active != nil && prepared == nil && old == nil)
 	True(t, "it has an end", active.GetExpiresAt() > 0)
@@ -157,7 +208,7 @@ func authorityState(t *testing.T, f family) {
 }
 
 func prepareAuthority(t *testing.T, f family) {
-	s := Start(t, Settings{})
+	s := Start(t, f.settings)
 	active, _, _ := f.state(t, s)
 	first := f.prepare(t, s)
 	True(t, "a new authority", first.AuthorityId != active.AuthorityId && first.ExpiresAt > 0)
@@ -170,7 +221,7 @@ func prepareAuthority(t *testing.T, f family) {
 }
 
 func activateAuthority(t *testing.T, f family) {
-	s := Start(t, Settings{})
+	s := Start(t, f.settings)
 	active, _, _ := f.state(t, s)
 	_, err := f.activate(t, s, "")
 	Refused(t, err, codes.InvalidArgument, "no authority ID provided")
@@ -191,7 +242,7 @@ func activateAuthority(t *testing.T, f family) {
 // rotated is a server whose first authority is old.
 func rotated(t *testing.T, f family) (s *Server, old, active string) {
 	t.Helper()
-	s = Start(t, Settings{})
+	s = Start(t, f.settings)
 	first, _, _ := f.state(t, s)
 	next := f.prepare(t, s)
 	_, err := f.activate(t, s, next.AuthorityId)

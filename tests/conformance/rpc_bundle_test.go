@@ -18,7 +18,7 @@ func init() {
 	holds("RPC-BUNDLE-GET", getBundle)
 	holds("RPC-BUNDLE-APPEND", appendBundle)
 	holds("RPC-BUNDLE-PUBLISH_JWT", publishJWT)
-	absent("RPC-BUNDLE-PUBLISH_WIT", publishWIT)
+	holds("RPC-BUNDLE-PUBLISH_WIT", publishWIT)
 	holds("RPC-BUNDLE-LIST_FEDERATED", listFederated)
 	holds("RPC-BUNDLE-GET_FEDERATED", getFederated)
 	holds("RPC-BUNDLE-CREATE_FEDERATED", createFederated)
@@ -171,10 +171,28 @@ func publishJWT(t *testing.T) {
 }
 
 func publishWIT(t *testing.T) {
-	s := Start(t, Settings{})
-	client := bundlev1.NewBundleClient(s.Dial(t, downstream(t, s)))
-	_, err := client.PublishWITAuthority(Context(t), &bundlev1.PublishWITAuthorityRequest{})
+	off := Start(t, Settings{})
+	_, err := bundlev1.NewBundleClient(off.Dial(t, downstream(t, off))).PublishWITAuthority(Context(t), &bundlev1.PublishWITAuthorityRequest{})
 	Refused(t, err, codes.Unimplemented, "WIT")
+	if Stock() {
+		return
+	}
+	s := Start(t, witSVIDs)
+	client := bundlev1.NewBundleClient(s.Dial(t, downstream(t, s)))
+	jwt := jwtKey(t, "below")
+	key := &types.WITKey{PublicKey: jwt.PublicKey, KeyId: jwt.KeyId}
+	answer, err := client.PublishWITAuthority(Context(t), &bundlev1.PublishWITAuthorityRequest{WitAuthority: key})
+	Must(t, err)
+	Equal(t, "the number of keys in the answer", len(answer.WitAuthorities), 2)
+	Equal(t, "the keys in the bundle", len(s.Bundle(t).WitAuthorities), 2)
+	taken := &types.WITKey{PublicKey: jwtKey(t, "x").PublicKey, KeyId: s.Bundle(t).JwtAuthorities[0].KeyId}
+	_, err = client.PublishWITAuthority(Context(t), &bundlev1.PublishWITAuthorityRequest{WitAuthority: taken})
+	Refused(t, err, codes.AlreadyExists, "belongs to another authority")
+	_, err = client.PublishWITAuthority(Context(t), &bundlev1.PublishWITAuthorityRequest{})
+	Refused(t, err, codes.InvalidArgument, "missing WIT authority")
+	stranger := bundlev1.NewBundleClient(s.Dial(t, s.Mint(t, "/nobody", 0)))
+	_, err = stranger.PublishWITAuthority(Context(t), &bundlev1.PublishWITAuthorityRequest{WitAuthority: key})
+	Refused(t, err, codes.PermissionDenied)
 }
 
 func listFederated(t *testing.T) {

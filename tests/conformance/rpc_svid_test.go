@@ -27,10 +27,10 @@ import (
 func init() {
 	holds("RPC-SVID-MINT_X509", mintX509)
 	holds("RPC-SVID-MINT_JWT", mintJWT)
-	absent("RPC-SVID-MINT_WIT", mintWIT)
+	holds("RPC-SVID-MINT_WIT", mintWIT)
 	holds("RPC-SVID-NEW_X509", newX509)
 	holds("RPC-SVID-NEW_JWT", newJWT)
-	absent("RPC-SVID-NEW_WIT", newWIT)
+	holds("RPC-SVID-NEW_WIT", newWIT)
 	holds("RPC-SVID-NEW_DOWNSTREAM_CA", newDownstreamCA)
 }
 
@@ -172,19 +172,6 @@ func mintJWT(t *testing.T) {
 		_, err = mint(id, 0, "one")
 		Refused(t, err, codes.InvalidArgument, "invalid SPIFFE ID")
 	}
-}
-
-func mintWIT(t *testing.T) {
-	s := Start(t, Settings{})
-	_, err := svidsOf(t, s).MintWITSVID(Context(t), &svidv1.MintWITSVIDRequest{})
-	Refused(t, err, codes.Unimplemented, "WIT")
-}
-
-func newWIT(t *testing.T) {
-	s := Start(t, Settings{})
-	agent := s.Attest(t)
-	_, err := svidv1.NewSVIDClient(agent.Conn).BatchNewWITSVID(Context(t), &svidv1.BatchNewWITSVIDRequest{Params: []*svidv1.NewWITSVIDParams{{}}})
-	Refused(t, err, codes.Unimplemented, "WIT")
 }
 
 func newX509(t *testing.T) {

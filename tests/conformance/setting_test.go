@@ -65,9 +65,9 @@ func init() {
 	holds("CFG-EXPERIMENTAL-AGENT_SPIFFE_ID_AS_SELECTOR", agentIDAsSelector)
 	absent("CFG-EXPERIMENTAL-AUTH_OPA_POLICY_ENGINE", func(t *testing.T) { refusedExperiment(t, "auth_opa_policy_engine", `{ local { rego_path = "/x" } }`) })
 	absent("CFG-EXPERIMENTAL-REQUIRE_PQ_KEM", func(t *testing.T) { refusedExperiment(t, "require_pq_kem", "true") })
-	absent("CFG-EXPERIMENTAL-FEATURE_FLAGS", func(t *testing.T) { refusedExperiment(t, "feature_flags", `["wit-svid"]`) })
+	holds("CFG-EXPERIMENTAL-FEATURE_FLAGS", featureFlags)
 	absent("CFG-EXPERIMENTAL-NAMED_PIPE_NAME", func(t *testing.T) { refusedExperiment(t, "named_pipe_name", `"x"`) })
-	absent("CFG-EXPERIMENTAL-WIT", witSettings)
+	holds("CFG-EXPERIMENTAL-WIT", witSettings)
 	absent("CFG-TELEMETRY", func(t *testing.T) {
 		Refuses(t, Settings{Below: `telemetry { Prometheus { host = "127.0.0.1" port = 9988 } }`}, "telemetry")
 	})
@@ -468,11 +468,32 @@ func agentIDAsSelector(t *testing.T) {
 	Eventually(t, "an alias by that selector gives what is below it", func() bool { return len(authorizedOf(t, agent, nil)) == 1 })
 }
 
+func featureFlags(t *testing.T) {
+	mint := func(s *Server) error {
+		_, err := svidsOf(t, s).MintWITSVID(Context(t), witRequest(t, ID("/w"), 0))
+		return err
+	}
+	Must(t, mint(Start(t, Settings{Server: `experimental { feature_flags = ["i_am_a_test_flag", "wit-svid"] }`})))
+	off := Start(t, Settings{Server: `experimental { feature_flags = ["i_am_a_test_flag"] }`})
+	Refused(t, mint(off), codes.Unimplemented, "WIT functionality is disabled")
+	Equal(t, "the WIT authorities of a server without the flag", len(off.Bundle(t).WitAuthorities), 0)
+	Refuses(t, Settings{Server: `experimental { feature_flags = ["wit"] }`}, "unknown feature flag")
+}
+
 func witSettings(t *testing.T) {
-	s := Start(t, Settings{Server: `experimental { wit_key_type = "ec-p256" wit_issuer = "x" }`})
-	True(t, "a note says that it has no effect", Stock() || strings.Contains(s.Log(), "wit_key_type"))
-	_, err := svidsOf(t, s).MintWITSVID(Context(t), &svidv1.MintWITSVIDRequest{})
-	Refused(t, err, codes.Unimplemented)
+	s := Start(t, Settings{Server: `experimental { feature_flags = ["wit-svid"] wit_key_type = "ec-p384" wit_issuer = "spiffe://example.org" }`})
+	answer, err := svidsOf(t, s).MintWITSVID(Context(t), witRequest(t, ID("/w"), 0))
+	Must(t, err)
+	header, body := witClaims(t, s, answer.Svid.Token)
+	Equal(t, "the algorithm", header["alg"], any("ES384"))
+	Equal(t, "the issuer", body["iss"], any("spiffe://example.org"))
+	Refuses(t, Settings{Server: `experimental { feature_flags = ["wit-svid"] wit_key_type = "ed25519" }`}, "wit_key_type")
+	// As jwt_key_type, it is that of X.509 authorities when nothing is said.
+	s = Start(t, Settings{Server: `ca_key_type = "ec-p384" experimental { feature_flags = ["wit-svid"] }`})
+	answer, err = svidsOf(t, s).MintWITSVID(Context(t), witRequest(t, ID("/w"), 0))
+	Must(t, err)
+	header, _ = witClaims(t, s, answer.Svid.Token)
+	Equal(t, "the algorithm when nothing is said", header["alg"], any("ES384"))
 }
 
 func healthChecks(t *testing.T) {

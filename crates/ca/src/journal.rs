@@ -14,9 +14,9 @@ use crate::profile;
 use crate::slots::{AuthoritySlots, Family, Slot};
 use crate::x509_ca::{AuthorityError, X509Ca, lower_hex};
 
-mod jwt;
+mod token;
 
-pub use jwt::{JwtPublicKey, restore_jwt};
+pub use token::{TokenPublicKey, restore_tokens};
 
 /// The most authorities kept in a journal, SPIRE's number: far more than live at one time.
 pub const JOURNAL_ENTRIES_MAX: usize = 10;
@@ -70,7 +70,7 @@ pub struct JournalEntry<P = CaCertificate> {
     pub status: AuthorityStatus,
     /// Whether it is trusted.
     pub trust: AuthorityTrust,
-    /// Its name: of an X.509 authority the lower-case hex of its subject key identifier, of a JWT authority its key ID.
+    /// Its name: of an X.509 authority the lower-case hex of its subject key identifier, of a JWT or WIT authority its key ID.
     pub authority_id: String,
 }
 
@@ -101,9 +101,9 @@ pub enum SkipReason {
     /// Certificate, chain or key do not fit.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// Key ID or key of a JWT authority do not do.
+    /// Key ID or key of an authority of tokens do not do.
     #[error(transparent)]
-    JwtAuthority(#[from] BundleError),
+    TokenAuthority(#[from] BundleError),
     /// The key in its slot is not the one it was made with.
     #[error("the key in its slot is another one")]
     OtherKey,

@@ -1,33 +1,12 @@
-//! JWT authorities and the JWT-SVIDs they sign (JWT-SVID 2 and 3).
-//!
-//! The header, which is the same for every token, is prepared once per authority. Promises: a token names a member of the
-//! authority's trust domain with a path, says `alg`, `kid` and `typ` and nothing else in its header, and ends no later than
-//! its key. Verifying tokens is left to others. Start at [`JwtSigner::sign_jwt_svid`].
+//! The JWT-SVIDs that JWT authorities sign (JWT-SVID 2 and 3). Start at [`JwtSigner::sign_jwt_svid`].
 
-use std::fmt;
-use std::sync::Arc;
-
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64_URL;
-use rcgen::SigningKey;
 use serde::Serialize;
-use spindle_keys::{Key, KeyType};
-use spindle_spiffe_core::bundle::BundleError;
-use spindle_spiffe_core::{Audience, JwtAuthority, Reason, SpiffeId, Timestamp, TrustDomain, Validity};
-use x509_parser::asn1_rs::{FromDer, Integer, Sequence};
+use spindle_spiffe_core::{Audience, SpiffeId, Timestamp};
 
-/// A JWT authority of one trust domain. Clones share it.
-#[derive(Clone)]
-pub struct JwtSigner(Arc<Signer>);
+use crate::token::{Jwt, SignedToken, Subject, TokenSignError, TokenSigner, token_id};
 
-struct Signer {
-    trust_domain: TrustDomain,
-    key: Key,
-    authority: JwtAuthority,
-    validity: Validity,
-    /// The encoded header with the dot behind it.
-    header: String,
-}
+/// A JWT authority of one trust domain.
+pub type JwtSigner = TokenSigner<Jwt>;
 
 /// What goes into one token. Nothing else does.
 #[derive(Clone, Copy, Debug)]
@@ -46,80 +25,6 @@ pub struct JwtSvidRequest<'a> {
     pub token_id: Option<[u8; 16]>,
 }
 
-/// A signed token. Whoever has it can use it, so it is not printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SignedJwtSvid {
-    /// In JWS compact serialization.
-    pub token: String,
-    /// The identity.
-    pub spiffe_id: SpiffeId,
-    /// When it was signed.
-    pub issued_at: Timestamp,
-    /// The end signed, after the cut to the authority's.
-    pub expires_at: Timestamp,
-}
-
-/// Why a token is not signed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JwtSignError {
-    /// The identity belongs to another trust domain.
-    #[error(
-        "{spiffe_id} is not a member of trust domain {trust_domain:?}, the only one this authority speaks for"
-    )]
-    ForeignId {
-        /// The identity asked for.
-        spiffe_id: SpiffeId,
-        /// The authority's trust domain.
-        trust_domain: TrustDomain,
-    },
-    /// The identity has no path, so that it names no workload.
-    #[error("{0} has no path; only a trust domain is named like that")]
-    IdWithoutPath(SpiffeId),
-    /// A token that would have ended before anybody could use it.
-    #[error("a JWT-SVID cannot be issued at {issued_at} and end at {expires_at}")]
-    Lifetime {
-        /// When it would be issued.
-        issued_at: Timestamp,
-        /// When it would end.
-        expires_at: Timestamp,
-    },
-    /// Nothing is left of the authority's own life.
-    #[error("JWT authority {authority_id} ends at {ends_at}")]
-    AuthorityOver {
-        /// The authority.
-        authority_id: String,
-        /// Its last valid second.
-        ends_at: Timestamp,
-    },
-    /// The key refused.
-    #[error("cannot sign for {spiffe_id}: {why}")]
-    Failed {
-        /// The identity asked for.
-        spiffe_id: SpiffeId,
-        /// What the library said.
-        why: String,
-    },
-}
-
-impl JwtSignError {
-    /// The rule that refused, for the status detail and the log.
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::ForeignId { .. } => Reason::WrongTrustDomain,
-            Self::AuthorityOver { .. } => Reason::ServerStarting,
-            Self::IdWithoutPath(_) | Self::Lifetime { .. } => Reason::BadRequest,
-            Self::Failed { .. } => Reason::Internal,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Header<'a> {
-    alg: &'a str,
-    kid: &'a str,
-    typ: &'a str,
-}
-
 /// The claims, by name. `aud` is a list also for one value, as SPIRE has it.
 #[derive(Serialize)]
 struct Claims<'a> {
@@ -134,173 +39,19 @@ struct Claims<'a> {
 }
 
 impl JwtSigner {
-    /// An authority whose tokens name their key by `kid`.
-    ///
-    /// # Errors
-    /// When the key ID is empty or too long.
-    pub fn new(
-        trust_domain: &TrustDomain,
-        key: Key,
-        kid: &str,
-        validity: Validity,
-    ) -> Result<Self, BundleError> {
-        let authority = JwtAuthority::new(kid, key.spki_der(), Some(validity.not_after), false)?;
-        let header = Header { alg: algorithm(key.key_type()), kid, typ: "JWT" };
-        let header = encoded(&header) + ".";
-        Ok(Self(Arc::new(Signer { trust_domain: trust_domain.clone(), key, authority, validity, header })))
-    }
-
-    /// What belongs into the bundle.
-    pub fn authority(&self) -> &JwtAuthority {
-        &self.0.authority
-    }
-
-    /// Its key ID, which names it in tokens, commands and logs.
-    pub fn authority_id(&self) -> &str {
-        self.0.authority.kid()
-    }
-
-    /// When it may sign; no token outlives it.
-    pub fn validity(&self) -> Validity {
-        self.0.validity
-    }
-
     /// Signs one token. Takes CPU time only (a remote key would wait); call it on a blocking thread.
     ///
     /// # Errors
     /// When the identity is foreign or has no path, nothing is left of the lifetime, or the signature fails.
-    pub fn sign_jwt_svid(&self, request: &JwtSvidRequest<'_>) -> Result<SignedJwtSvid, JwtSignError> {
-        self.check_id(request.spiffe_id)?;
-        let expires_at = self.cut(request)?;
-        let claims = Claims {
+    pub fn sign_jwt_svid(&self, request: &JwtSvidRequest<'_>) -> Result<SignedToken, TokenSignError> {
+        let JwtSvidRequest { spiffe_id, issued_at, expires_at, .. } = *request;
+        self.sign(&Subject { spiffe_id, issued_at, expires_at }, |expires_at| Claims {
             aud: request.audience.values(),
             exp: expires_at.unix_secs(),
-            iat: request.issued_at.unix_secs(),
+            iat: issued_at.unix_secs(),
             iss: request.issuer,
-            jti: request.token_id.map(|bytes| BASE64_URL.encode(bytes)),
-            sub: request.spiffe_id.as_str(),
-        };
-        let mut token = self.0.header.clone() + &encoded(&claims);
-        let signature = self.signature(token.as_bytes());
-        let signature =
-            signature.map_err(|why| JwtSignError::Failed { spiffe_id: request.spiffe_id.clone(), why })?;
-        token.push('.');
-        BASE64_URL.encode_string(signature, &mut token);
-        let (spiffe_id, issued_at) = (request.spiffe_id.clone(), request.issued_at);
-        Ok(SignedJwtSvid { token, spiffe_id, issued_at, expires_at })
-    }
-
-    fn check_id(&self, spiffe_id: &SpiffeId) -> Result<(), JwtSignError> {
-        let (spiffe_id, trust_domain) = (spiffe_id.clone(), self.0.trust_domain.clone());
-        if !spiffe_id.is_member_of(&trust_domain) {
-            return Err(JwtSignError::ForeignId { spiffe_id, trust_domain });
-        }
-        if spiffe_id.path().is_empty() {
-            return Err(JwtSignError::IdWithoutPath(spiffe_id));
-        }
-        Ok(())
-    }
-
-    /// The wanted end, no later than the authority's own. A token is good before its end and not at it (RFC 7519 4.1.4).
-    fn cut(&self, request: &JwtSvidRequest<'_>) -> Result<Timestamp, JwtSignError> {
-        let JwtSvidRequest { issued_at, expires_at, .. } = *request;
-        let ends_at = self.0.validity.not_after;
-        if expires_at <= issued_at {
-            return Err(JwtSignError::Lifetime { issued_at, expires_at });
-        }
-        if issued_at >= ends_at {
-            return Err(JwtSignError::AuthorityOver {
-                authority_id: self.authority_id().to_owned(),
-                ends_at,
-            });
-        }
-        Ok(expires_at.min(ends_at))
-    }
-
-    /// The signature as JWS wants it (RFC 7518 3.3 and 3.4).
-    fn signature(&self, message: &[u8]) -> Result<Vec<u8>, String> {
-        let signature = self.0.key.sign(message).map_err(|error| error.to_string())?;
-        let number_bytes = match self.0.key.key_type() {
-            KeyType::EcP256 => 32,
-            KeyType::EcP384 => 48,
-            KeyType::Rsa2048 | KeyType::Rsa4096 => return Ok(signature),
-        };
-        side_by_side(&signature, number_bytes).ok_or_else(|| "the key's ECDSA signature is malformed".into())
-    }
-}
-
-impl fmt::Debug for JwtSigner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "JwtSigner({} of {})", self.authority_id(), self.0.trust_domain)
-    }
-}
-
-impl fmt::Debug for SignedJwtSvid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SignedJwtSvid({}, {} to {})", self.spiffe_id, self.issued_at, self.expires_at)
-    }
-}
-
-/// The `alg` by which that kind of key signs.
-fn algorithm(key_type: KeyType) -> &'static str {
-    match key_type {
-        KeyType::EcP256 => "ES256",
-        KeyType::EcP384 => "ES384",
-        KeyType::Rsa2048 | KeyType::Rsa4096 => "RS256",
-    }
-}
-
-fn encoded(part: &impl Serialize) -> String {
-    BASE64_URL.encode(serde_json::to_vec(part).expect("texts, numbers and lists of them always serialise"))
-}
-
-/// The two numbers of an ECDSA signature, each of that many bytes, instead of the DER that keys sign with.
-fn side_by_side(der: &[u8], number_bytes: usize) -> Option<Vec<u8>> {
-    let ([], sequence) = Sequence::from_der(der).ok()? else { return None };
-    let (rest, first) = Integer::from_der(&sequence.content).ok()?;
-    let ([], second) = Integer::from_der(rest).ok()? else { return None };
-    let mut bytes = Vec::with_capacity(2 * number_bytes);
-    for number in [first, second] {
-        let number = number.as_ref();
-        // A zero in front tells that a number with its top bit set is positive.
-        let number = if number.len() > number_bytes { number.strip_prefix(&[0])? } else { number };
-        bytes.resize(bytes.len() + number_bytes.checked_sub(number.len())?, 0);
-        bytes.extend_from_slice(number);
-    }
-    Some(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_two_numbers_are_padded_and_their_sign_bytes_dropped() {
-        let der = [0x30, 8, 2, 3, 0, 0xff, 1, 2, 1, 7];
-        assert_eq!(side_by_side(&der, 2), Some(vec![0xff, 1, 0, 7]));
-        assert_eq!(side_by_side(&der, 3), Some(vec![0, 0xff, 1, 0, 0, 7]));
-    }
-
-    #[test]
-    fn what_is_no_pair_of_numbers_of_that_size_is_refused() {
-        let der = [0x30, 8, 2, 3, 0, 0xff, 1, 2, 1, 7];
-        assert_eq!(side_by_side(&der, 1), None, "too large a number");
-        assert_eq!(side_by_side(&[], 32), None);
-        assert_eq!(side_by_side(&der[..9], 2), None);
-        assert_eq!(side_by_side(&[&der[..], &[0]].concat(), 2), None, "something follows");
-        assert_eq!(side_by_side(&[0x30, 3, 2, 1, 7], 2), None, "one number");
-        assert_eq!(side_by_side(&[0x30, 9, 2, 1, 7, 2, 1, 7, 2, 1, 7], 2), None, "three numbers");
-    }
-
-    #[test]
-    fn neither_signer_nor_token_prints_its_secret() {
-        let key = Key::generate(KeyType::EcP256).unwrap();
-        let end = Timestamp::from_unix_secs(9);
-        let validity = Validity { not_before: end, not_after: end };
-        let signer = JwtSigner::new(&"prod.example".parse().unwrap(), key, "k1", validity).unwrap();
-        assert_eq!(format!("{signer:?}"), "JwtSigner(k1 of prod.example)");
-        let spiffe_id = "spiffe://prod.example/a".parse().unwrap();
-        let svid = SignedJwtSvid { token: "secret".into(), spiffe_id, issued_at: end, expires_at: end };
-        assert!(!format!("{svid:?}").contains("secret"));
+            jti: request.token_id.map(token_id),
+            sub: spiffe_id.as_str(),
+        })
     }
 }

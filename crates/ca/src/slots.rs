@@ -1,4 +1,4 @@
-//! Which authority signs and which comes next: two slots that take turns, alike for X.509 and JWT authorities.
+//! Which authority signs and which comes next: two slots that take turns, alike for X.509, JWT and WIT authorities.
 //!
 //! Pure: the caller carries out the step it is told and reports back. Promises that a new authority signs only after it
 //! was published, unless the active one has ended; and that there is an active one whenever each step was carried out in
@@ -24,6 +24,8 @@ pub enum Family {
     X509,
     /// JWT-SVIDs. Keys `JWT-Signer-A` and `JWT-Signer-B`.
     Jwt,
+    /// WIT-SVIDs. Keys `WIT-Signer-A` and `WIT-Signer-B`.
+    Wit,
 }
 
 /// One of a family's two places for an authority, each with a key of its own.
@@ -93,6 +95,8 @@ impl Slot {
             (Family::X509, Self::B) => "x509-CA-B",
             (Family::Jwt, Self::A) => "JWT-Signer-A",
             (Family::Jwt, Self::B) => "JWT-Signer-B",
+            (Family::Wit, Self::A) => "WIT-Signer-A",
+            (Family::Wit, Self::B) => "WIT-Signer-B",
         }
     }
 

@@ -10,7 +10,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64_URL;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use spindle_ca::{JwtSignError, JwtSigner, JwtSvidRequest, SignedJwtSvid};
+use spindle_ca::{JwtSigner, JwtSvidRequest, SignedToken, TokenSignError};
 use spindle_keys::{Key, KeyType};
 use spindle_spiffe_core::{
     Audience, Bundle, JwtAuthority, JwtSvidError, JwtValidation, Reason, SpiffeId, Timestamp, TrustDomain,
@@ -148,13 +148,13 @@ fn foreign_and_nameless_identities_and_lifetimes_without_a_second_are_refused() 
     let refused = |request: &JwtSvidRequest<'_>| signer.sign_jwt_svid(request).expect_err("a refusal");
     let foreign = id("spiffe://other.example/web");
     let error = refused(&request(&foreign, &audience));
-    assert!(matches!(error, JwtSignError::ForeignId { .. }) && error.reason() == Reason::WrongTrustDomain);
+    assert!(matches!(error, TokenSignError::ForeignId { .. }) && error.reason() == Reason::WrongTrustDomain);
     let nameless = id("spiffe://prod.example");
-    assert!(matches!(refused(&request(&nameless, &audience)), JwtSignError::IdWithoutPath(_)));
+    assert!(matches!(refused(&request(&nameless, &audience)), TokenSignError::IdWithoutPath(_)));
     let web = id("spiffe://prod.example/web");
     for ttl in [0, -1, i64::MIN] {
         let request = JwtSvidRequest { expires_at: at(NOW) + ttl, ..request(&web, &audience) };
-        assert!(matches!(refused(&request), JwtSignError::Lifetime { .. }), "{ttl}");
+        assert!(matches!(refused(&request), TokenSignError::Lifetime { .. }), "{ttl}");
     }
     let over = |issued_at: i64| {
         let request = JwtSvidRequest {
@@ -165,7 +165,7 @@ fn foreign_and_nameless_identities_and_lifetimes_without_a_second_are_refused() 
         signer.sign_jwt_svid(&request).map(|signed| signed.expires_at)
     };
     assert_eq!(over(NOW + DAY - 1), Ok(at(NOW + DAY)), "one second is left");
-    assert!(matches!(over(NOW + DAY), Err(JwtSignError::AuthorityOver { .. })));
+    assert!(matches!(over(NOW + DAY), Err(TokenSignError::AuthorityOver { .. })));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_key_id_of_no_or_endless_length_is_refused() {
     }
 }
 
-fn signed(request: &JwtSvidRequest<'_>) -> Result<SignedJwtSvid, JwtSignError> {
+fn signed(request: &JwtSvidRequest<'_>) -> Result<SignedToken, TokenSignError> {
     SIGNERS[0].1.sign_jwt_svid(request)
 }
 
@@ -192,8 +192,8 @@ proptest! {
                 prop_assert!(token.expires_at > token.issued_at);
                 prop_assert_eq!(&part(&token.token, 1)["exp"], &json!(token.expires_at.unix_secs()));
             }
-            Err(JwtSignError::Lifetime { .. }) => prop_assert!(ttl <= 0),
-            Err(JwtSignError::AuthorityOver { .. }) => prop_assert!(begin >= DAY),
+            Err(TokenSignError::Lifetime { .. }) => prop_assert!(ttl <= 0),
+            Err(TokenSignError::AuthorityOver { .. }) => prop_assert!(begin >= DAY),
             Err(error) => prop_assert!(false, "{}", error),
         }
     }

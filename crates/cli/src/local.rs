@@ -185,6 +185,7 @@ fn server_config(settings: &LocalSettings, paths: &Paths) -> ServerConfig {
         default_x509_svid_ttl_secs: ServerConfig::X509_SVID_TTL_SECS,
         agent_ttl_secs: ServerConfig::X509_SVID_TTL_SECS,
         jwt: Default::default(),
+        wit: Default::default(),
         node_attestors: Default::default(),
         agent_spiffe_id_as_selector: false,
         admin_ids: Vec::new(),

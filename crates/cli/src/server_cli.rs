@@ -23,6 +23,7 @@ mod run;
 mod store;
 mod token;
 mod validate;
+mod wit;
 mod x509;
 
 use std::ffi::OsString;
@@ -108,6 +109,9 @@ enum Command {
     Backup(backup::Args),
     /// Makes the store of a stopped server from a backup.
     Restore(restore::Args),
+    /// Mints WIT-SVIDs.
+    #[command(subcommand)]
+    Wit(wit::Command),
     /// Mints X509-SVIDs.
     #[command(subcommand)]
     X509(x509::Command),
@@ -150,6 +154,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Import(args) => import::run(&args, console),
         Command::Backup(args) => backup::run(&args, console),
         Command::Restore(args) => restore::run(&args, console),
+        Command::Wit(wit::Command::Mint(args)) => wit::run(&args, console),
         Command::X509(x509::Command::Mint(args)) => x509::run(&args, console),
         Command::Completion(args) => completion::run(&args, &Args::command(), console),
         Command::Man(args) => manual::run(&args, &Args::command(), console),

@@ -5,6 +5,7 @@
 
 pub mod disk;
 pub mod fingerprint;
+mod jwk;
 pub mod key;
 pub mod manager;
 pub mod pem;

@@ -2,11 +2,11 @@
 //!
 //! The slots (`spindle_ca::slots`) decide, the loop in [`rotation`] asks them, this shell carries out ([`steps`]): keys from
 //! the key manager, certificates from `ca` or from an upstream authority, journal and bundle in one transaction. What
-//! operators order goes through the same loop ([`orders`]). JWT authorities, in [`jwt`], rotate by the same loop.
+//! operators order goes through the same loop ([`orders`]). JWT and WIT authorities, in [`token`], rotate by the
+//! same loop.
 
 mod distrust;
 mod journal;
-mod jwt;
 mod orders;
 mod own_svid;
 mod roots;
@@ -14,6 +14,7 @@ mod rotation;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,8 +30,10 @@ use spindle_transport::{LiveBundles, LiveIdentity};
 use own_svid::{ChainLink, OwnSvid};
 use rotation::{CHECK_SECS_MAX, Rotating, Rotation};
 
-pub(crate) use jwt::{JwtAuthorities, JwtAuthorityError, JwtAuthoritySettings, JwtAuthorityState, JwtOrder};
 pub(crate) use orders::{Order, OrderError, Standing};
+pub(crate) use token::{
+    TokenAuthorities, TokenAuthorityError, TokenAuthoritySettings, TokenAuthorityState, TokenOrder,
+};
 
 use crate::directory::{CommitError, Directory, View, journal_key};
 use crate::live::LiveSettings;
@@ -61,9 +64,9 @@ pub enum AuthoritiesError {
     /// The upstream authority does not sign, or not well.
     #[error("cannot have the authority signed")]
     Upstream(#[from] crate::upstream::UpstreamError),
-    /// The JWT authority cannot be published.
-    #[error("cannot make the JWT authority")]
-    Jwt(#[from] spindle_spiffe_core::bundle::BundleError),
+    /// An authority of tokens cannot be published.
+    #[error("cannot make the authority of tokens")]
+    Token(#[from] spindle_spiffe_core::bundle::BundleError),
     /// The server's own SVID cannot be signed.
     #[error("cannot sign the server's own SVID")]
     Sign(#[from] spindle_ca::SignError),

@@ -41,6 +41,8 @@ pub struct ServerConfig {
     pub agent_ttl_secs: i64,
     /// What holds for JWT-SVIDs.
     pub jwt: JwtSettings,
+    /// What holds for WIT-SVIDs.
+    pub wit: WitSettings,
     /// How nodes may prove themselves besides join tokens, which are always taken.
     pub node_attestors: NodeAttestorSettings,
     /// Whether each agent shows its own ID as a node selector, `spiffe_id:...`.
@@ -98,6 +100,29 @@ impl JwtSettings {
 impl Default for JwtSettings {
     fn default() -> Self {
         Self { enabled: true, key_type: KeyType::EcP256, default_ttl_secs: Self::TTL_SECS, issuer: None }
+    }
+}
+
+/// How WIT-SVIDs are made. There are none unless they are switched on: what they rest on is not yet stable, and older peers
+/// refuse bundle documents with their keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WitSettings {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// Key type of WIT authorities.
+    pub key_type: KeyType,
+    /// Their `iss` claim; none leaves it out.
+    pub issuer: Option<String>,
+}
+
+impl WitSettings {
+    /// Lifetime of WIT-SVIDs whose entry names none for X509-SVIDs, in seconds; SPIRE's.
+    pub const TTL_SECS: i64 = 3600;
+}
+
+impl Default for WitSettings {
+    fn default() -> Self {
+        Self { enabled: false, key_type: KeyType::EcP256, issuer: None }
     }
 }
 

@@ -10,11 +10,11 @@ use crate::authorities::Authorities;
 use crate::config::Operations;
 use crate::directory::Directory;
 use crate::issuer::Issuer;
-use crate::jwt_issuer::JwtIssuer;
 use crate::live::LiveSettings;
 use crate::rate_limit::RateLimits;
 use crate::roles::RoleBook;
 use crate::subscriptions::Subscriptions;
+use crate::token_issuer::{JwtIssuer, WitIssuer};
 
 pub(crate) struct Context {
     pub(crate) trust_domain: TrustDomain,
@@ -23,6 +23,7 @@ pub(crate) struct Context {
     pub(crate) authorities: Arc<Authorities>,
     pub(crate) issuer: Issuer,
     pub(crate) jwt_issuer: JwtIssuer,
+    pub(crate) wit_issuer: WitIssuer,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) node_attestors: NodeAttestors,

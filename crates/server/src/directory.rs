@@ -29,7 +29,7 @@ pub(crate) use federation::Unlinking;
 pub(crate) use history::{History, Since};
 pub(crate) use records::{
     agent_key, bundle_key, encode_entry, encode_relationship, entry_key, join_token_key, journal_key,
-    jwt_journal_key, power_key, reference_key, relationship_key, roles_key, similarity_key, unlinking_key,
+    power_key, reference_key, relationship_key, roles_key, similarity_key, token_journal_key, unlinking_key,
 };
 pub(crate) use role_holder::RoleHolder;
 pub(crate) use view::{EntryRow, JoinToken, Touched, View};

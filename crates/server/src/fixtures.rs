@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use spindle_ca::CaSubject;
+use spindle_ca::{CaSubject, Jwt, TokenFamily};
 use spindle_keys::{Key, KeyManager, KeyType, MemoryKeys, certificate_request};
 use spindle_proto::convert::{entry_from_proto, spiffe_id_to_proto};
 use spindle_proto::spire::api::types;
@@ -12,16 +12,16 @@ use spindle_store::{Store, StoreConfig, StoreKind, Transaction};
 use spindle_testkit::{ManualClock, NOW, TestAuthority};
 
 use crate::attestation::node::NodeAttestors;
-use crate::authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};
+use crate::authorities::{Authorities, AuthoritySettings, TokenAuthorities, TokenAuthoritySettings};
 use crate::config::{NodeAttestorSettings, Operations, ServerConfig};
 use crate::context::Context;
 use crate::directory::{AgentRow, Directory, EntryRow, agent_key, bundle_key, encode_bundle};
 use crate::issuer::Issuer;
-use crate::jwt_issuer::JwtIssuer;
 use crate::live::{LiveSettings, Reloadable};
 use crate::rate_limit::RateLimits;
 use crate::roles::RoleBook;
 use crate::subscriptions::Subscriptions;
+use crate::token_issuer::{Signing, TokenIssuer};
 use crate::upstream::UpstreamAuthority;
 
 pub(crate) const SVID_TTL_SECS: i64 = 3600;
@@ -113,11 +113,23 @@ pub(crate) fn jwt_authorities(
     keys: Arc<dyn KeyManager>,
     clock: &ManualClock,
     ttl_secs: i64,
-) -> Arc<JwtAuthorities> {
-    let settings = JwtAuthoritySettings { trust_domain: trust_domain(), key_type: KeyType::EcP256, ttl_secs };
+) -> Arc<TokenAuthorities<Jwt>> {
+    token_authorities(directory, subscriptions, keys, clock, ttl_secs)
+}
+
+/// Authorities of any family that signs tokens, not yet started.
+pub(crate) fn token_authorities<F: TokenFamily>(
+    directory: &Directory,
+    subscriptions: &Subscriptions,
+    keys: Arc<dyn KeyManager>,
+    clock: &ManualClock,
+    ttl_secs: i64,
+) -> Arc<TokenAuthorities<F>> {
+    let settings =
+        TokenAuthoritySettings { trust_domain: trust_domain(), key_type: KeyType::EcP256, ttl_secs };
     let (directory, subscriptions) = (directory.clone(), subscriptions.clone());
     let entropy = Arc::new(SystemEntropy);
-    Arc::new(JwtAuthorities::new(settings, directory, subscriptions, keys, clock.shared(), entropy))
+    Arc::new(TokenAuthorities::new(settings, directory, subscriptions, keys, clock.shared(), entropy))
 }
 
 /// Everything the services need, with an active authority and no listener.
@@ -127,8 +139,10 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
     let keys = Arc::new(MemoryKeys::new());
     let authorities = authorities(&directory, &subscriptions, keys.clone(), clock, 24 * 3600);
     authorities.start().await.unwrap();
-    let jwt_authorities = jwt_authorities(&directory, &subscriptions, keys, clock, 24 * 3600);
+    let jwt_authorities = jwt_authorities(&directory, &subscriptions, keys.clone(), clock, 24 * 3600);
     jwt_authorities.start().await.unwrap();
+    let wit_authorities = token_authorities(&directory, &subscriptions, keys, clock, 24 * 3600);
+    wit_authorities.start().await.unwrap();
     let entropy = Arc::new(SystemEntropy);
     let live = LiveSettings::new(Reloadable::default());
     let issuer = Issuer::new(
@@ -139,19 +153,19 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
         live.clone(),
         ServerConfig::SIGNING_QUEUE_MAX,
     );
+    let signing = Signing {
+        threads: issuer.clone(),
+        clock: clock.shared(),
+        entropy: entropy.clone(),
+        live: live.clone(),
+    };
     Arc::new(Context {
         trust_domain: trust_domain(),
         directory,
         subscriptions,
         authorities,
-        jwt_issuer: JwtIssuer::new(
-            Some(jwt_authorities),
-            issuer.clone(),
-            clock.shared(),
-            entropy.clone(),
-            live.clone(),
-            None,
-        ),
+        jwt_issuer: TokenIssuer::new(Some(jwt_authorities), &signing, None),
+        wit_issuer: TokenIssuer::new(Some(wit_authorities), &signing, None),
         issuer,
         clock: clock.shared(),
         entropy,

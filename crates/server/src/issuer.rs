@@ -190,21 +190,36 @@ impl Issuer {
         &self,
         requests: Vec<WorkloadRequest>,
     ) -> Result<Vec<Result<Issued, IssueError>>, IssueError> {
+        let inner = self.0.clone();
+        let issued = self.each(requests, move |request| inner.issue(request)).await?;
+        Ok(issued.into_iter().map(|one| one?).collect())
+    }
+
+    /// Does `work` for each request of a workload, in order and in parts.
+    ///
+    /// # Errors
+    /// When there is no room in the line for all of them. Of a request: when the server stopped before its turn.
+    pub(crate) async fn each<R: Clone + Send + 'static, T: Send + 'static>(
+        &self,
+        requests: Vec<R>,
+        work: impl Fn(&R) -> T + Send + Sync + 'static,
+    ) -> Result<Vec<Result<T, IssueError>>, IssueError> {
         let place = self.enter(requests.len(), Urgency::Usual)?;
-        let parts: Vec<Vec<WorkloadRequest>> =
-            requests.chunks(CSRS_PER_TASK).map(<[WorkloadRequest]>::to_vec).collect();
-        let signed = parts.into_iter().map(|part| {
-            let (inner, place, size) = (self.0.clone(), place.clone(), part.len());
-            let work = move || part.iter().map(|request| inner.issue(request)).collect();
+        let work = Arc::new(work);
+        let parts: Vec<Vec<R>> = requests.chunks(CSRS_PER_TASK).map(<[R]>::to_vec).collect();
+        let done = parts.into_iter().map(|part| {
+            let (work, place, size) = (work.clone(), place.clone(), part.len());
+            let part = move || part.iter().map(|request| Ok(work(request))).collect::<Vec<_>>();
             async move {
-                let signed = self.blocking(place, size, Urgency::Usual, work).await;
-                signed.unwrap_or_else(|error| vec![Err(error); size])
+                match self.blocking(place, size, Urgency::Usual, part).await {
+                    Ok(done) => done,
+                    Err(error) => (0..size).map(|_| Err(error.clone())).collect(),
+                }
             }
         });
         // No more of one call at a time than there are processors, so that calls take turns part by part.
-        let signed: Vec<Vec<_>> =
-            futures_util::stream::iter(signed).buffered(self.0.processors).collect().await;
-        Ok(signed.into_iter().flatten().collect())
+        let done: Vec<Vec<_>> = futures_util::stream::iter(done).buffered(self.0.processors).collect().await;
+        Ok(done.into_iter().flatten().collect())
     }
 
     /// Signs what an administrator asks for: identity and names come from the CSR.

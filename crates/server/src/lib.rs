@@ -20,12 +20,12 @@ mod federation;
 mod fixtures;
 mod health;
 mod issuer;
-mod jwt_issuer;
 mod live;
 mod maintenance;
 mod rate_limit;
 mod roles;
 mod subscriptions;
+mod token_issuer;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use spindle_ca::TokenFamily;
 use spindle_keys::{DiskKeys, KeyManager, MemoryKeys};
 use spindle_runtime::{BoundHealthListener, Shutdown, TaskEnd, TaskSet};
 use spindle_spiffe_core::{Clock, Entropy};
@@ -44,7 +45,7 @@ pub use authorities::AuthoritiesError;
 pub use backup::{BackupError, accept_restored_store, export_store, import_store};
 pub use config::{
     DiskUpstreamSettings, JwtSettings, KeySettings, NodeAttestorSettings, Operations, PruneAgents,
-    RateLimitSettings, ServerConfig, StoreSettings, UpstreamSettings,
+    RateLimitSettings, ServerConfig, StoreSettings, UpstreamSettings, WitSettings,
 };
 pub use copy::{CopyStoreError, copy_store};
 pub use directory::DirectoryError;
@@ -58,14 +59,14 @@ pub use spindle_store::{Exported, ImportError, StoreKind, check_export};
 pub use upstream::{DiskUpstreamError, UpstreamError};
 
 use attestation::node::NodeAttestors;
-use authorities::{Authorities, AuthoritySettings, JwtAuthorities, JwtAuthoritySettings};
+use authorities::{Authorities, AuthoritySettings, TokenAuthorities, TokenAuthoritySettings};
 use context::Context;
 use directory::Directory;
 use issuer::Issuer;
-use jwt_issuer::JwtIssuer;
 use rate_limit::RateLimits;
 use roles::RoleBook;
 use subscriptions::Subscriptions;
+use token_issuer::{Signing, TokenIssuer};
 use upstream::UpstreamAuthority;
 
 /// How long calls at hand may take to end at a shutdown; SPIRE's ten seconds.
@@ -165,16 +166,14 @@ impl Server {
             clock.clone(),
             entropy.clone(),
         ));
-        let jwt_authorities = config.jwt.enabled.then(|| {
-            let settings = JwtAuthoritySettings {
-                trust_domain: config.trust_domain.clone(),
-                key_type: config.jwt.key_type,
-                ttl_secs: config.ca_ttl_secs,
-            };
-            let (directory, subscriptions) = (directory.clone(), subscriptions.clone());
-            let (clock, entropy) = (clock.clone(), entropy.clone());
-            Arc::new(JwtAuthorities::new(settings, directory, subscriptions, keys, clock, entropy))
-        });
+        let of_tokens = |key_type| TokenAuthoritySettings {
+            trust_domain: config.trust_domain.clone(),
+            key_type,
+            ttl_secs: config.ca_ttl_secs,
+        };
+        let parts = (directory.clone(), subscriptions.clone(), keys, clock.clone(), entropy.clone());
+        let jwt_authorities = token_authorities(config.jwt.enabled, of_tokens(config.jwt.key_type), &parts);
+        let wit_authorities = token_authorities(config.wit.enabled, of_tokens(config.wit.key_type), &parts);
         // Bound before an authority is made: a server that cannot serve leaves no root behind. Nobody is served yet.
         let tls_listener = bind_tls(&config, &authorities, clock.clone()).await?;
         let admin_listener = bind_admin(&config)?;
@@ -183,6 +182,9 @@ impl Server {
         match &jwt_authorities {
             Some(authorities) => authorities.start().await?,
             None => info!("JWT-SVID profile is disabled"),
+        }
+        if let Some(authorities) = &wit_authorities {
+            authorities.start().await?;
         }
         if let Err(error) = federation::removal::finish_all(&directory).await {
             warn!(%error, "entries of a deleted bundle are not unlinked yet; tried again later");
@@ -195,19 +197,19 @@ impl Server {
             live.clone(),
             config.signing_queue_max,
         );
+        let signing = Signing {
+            threads: issuer.clone(),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            live: live.clone(),
+        };
         let context = Arc::new(Context {
             trust_domain: config.trust_domain.clone(),
             directory: directory.clone(),
             subscriptions,
             authorities: authorities.clone(),
-            jwt_issuer: JwtIssuer::new(
-                jwt_authorities.clone(),
-                issuer.clone(),
-                clock.clone(),
-                entropy.clone(),
-                live.clone(),
-                config.jwt.issuer.clone(),
-            ),
+            jwt_issuer: TokenIssuer::new(jwt_authorities.clone(), &signing, config.jwt.issuer.clone()),
+            wit_issuer: TokenIssuer::new(wit_authorities.clone(), &signing, config.wit.issuer.clone()),
             issuer,
             started_at: clock.now(),
             clock: clock.clone(),
@@ -240,6 +242,9 @@ impl Server {
         tasks.spawn_infallible("X.509 authorities", authorities.run(shutdown.clone()));
         if let Some(authorities) = jwt_authorities {
             tasks.spawn_infallible("JWT authorities", authorities.run(shutdown.clone()));
+        }
+        if let Some(authorities) = wit_authorities {
+            tasks.spawn_infallible("WIT authorities", authorities.run(shutdown.clone()));
         }
         tasks.spawn_infallible("maintenance", maintenance::run(context, shutdown.clone()));
         info!(address = %addr, network = "tcp", "Starting Server APIs");
@@ -294,6 +299,20 @@ fn open_keys(settings: &KeySettings) -> Result<Arc<dyn KeyManager>, ServerError>
         }
         KeySettings::Memory => Arc::new(MemoryKeys::new()),
     })
+}
+
+/// What authorities work on.
+type Parts = (Directory, Subscriptions, Arc<dyn KeyManager>, Arc<dyn Clock>, Arc<dyn Entropy>);
+
+/// The authorities of one family that signs tokens, if it is switched on.
+fn token_authorities<F: TokenFamily>(
+    enabled: bool,
+    settings: TokenAuthoritySettings,
+    (directory, subscriptions, keys, clock, entropy): &Parts,
+) -> Option<Arc<TokenAuthorities<F>>> {
+    let (directory, subscriptions) = (directory.clone(), subscriptions.clone());
+    let (keys, clock, entropy) = (keys.clone(), clock.clone(), entropy.clone());
+    enabled.then(|| Arc::new(TokenAuthorities::new(settings, directory, subscriptions, keys, clock, entropy)))
 }
 
 async fn open_upstream(

@@ -46,6 +46,7 @@ pub(crate) struct RateLimits {
     attestation: Limit,
     signing: Limit,
     jwt_signing: Limit,
+    wit_signing: Limit,
     status: Limit,
     publishing: Limit,
 }
@@ -57,6 +58,7 @@ impl RateLimits {
             attestation: Limit::per_sec(ATTESTATIONS_PER_SEC),
             signing: Limit::per_sec(SIGNATURES_PER_SEC),
             jwt_signing: Limit::per_sec(SIGNATURES_PER_SEC),
+            wit_signing: Limit::per_sec(SIGNATURES_PER_SEC),
             status: Limit::per_sec(STATUSES_PER_SEC),
             publishing: Limit::per_sec(PUBLICATIONS_PER_SEC),
         }
@@ -78,6 +80,12 @@ impl RateLimits {
     pub(crate) async fn jwt_signing(&self, caller: Option<Source>) -> Result<(), Status> {
         let holds = self.live.load().rate_limits.signing;
         wait(holds.then_some(&self.jwt_signing), caller, 1).await
+    }
+
+    /// Waits for the caller's turn to have `count` WIT-SVIDs signed; other SVIDs do not count.
+    pub(crate) async fn wit_signing(&self, caller: Option<Source>, count: usize) -> Result<(), Status> {
+        let holds = self.live.load().rate_limits.signing;
+        wait(holds.then_some(&self.wit_signing), caller, count).await
     }
 
     /// Waits for the caller's turn to publish a key.

@@ -137,6 +137,8 @@ reasons! {
     ProofRefused = "proof_refused", "make the proof for this request, with the key of the token, and check the clocks on both sides";
     /// The token was shown before, to a receiver that takes each only once.
     TokenReplayed = "token_replayed", "fetch a new token for each request; if nobody did use it before, look for who has a copy";
+    /// The server's configuration does not switch WIT-SVIDs on.
+    WitSvidsDisabled = "wit_svids_disabled", "put feature_flags = [\"wit-svid\"] into the experimental block of the server's configuration, or use X509-SVIDs";
     /// The entry does not exist, or the agent may not have it.
     EntryNotAuthorized = "entry_not_authorized", "check the entry's parent ID against the agent's ID";
     /// An entry with the same parent, SPIFFE ID and selectors exists.
@@ -170,7 +172,7 @@ reasons! {
     /// The server is being stopped.
     ServerStopping = "server_stopping", "wait until the server is back; agents come back by themselves";
     /// There is no such authority, or it is out of reach of the operation.
-    AuthorityNotFound = "authority_not_found", "list the authorities with `localauthority x509 show` or `localauthority jwt show`";
+    AuthorityNotFound = "authority_not_found", "list the authorities with `localauthority x509 show`, `localauthority jwt show` or `localauthority wit show`";
     /// An authority stands at another point of its life than the operation needs.
     AuthorityState = "authority_state", "go step by step: prepare, activate, taint the old one, revoke it when everything is replaced";
     /// The server's authority is signed upstream, so it is not distrusted by itself.

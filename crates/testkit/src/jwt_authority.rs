@@ -1,6 +1,6 @@
 //! A JWT authority that signs tokens at once.
 
-use spindle_ca::{JwtSigner, JwtSvidRequest, SignedJwtSvid};
+use spindle_ca::{JwtSigner, JwtSvidRequest, SignedToken};
 use spindle_keys::{Key, KeyType};
 use spindle_spiffe_core::{Audience, JwtAuthority, SpiffeId, Timestamp, TrustDomain, Validity};
 
@@ -28,7 +28,7 @@ impl TestJwtAuthority {
         audience: &[String],
         validity: Validity,
         number: Option<u128>,
-    ) -> SignedJwtSvid {
+    ) -> SignedToken {
         let audience = Audience::new(audience.iter().cloned()).expect("an audience for a test");
         let signed = self.0.sign_jwt_svid(&JwtSvidRequest {
             spiffe_id,

@@ -99,6 +99,7 @@ impl Domain {
             default_x509_svid_ttl_secs: svid_ttl_secs,
             agent_ttl_secs: svid_ttl_secs,
             jwt: Default::default(),
+            wit: Default::default(),
             node_attestors: Default::default(),
             agent_spiffe_id_as_selector: false,
             operations: Default::default(),

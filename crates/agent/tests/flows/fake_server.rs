@@ -358,6 +358,13 @@ impl bundle::bundle_server::Bundle for Service {
         Err(not_faked())
     }
 
+    async fn publish_wit_authority(
+        &self,
+        _: Request<bundle::PublishWitAuthorityRequest>,
+    ) -> Result<Response<bundle::PublishWitAuthorityResponse>, Status> {
+        Err(not_faked())
+    }
+
     async fn count_bundles(
         &self,
         _: Request<bundle::CountBundlesRequest>,
@@ -456,6 +463,20 @@ impl svid::svid_server::Svid for Service {
         &self,
         _: Request<svid::MintJwtsvidRequest>,
     ) -> Result<Response<svid::MintJwtsvidResponse>, Status> {
+        Err(not_faked())
+    }
+
+    async fn mint_witsvid(
+        &self,
+        _: Request<svid::MintWitsvidRequest>,
+    ) -> Result<Response<svid::MintWitsvidResponse>, Status> {
+        Err(not_faked())
+    }
+
+    async fn batch_new_witsvid(
+        &self,
+        _: Request<svid::BatchNewWitsvidRequest>,
+    ) -> Result<Response<svid::BatchNewWitsvidResponse>, Status> {
         Err(not_faked())
     }
 

@@ -204,6 +204,7 @@ fn key_names_are_spires() {
     let names = |family| (Slot::A.key_id(family), Slot::B.key_id(family));
     assert_eq!(names(Family::X509), ("x509-CA-A", "x509-CA-B"));
     assert_eq!(names(Family::Jwt), ("JWT-Signer-A", "JWT-Signer-B"));
+    assert_eq!(names(Family::Wit), ("WIT-Signer-A", "WIT-Signer-B"));
     assert_eq!(Slot::of_key_id(Family::X509, "x509-CA-B"), Some(Slot::B));
     assert_eq!(Slot::of_key_id(Family::Jwt, "JWT-Signer-A"), Some(Slot::A));
     assert_eq!(Slot::of_key_id(Family::X509, "JWT-Signer-A"), None, "each family has its own");

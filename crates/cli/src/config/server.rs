@@ -9,13 +9,14 @@ mod node_attestors;
 mod operations;
 mod plugins;
 mod roles;
+mod wit;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use spindle_keys::KeyType;
 use spindle_runtime::LogSettings;
-use spindle_server::{JwtSettings, RoleAssignment, ServerConfig, guaranteed_svid_ttl_secs};
+use spindle_server::{JwtSettings, RoleAssignment, ServerConfig, WitSettings, guaranteed_svid_ttl_secs};
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 
 pub use defaults::print_defaults;
@@ -23,6 +24,7 @@ pub use jwt::RawJwt;
 pub use node_attestors::{CaChoice, NodeAttestorChoices, X509PopChoice};
 pub use operations::{OperationsChoice, RawOperations};
 pub use plugins::{KeyChoice, StoreChoice, StoreKind, UpstreamChoice};
+pub use wit::RawWit;
 
 use super::ConfigError;
 use super::keys::check_keys;
@@ -84,6 +86,8 @@ pub struct RawServer {
     pub agent_ttl: Option<String>,
     /// The keys about JWT-SVIDs.
     pub jwt: RawJwt,
+    /// The keys about WIT-SVIDs.
+    pub wit: RawWit,
     /// `admin_ids`.
     pub admin_ids: Option<Vec<String>>,
     /// `roles`, a block of our own.
@@ -160,6 +164,8 @@ pub struct ServerSettings {
     pub agent_ttl_secs: i64,
     /// What holds for JWT-SVIDs.
     pub jwt: JwtSettings,
+    /// What holds for WIT-SVIDs.
+    pub wit: WitSettings,
     /// Identities with admin rights.
     pub admin_ids: Vec<SpiffeId>,
     /// Callers that may do less than everything.
@@ -210,6 +216,7 @@ impl RawServer {
             default_x509_svid_ttl: server.text("default_x509_svid_ttl")?,
             agent_ttl: server.text("agent_ttl")?,
             jwt: RawJwt::read(&server)?,
+            wit: experimental.as_ref().map(RawWit::read).transpose()?.unwrap_or_default(),
             admin_ids: server.texts("admin_ids")?,
             roles: server.block("roles")?.map(|block| roles::read(&block, &mut notes)).transpose()?,
             rate_limits: server
@@ -288,6 +295,7 @@ impl TryFrom<RawServer> for ServerSettings {
         }
         let ca_key_type = key_type("server.ca_key_type", raw.ca_key_type.as_deref())?;
         let jwt = raw.jwt.ready(ca_key_type, ca_ttl_secs, &mut notes)?;
+        let wit = raw.wit.ready(ca_key_type, &mut notes)?;
         Ok(Self {
             bind_address: address(
                 "server.bind_address",
@@ -306,6 +314,7 @@ impl TryFrom<RawServer> for ServerSettings {
             default_x509_svid_ttl_secs: svid_ttl_secs,
             agent_ttl_secs,
             jwt,
+            wit,
             admin_ids: spiffe_ids("server.admin_ids", &raw.admin_ids.unwrap_or_default())?,
             roles: raw.roles.unwrap_or_default(),
             rate_limits: raw.rate_limits.unwrap_or_default(),

@@ -167,6 +167,18 @@ impl ToJson for svid::MintJwtsvidResponse {
     }
 }
 
+impl ToJson for types::Witsvid {
+    fn to_json(&self) -> Value {
+        object([
+            ("expires_at", long(self.expires_at)),
+            ("hint", some(self.hint.clone())),
+            ("id", message(&self.id)),
+            ("issued_at", long(self.issued_at)),
+            ("token", some(self.token.clone())),
+        ])
+    }
+}
+
 impl ToJson for types::WitKey {
     fn to_json(&self) -> Value {
         public_key(&self.public_key, &self.key_id, self.expires_at, self.tainted)

@@ -1,6 +1,6 @@
-//! `localauthority x509|jwt …` and `upstreamauthority …`: the life of the server's authorities, step by step.
+//! `localauthority x509|jwt|wit …` and `upstreamauthority …`: the life of the server's authorities, step by step.
 
-mod jwt;
+mod token;
 mod upstream;
 mod x509;
 
@@ -26,7 +26,10 @@ pub(super) enum Command {
     X509(x509::Command),
     /// Shows, prepares, activates, taints and revokes JWT authorities.
     #[command(subcommand)]
-    Jwt(jwt::Command),
+    Jwt(token::Command),
+    /// Shows, prepares, activates, taints and revokes WIT authorities.
+    #[command(subcommand)]
+    Wit(token::Command),
 }
 
 /// What is said of a step that names no authority.
@@ -41,7 +44,8 @@ pub(super) struct AllArgs {
 pub(super) fn run(command: &Command, console: &mut Console<'_>) -> Result<(), Failure> {
     match command {
         Command::X509(command) => x509::run(command, console),
-        Command::Jwt(command) => jwt::run(command, console),
+        Command::Jwt(command) => token::run(Family::Jwt, command, console),
+        Command::Wit(command) => token::run(Family::Wit, command, console),
     }
 }
 
@@ -54,6 +58,7 @@ async fn client(at: &Socket, console: &Console<'_>) -> Result<LocalAuthorityClie
 enum Family {
     X509,
     Jwt,
+    Wit,
 }
 
 impl Family {
@@ -61,6 +66,7 @@ impl Family {
         match self {
             Self::X509 => "X.509",
             Self::Jwt => "JWT",
+            Self::Wit => "WIT",
         }
     }
 
@@ -101,7 +107,7 @@ impl Family {
         writeln!(out, "  Authority ID: {}", state.authority_id)?;
         writeln!(out, "  Expires at: {}", go_time(state.expires_at))?;
         match (self, state.upstream_authority_subject_key_id.as_str()) {
-            (Self::Jwt, _) => Ok(()),
+            (Self::Jwt | Self::Wit, _) => Ok(()),
             (Self::X509, "") => writeln!(out, "  Upstream authority ID: No upstream authority"),
             (Self::X509, id) => writeln!(out, "  Upstream authority Subject Key ID: {id}"),
         }

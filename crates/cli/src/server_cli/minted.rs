@@ -1,4 +1,4 @@
-//! What `x509 mint` and `jwt mint` share.
+//! What `x509 mint`, `jwt mint` and `wit mint` share.
 
 use std::time::Duration;
 

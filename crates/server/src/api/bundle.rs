@@ -2,10 +2,11 @@
 
 pub(super) mod items;
 
-mod publish_jwt;
+mod publish_key;
 
 use std::sync::Arc;
 
+use spindle_ca::{Jwt, Wit};
 use spindle_proto::convert::{
     BundleMask, authorities_from_proto, bundle_to_proto, given_bundle_from_proto, trust_domain_from_proto,
 };
@@ -160,7 +161,25 @@ impl wire::bundle_server::Bundle for BundleService {
     ) -> Result<Response<wire::PublishJwtAuthorityResponse>, Status> {
         let caller = caller_of(&request)?.downstream()?.clone();
         let source = source_of(&request);
-        publish_jwt::publish(&self.context, &caller, source, request.into_inner()).await.map(Response::new)
+        let given = request.into_inner().jwt_authority;
+        let given = given.map(|key| Ok(authorities_from_proto(&[], &[key], &[])?.jwt));
+        let bundle = publish_key::publish::<Jwt>(&self.context, &caller, source, given).await?;
+        let jwt_authorities = bundle_to_proto(&bundle).jwt_authorities;
+        Ok(Response::new(wire::PublishJwtAuthorityResponse { jwt_authorities }))
+    }
+
+    async fn publish_wit_authority(
+        &self,
+        request: Request<wire::PublishWitAuthorityRequest>,
+    ) -> Result<Response<wire::PublishWitAuthorityResponse>, Status> {
+        let caller = caller_of(&request)?.downstream()?.clone();
+        self.context.wit_issuer.enabled().map_err(|error| error.status())?;
+        let source = source_of(&request);
+        let given = request.into_inner().wit_authority;
+        let given = given.map(|key| Ok(authorities_from_proto(&[], &[], &[key])?.wit));
+        let bundle = publish_key::publish::<Wit>(&self.context, &caller, source, given).await?;
+        let wit_authorities = bundle_to_proto(&bundle).wit_authorities;
+        Ok(Response::new(wire::PublishWitAuthorityResponse { wit_authorities }))
     }
 
     async fn count_bundles(

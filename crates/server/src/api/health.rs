@@ -30,9 +30,11 @@ impl Health for HealthService {
         if !request.into_inner().service.is_empty() {
             return Err(bad_request("per-service health is not supported"));
         }
-        let Context { directory, authorities, jwt_issuer, trust_domain, .. } = self.context.as_ref();
+        let Context { directory, authorities, jwt_issuer, wit_issuer, trust_domain, .. } =
+            self.context.as_ref();
         let readable = directory.view().bundle(trust_domain).is_some();
-        let well = readable && directory.takes_changes() && authorities.rotate() && jwt_issuer.rotates();
+        let rotate = authorities.rotate() && jwt_issuer.rotates() && wit_issuer.rotates();
+        let well = readable && directory.takes_changes() && rotate;
         let status = if well { ServingStatus::Serving } else { ServingStatus::NotServing };
         Ok(Response::new(HealthCheckResponse { status: status.into() }))
     }

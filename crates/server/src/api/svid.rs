@@ -1,8 +1,9 @@
 //! The SVID service: batches for agents, minting for administrators, authorities for servers below. What concerns JWT-SVIDs
-//! is in [`jwt`].
+//! is in [`jwt`], what concerns WIT-SVIDs in [`wit`].
 
 mod downstream;
 mod jwt;
+mod wit;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,8 +24,11 @@ use crate::directory::is_authorized;
 use crate::issuer::{IssueError, Issued, WorkloadRequest};
 use crate::rate_limit::source_of;
 
-/// Most CSRs in one batch; SPIRE's agents send up to 500.
-const BATCH_CSRS_MAX: usize = 1000;
+/// Most SVIDs in one batch; SPIRE's agents ask for up to 500.
+const SVIDS_MAX: usize = 1000;
+
+/// What is refused about an item.
+const X509: &str = "X509-SVID";
 
 pub(crate) struct SvidService {
     context: Arc<Context>,
@@ -50,16 +54,23 @@ impl SvidService {
         Self { context, item_lines: Mutex::new(LogGate::new()) }
     }
 
-    fn item_refused(&self, code: Code, reason: Reason, message: String, entry_id: &str) -> types::Status {
+    fn item_refused(
+        &self,
+        kind: &'static str,
+        code: Code,
+        reason: Reason,
+        message: String,
+        entry_id: &str,
+    ) -> types::Status {
         let line = self.item_lines.lock().unwrap_or_else(PoisonError::into_inner).pass();
         if let Some(not_shown) = line {
-            warn!(entry_id, reason = reason.code(), error = message, not_shown, "X509-SVID refused");
+            warn!(entry_id, reason = reason.code(), error = message, not_shown, "{kind} refused");
         }
         item_refusal(code, reason, message)
     }
 
     fn issue_refused(&self, error: &IssueError, entry_id: &str) -> types::Status {
-        self.item_refused(error.code(), error.reason(), error.to_string(), entry_id)
+        self.item_refused(X509, error.code(), error.reason(), error.to_string(), entry_id)
     }
 }
 
@@ -77,8 +88,8 @@ impl wire::svid_server::Svid for SvidService {
         if params.is_empty() {
             return Err(bad_request("missing parameters"));
         }
-        if params.len() > BATCH_CSRS_MAX {
-            let message = format!("a batch has at most {BATCH_CSRS_MAX} CSRs, this one has {}", params.len());
+        if params.len() > SVIDS_MAX {
+            let message = format!("a batch has at most {SVIDS_MAX} CSRs, this one has {}", params.len());
             return Err(refusal(Code::InvalidArgument, Reason::MessageTooLarge, &message));
         }
         self.context.rate_limits.signing(source, params.len()).await?;
@@ -92,18 +103,21 @@ impl wire::svid_server::Svid for SvidService {
                     let row = param.entry_id.parse().ok().and_then(|id: EntryId| view.entry(&id));
                     let checked = match row.filter(|row| is_authorized(&view, agent, &row.entry)) {
                         _ if param.entry_id.is_empty() => Err(self.item_refused(
+                            X509,
                             Code::InvalidArgument,
                             Reason::BadRequest,
                             "missing entry ID".into(),
                             "",
                         )),
                         _ if param.csr.is_empty() => Err(self.item_refused(
+                            X509,
                             Code::InvalidArgument,
                             Reason::BadCsr,
                             "missing CSR".into(),
                             &entry_id,
                         )),
                         None => Err(self.item_refused(
+                            X509,
                             Code::NotFound,
                             Reason::EntryNotAuthorized,
                             "entry not found or not authorized".into(),
@@ -190,5 +204,21 @@ impl wire::svid_server::Svid for SvidService {
         let caller = caller_of(&request)?.agent()?.clone();
         let source = source_of(&request);
         jwt::new(&self.context, &caller, source, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn mint_witsvid(
+        &self,
+        request: Request<wire::MintWitsvidRequest>,
+    ) -> Result<Response<wire::MintWitsvidResponse>, Status> {
+        wit::mint(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn batch_new_witsvid(
+        &self,
+        request: Request<wire::BatchNewWitsvidRequest>,
+    ) -> Result<Response<wire::BatchNewWitsvidResponse>, Status> {
+        let caller = caller_of(&request)?.agent()?.clone();
+        let source = source_of(&request);
+        wit::new_batch(self, &caller, source, request.into_inner().params).await.map(Response::new)
     }
 }

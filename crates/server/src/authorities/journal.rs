@@ -1,6 +1,8 @@
-//! The journal of authorities as it is stored, and back. Both families have records of one kind.
+//! The journal of authorities as it is stored, and back. All families have records of one kind.
 
-use spindle_ca::{AuthorityStatus, AuthorityTrust, CaCertificate, Family, JournalEntry, JwtPublicKey, Slot};
+use spindle_ca::{
+    AuthorityStatus, AuthorityTrust, CaCertificate, Family, JournalEntry, Slot, TokenFamily, TokenPublicKey,
+};
 use spindle_proto::records::v1 as records;
 use spindle_spiffe_core::Timestamp;
 
@@ -29,15 +31,15 @@ impl Stored for CaCertificate {
     }
 }
 
-impl Stored for JwtPublicKey {
-    const FAMILY: Family = Family::Jwt;
+impl<F: TokenFamily> Stored for TokenPublicKey<F> {
+    const FAMILY: Family = F::FAMILY;
 
     fn put(&self, record: &mut records::AuthorityRecord) {
         record.public_key = self.spki_der.clone().into();
     }
 
     fn get(record: &records::AuthorityRecord) -> Self {
-        Self { spki_der: record.public_key.to_vec() }
+        Self::new(record.public_key.to_vec())
     }
 }
 
@@ -100,6 +102,8 @@ pub(super) fn decode<P: Stored>(journal: &records::JournalRecord) -> Result<Vec<
 
 #[cfg(test)]
 mod tests {
+    use spindle_ca::{Jwt, Wit};
+
     use super::*;
 
     fn certificate() -> CaCertificate {
@@ -134,7 +138,8 @@ mod tests {
     #[test]
     fn a_journal_reads_back_as_it_was_written() {
         reads_back(&certificate());
-        reads_back(&JwtPublicKey { spki_der: vec![1, 2, 3] });
+        reads_back(&TokenPublicKey::<Jwt>::new(vec![1, 2, 3]));
+        reads_back(&TokenPublicKey::<Wit>::new(vec![1, 2, 3]));
     }
 
     #[test]
@@ -147,7 +152,7 @@ mod tests {
         };
         let journal = records::JournalRecord { authorities: vec![record] };
         assert_eq!(decode::<CaCertificate>(&journal).unwrap()[0].public, certificate());
-        assert!(decode::<JwtPublicKey>(&journal).is_err_and(|why| why.contains("x509-CA-A")));
+        assert!(decode::<TokenPublicKey<Jwt>>(&journal).is_err_and(|why| why.contains("x509-CA-A")));
     }
 
     #[test]

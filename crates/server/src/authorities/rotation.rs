@@ -1,4 +1,4 @@
-//! The loop that carries out what the slots decide, the same for X.509 and JWT authorities.
+//! The loop that carries out what the slots decide, the same for X.509, JWT and WIT authorities.
 //!
 //! An authority is in the bundle before it signs, and signs only once every connected agent has acknowledged that bundle
 //! or the grace is over. A family ([`Rotating`]) knows how its authorities are made and stored. One task owns a

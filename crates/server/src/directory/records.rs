@@ -4,6 +4,7 @@
 //! fields; keys are readable text, so that an export can be read by a person.
 
 use prost::Message;
+use spindle_ca::Family;
 use spindle_proto::convert::{
     entry_from_record, entry_to_record, relationship_from_record, relationship_to_record,
 };
@@ -70,8 +71,12 @@ pub(crate) fn journal_key() -> RecordKey {
     RecordKey::new(JOURNAL, b"local")
 }
 
-pub(crate) fn jwt_journal_key() -> RecordKey {
-    RecordKey::new(JOURNAL, b"local/jwt")
+/// The journal of a family that signs tokens.
+pub(crate) fn token_journal_key(family: Family) -> RecordKey {
+    match family {
+        Family::Wit => RecordKey::new(JOURNAL, b"local/wit"),
+        _ => RecordKey::new(JOURNAL, b"local/jwt"),
+    }
 }
 
 pub(crate) fn roles_key(id: &SpiffeId) -> RecordKey {

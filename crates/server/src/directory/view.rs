@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use rpds::{HashTrieMapSync, HashTrieSetSync, RedBlackTreeMapSync};
+use spindle_ca::Family;
 use spindle_proto::records::v1 as records;
 use spindle_spiffe_core::{Bundle, EntryId, RegistrationEntry, SpiffeId, Timestamp, TrustDomain};
 use spindle_store::{Change, HistoryId, Record, RecordKey};
@@ -80,6 +81,7 @@ pub(crate) struct View {
     bundles: RedBlackTreeMapSync<TrustDomain, BundleRow>,
     journal: Option<Arc<records::JournalRecord>>,
     jwt_journal: Option<Arc<records::JournalRecord>>,
+    wit_journal: Option<Arc<records::JournalRecord>>,
     federation: Federation,
     /// Entries with the admin or downstream flag.
     with_power: HashTrieSetSync<EntryId>,
@@ -110,6 +112,7 @@ impl View {
             bundles: RedBlackTreeMapSync::new_sync(),
             journal: None,
             jwt_journal: None,
+            wit_journal: None,
             federation: Federation::new(),
             with_power: HashTrieSetSync::new_sync(),
             roles: RedBlackTreeMapSync::new_sync(),
@@ -173,10 +176,10 @@ impl View {
             }
             keys::JOURNAL => {
                 let journal = Some(Arc::new(keys::decode(record)?));
-                if record.key == keys::jwt_journal_key() {
-                    self.jwt_journal = journal;
-                } else {
-                    self.journal = journal;
+                match &record.key {
+                    key if *key == keys::token_journal_key(Family::Jwt) => self.jwt_journal = journal,
+                    key if *key == keys::token_journal_key(Family::Wit) => self.wit_journal = journal,
+                    _ => self.journal = journal,
                 }
             }
             keys::POWER => self.power_revision = Some(record.revision),
@@ -428,8 +431,12 @@ impl View {
         self.journal.as_ref()
     }
 
-    pub(crate) fn jwt_journal(&self) -> Option<&Arc<records::JournalRecord>> {
-        self.jwt_journal.as_ref()
+    /// The journal of a family that signs tokens.
+    pub(crate) fn token_journal(&self, family: Family) -> Option<&Arc<records::JournalRecord>> {
+        match family {
+            Family::Wit => self.wit_journal.as_ref(),
+            _ => self.jwt_journal.as_ref(),
+        }
     }
 }
 

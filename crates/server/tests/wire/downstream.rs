@@ -18,7 +18,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::support::{CA_TTL_SECS, TestServer, csr_of, entry, expect_refusal, id, in_time, trust_domain};
 
 /// A connection as a server below.
-async fn dial_below(server: &TestServer) -> Channel {
+pub(crate) async fn dial_below(server: &TestServer) -> Channel {
     let mut below = entry(&id("/node"), "/below", &["unix:uid:0"]);
     below.downstream = true;
     server.create_one(below).await;

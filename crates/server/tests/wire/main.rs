@@ -32,4 +32,6 @@ mod roles;
 mod support;
 mod svid;
 mod upstream;
+mod wit;
+mod wit_authority;
 mod withheld;

@@ -200,6 +200,7 @@ impl TestServer {
             default_x509_svid_ttl_secs: SVID_TTL_SECS,
             agent_ttl_secs: SVID_TTL_SECS,
             jwt: JwtSettings::default(),
+            wit: Default::default(),
             node_attestors: Default::default(),
             agent_spiffe_id_as_selector: false,
             admin_ids: Vec::new(),

@@ -71,8 +71,8 @@ pub(super) const EXPERIMENTAL: &[Key] = &[
     ("agent_spiffe_id_as_selector", Yes),
     ("auth_opa_policy_engine", NotYet("")),
     ("require_pq_kem", Only("false")),
-    ("wit_key_type", NoEffect("this version issues no WIT-SVIDs")),
-    ("wit_issuer", NoEffect("this version issues no WIT-SVIDs")),
-    ("feature_flags", Only("[]")),
+    ("wit_key_type", Yes),
+    ("wit_issuer", Yes),
+    ("feature_flags", Yes),
     ("named_pipe_name", NotYet("use socket_path")),
 ];

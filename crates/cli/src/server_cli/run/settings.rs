@@ -38,6 +38,7 @@ pub(in crate::server_cli) fn config(settings: ServerSettings) -> Result<ServerCo
         node_attestors: node_attestors(settings.node_attestors)?,
         agent_spiffe_id_as_selector: settings.agent_spiffe_id_as_selector,
         jwt: settings.jwt,
+        wit: settings.wit,
         admin_ids: settings.admin_ids,
         roles: settings.roles,
         signing_queue_max: settings.rate_limits.signing_queue,

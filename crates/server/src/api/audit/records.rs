@@ -182,6 +182,7 @@ fn fields_of_items(method: &str, sent: &[u8], answer: &[u8]) -> Vec<Fields> {
             request.ids.iter().map(one).collect()
         }
         "svid.v1.SVID/BatchNewX509SVID" => new_svids(sent, answer),
+        "svid.v1.SVID/BatchNewWITSVID" => new_wit_svids(sent, answer),
         other => trust::of_items(other, sent),
     }
 }
@@ -193,6 +194,21 @@ fn new_svids(sent: &[u8], answer: &[u8]) -> Vec<Fields> {
         let svid = results.next().and_then(|result| result.svid);
         let mut fields = Fields::new();
         put(&mut fields, "csr", sha256(&param.csr));
+        put(&mut fields, "entry_id", param.entry_id.as_str());
+        put(&mut fields, "spiffe_id", svid.as_ref().and_then(|svid| id(&svid.id)).unwrap_or_default());
+        put_set(&mut fields, "expires_at", svid.map(|svid| svid.expires_at));
+        fields
+    };
+    request.params.iter().map(one).collect()
+}
+
+fn new_wit_svids(sent: &[u8], answer: &[u8]) -> Vec<Fields> {
+    let request = first::<svid::BatchNewWitsvidRequest>(sent);
+    let mut results = first::<svid::BatchNewWitsvidResponse>(answer).results.into_iter();
+    let one = |param: &svid::NewWitsvidParams| {
+        let svid = results.next().and_then(|result| result.svid);
+        let mut fields = Fields::new();
+        put(&mut fields, "public_key_sha256", sha256(&param.public_key));
         put(&mut fields, "entry_id", param.entry_id.as_str());
         put(&mut fields, "spiffe_id", svid.as_ref().and_then(|svid| id(&svid.id)).unwrap_or_default());
         put_set(&mut fields, "expires_at", svid.map(|svid| svid.expires_at));

@@ -93,6 +93,12 @@ fn issued(fields: &mut Fields, call: &str, sent: &[u8], answer: &[u8], caller_id
             put_set(fields, "spiffe_id", id(&request.id));
             put_text(fields, "audience", &request.audience.join(","));
         }
+        "MintWITSVID" => {
+            let request = first::<svid::MintWitsvidRequest>(sent);
+            put(fields, "ttl", request.ttl);
+            put_set(fields, "spiffe_id", id(&request.id));
+            put(fields, "public_key_sha256", sha256(&request.public_key));
+        }
         // SPIRE tells the lifetime of the entry, too, which no message holds.
         "NewJWTSVID" => {
             let request = first::<svid::NewJwtsvidRequest>(sent);
@@ -128,6 +134,12 @@ fn appended(fields: &mut Fields, call: &str, sent: &[u8]) {
                 .iter()
                 .for_each(|key| put_key(fields, "jwt", &key.key_id, key.expires_at, &key.public_key, ""));
         }
+        "PublishWITAuthority" => {
+            let authority = first::<bundle::PublishWitAuthorityRequest>(sent).wit_authority;
+            authority.iter().for_each(|key| {
+                put_key(fields, "wit", &key.key_id, key.expires_at, &key.public_key, "");
+            });
+        }
         _ => {}
     }
 }
@@ -157,6 +169,15 @@ fn ordered(fields: &mut Fields, call: &str, sent: &[u8]) {
         }
         "RevokeJWTAuthority" => {
             ("local_authority_id", first::<authority::RevokeJwtAuthorityRequest>(sent).authority_id)
+        }
+        "ActivateWITAuthority" => {
+            ("local_authority_id", first::<authority::ActivateWitAuthorityRequest>(sent).authority_id)
+        }
+        "TaintWITAuthority" => {
+            ("local_authority_id", first::<authority::TaintWitAuthorityRequest>(sent).authority_id)
+        }
+        "RevokeWITAuthority" => {
+            ("local_authority_id", first::<authority::RevokeWitAuthorityRequest>(sent).authority_id)
         }
         // As with SPIRE, preparing names no authority.
         _ => return,

@@ -1,6 +1,6 @@
 //! JWT-SVIDs: minting for administrators, and signing for the entries of an agent.
 
-use spindle_ca::SignedJwtSvid;
+use spindle_ca::SignedToken;
 use spindle_proto::convert::{spiffe_id_from_proto, spiffe_id_to_proto};
 use spindle_proto::refusal::refusal;
 use spindle_proto::spire::api::server::svid::v1 as wire;
@@ -16,8 +16,8 @@ use crate::context::Context;
 use crate::directory::is_authorized;
 use crate::entries::reason_of;
 use crate::issuer::Urgency;
-use crate::jwt_issuer::TokenRequest;
 use crate::rate_limit::Source;
+use crate::token_issuer::JwtRequest;
 
 /// Signs what an administrator asks for.
 pub(super) async fn mint(
@@ -26,7 +26,7 @@ pub(super) async fn mint(
 ) -> Result<wire::MintJwtsvidResponse, Status> {
     context.jwt_issuer.enabled().map_err(|error| error.status())?;
     let spiffe_id = workload_id(request.id.as_ref(), &context.trust_domain)?;
-    let request = TokenRequest {
+    let request = JwtRequest {
         spiffe_id,
         audience: audience(request.audience)?,
         ttl_secs: i64::from(request.ttl),
@@ -57,7 +57,7 @@ pub(super) async fn new(
     let row = row.ok_or_else(|| {
         refusal(Code::NotFound, Reason::EntryNotAuthorized, "entry not found or not authorized")
     })?;
-    let request = TokenRequest {
+    let request = JwtRequest {
         spiffe_id: row.entry.spiffe_id.clone(),
         audience: audience(request.audience)?,
         ttl_secs: i64::from(row.entry.jwt_svid_ttl_secs),
@@ -70,7 +70,10 @@ pub(super) async fn new(
     Ok(wire::NewJwtsvidResponse { svid: Some(to_proto(signed, row.entry.hint.as_str())) })
 }
 
-fn workload_id(id: Option<&types::Spiffeid>, trust_domain: &TrustDomain) -> Result<SpiffeId, Status> {
+pub(super) fn workload_id(
+    id: Option<&types::Spiffeid>,
+    trust_domain: &TrustDomain,
+) -> Result<SpiffeId, Status> {
     let id = id.ok_or_else(|| bad_request("invalid SPIFFE ID: it is missing"))?;
     let id = spiffe_id_from_proto(id).map_err(|error| bad_request(&format!("invalid SPIFFE ID: {error}")))?;
     check_workload_id(&id, trust_domain).map_err(|error| {
@@ -83,7 +86,7 @@ fn audience(values: Vec<String>) -> Result<Audience, Status> {
     Audience::new(values).map_err(|error| bad_request(&error.to_string()))
 }
 
-fn to_proto(signed: SignedJwtSvid, hint: &str) -> types::Jwtsvid {
+fn to_proto(signed: SignedToken, hint: &str) -> types::Jwtsvid {
     types::Jwtsvid {
         id: Some(spiffe_id_to_proto(&signed.spiffe_id)),
         expires_at: signed.expires_at.unix_secs(),

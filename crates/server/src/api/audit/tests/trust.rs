@@ -41,6 +41,13 @@ fn tokens_are_told_by_identity_and_audience_and_never_by_themselves() {
         &of_call("/spire.api.server.svid.v1.SVID/NewJWTSVID", &framed(&new), &answer, ""),
         r#"{"audience":"a,b","entry_id":"one","spiffe_id":"spiffe://example.org/web"}"#,
     );
+    let key = b"abc"[..].into();
+    let id = Some(types::Spiffeid { trust_domain: "example.org".into(), path: "/web".into() });
+    let mint = svid::MintWitsvidRequest { id, public_key: key, ttl: 60, signing_algorithm: "ES256".into() };
+    check(
+        &of_call("/spire.api.server.svid.v1.SVID/MintWITSVID", &framed(&mint), &[], ""),
+        &format!(r#"{{"public_key_sha256":"{ABC}","spiffe_id":"spiffe://example.org/web","ttl":60}}"#),
+    );
     let below = svid::NewDownstreamX509caRequest { csr: b"abc"[..].into(), preferred_ttl: 0 };
     check(
         &of_call(
@@ -74,6 +81,19 @@ fn authorities_are_told_by_their_hashes_and_only_so_many_of_them() {
         ..Default::default()
     };
     assert_eq!(of_call(method, &framed(&many), &[], "").len(), 100);
+    let types::JwtKey { public_key, key_id, expires_at, tainted } = key("k");
+    let wit = types::WitKey { public_key, key_id, expires_at, tainted };
+    let publish = bundle::PublishWitAuthorityRequest { wit_authority: Some(wit) };
+    check(
+        &of_call("/spire.api.server.bundle.v1.Bundle/PublishWITAuthority", &framed(&publish), &[], ""),
+        &format!(
+            concat!(
+                r#"{{"wit_authority_expires_at":9,"wit_authority_key_id":"k","#,
+                r#""wit_authority_public_key_sha256":"{}"}}"#
+            ),
+            ABC
+        ),
+    );
     let publish = bundle::PublishJwtAuthorityRequest { jwt_authority: Some(key("k")) };
     check(
         &of_call("/spire.api.server.bundle.v1.Bundle/PublishJWTAuthority", &framed(&publish), &[], ""),
@@ -95,7 +115,10 @@ fn orders_about_authorities_name_the_one_they_are_about() {
     };
     // All of them have their one text in the same place.
     let sent = framed(&authority::ActivateX509AuthorityRequest { authority_id: "id".into() });
-    for call in ["ActivateX509", "TaintX509", "RevokeX509", "ActivateJWT", "TaintJWT", "RevokeJWT"] {
+    for call in ["Activate", "Taint", "Revoke"]
+        .iter()
+        .flat_map(|verb| ["X509", "JWT", "WIT"].map(|of| format!("{verb}{of}")))
+    {
         assert_eq!(
             told(&format!("{call}Authority"), sent.clone()),
             r#"{"local_authority_id":"id"}"#,

@@ -1,25 +1,25 @@
-//! What operators may do to JWT authorities: look, prepare, activate, taint, revoke.
+//! What operators may do to authorities that sign tokens: look, prepare, activate, taint, revoke.
 //!
-//! The rules are SPIRE's, and so are the texts of refusals. Orders are carried out one after the other by the task that owns the
+//! The rules are SPIRE's for JWT authorities, and so are the texts of refusals. Orders are carried out one after the other by the task that owns the
 //! slots, each as one transaction; what is answered is durable. A prepared authority that is activated by hand skips the wait
-//! for agents. Start at [`JwtAuthorities::order`].
+//! for agents. Start at [`TokenAuthorities::order`].
 
 use std::sync::Arc;
 
-use spindle_ca::{AuthorityStatus, JournalEntry, JwtPublicKey, SlotError};
-use spindle_spiffe_core::{Bundle, JwtAuthority, Reason, Timestamp};
+use spindle_ca::{AuthorityStatus, JournalEntry, SlotError, TokenFamily, TokenPublicKey};
+use spindle_spiffe_core::{Bundle, Reason, Timestamp, TokenAuthority};
 use tonic::Code;
 use tracing::{info, warn};
 
 use super::super::AuthoritiesError;
 use super::super::rotation::{self, NotTaken, Rotating};
-use super::{JwtAuthorities, with_journal};
+use super::{TokenAuthorities, with_journal};
 use crate::bundles;
 use crate::directory::CommitError;
 
 /// What an operator wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum JwtOrder {
+pub(crate) enum TokenOrder {
     /// Make the next authority and publish it, in place of what stands beside the active one.
     Prepare,
     /// Let the prepared authority of that ID sign now, whether agents have heard of it or not.
@@ -48,9 +48,9 @@ pub(crate) struct AuthorityStates {
     pub(crate) old: Option<AuthorityState>,
 }
 
-/// Why an operation is refused.
+/// Why an operation is refused. Some texts name the family.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum JwtAuthorityError {
+pub(crate) enum TokenAuthorityError {
     #[error("server is initializing")]
     NoActive,
     #[error("no authority ID provided")]
@@ -65,27 +65,27 @@ pub(crate) enum JwtAuthorityError {
     TaintActive,
     #[error("only Old local authorities can be tainted: unsupported local authority status: PREPARED")]
     TaintPrepared,
-    #[error("failed to taint JWT authority: key is already tainted")]
-    AlreadyTainted,
-    #[error("failed to taint JWT authority: no JWT Key found with provided key ID")]
-    TaintGone,
+    #[error("failed to taint {0} authority: key is already tainted")]
+    AlreadyTainted(&'static str),
+    #[error("failed to taint {0} authority: no {0} Key found with provided key ID")]
+    TaintGone(&'static str),
     #[error("invalid authority ID: no authority ID provided")]
     RevokeNoId,
     #[error("invalid authority ID: unable to use current authority")]
     RevokeActive,
     #[error("invalid authority ID: unable to use a prepared key")]
     RevokePrepared,
-    #[error("invalid authority ID: no JWT authority found with provided authority ID")]
-    RevokeUnknown,
-    #[error("failed to revoke JWT authority: it is not possible to revoke an untainted key")]
-    NotTainted,
+    #[error("invalid authority ID: no {0} authority found with provided authority ID")]
+    RevokeUnknown(&'static str),
+    #[error("failed to revoke {0} authority: it is not possible to revoke an untainted key")]
+    NotTainted(&'static str),
     #[error("{0}")]
     NotTaken(#[from] NotTaken),
     #[error("{0}")]
     Failed(#[from] AuthoritiesError),
 }
 
-impl JwtAuthorityError {
+impl TokenAuthorityError {
     /// The status of a refused call. What only the bundle can tell is INTERNAL, as with SPIRE.
     pub(crate) fn code(&self) -> Code {
         match self {
@@ -98,11 +98,11 @@ impl JwtAuthorityError {
             | Self::TaintPrepared
             | Self::RevokeActive
             | Self::RevokePrepared
-            | Self::RevokeUnknown => Code::InvalidArgument,
+            | Self::RevokeUnknown(_) => Code::InvalidArgument,
             Self::NotPrepared
-            | Self::AlreadyTainted
-            | Self::TaintGone
-            | Self::NotTainted
+            | Self::AlreadyTainted(_)
+            | Self::TaintGone(_)
+            | Self::NotTainted(_)
             | Self::Failed(_) => Code::Internal,
         }
     }
@@ -114,14 +114,14 @@ impl JwtAuthorityError {
             Self::NotTaken(NotTaken::Stopping) => Reason::ServerStopping,
             Self::NotTaken(NotTaken::Busy) => Reason::Overloaded,
             Self::NoId | Self::RevokeNoId => Reason::BadRequest,
-            Self::UnexpectedId | Self::RevokeUnknown | Self::TaintGone => Reason::AuthorityNotFound,
+            Self::UnexpectedId | Self::RevokeUnknown(_) | Self::TaintGone(_) => Reason::AuthorityNotFound,
             Self::NotPrepared
             | Self::TaintActive
             | Self::TaintPrepared
-            | Self::AlreadyTainted
+            | Self::AlreadyTainted(_)
             | Self::RevokeActive
             | Self::RevokePrepared
-            | Self::NotTainted => Reason::AuthorityState,
+            | Self::NotTainted(_) => Reason::AuthorityState,
             Self::Failed(AuthoritiesError::Store(_)) => Reason::StoreFailed,
             Self::Failed(AuthoritiesError::Key(_)) => Reason::LocalFailure,
             Self::Failed(_) => Reason::Internal,
@@ -129,23 +129,23 @@ impl JwtAuthorityError {
     }
 }
 
-impl From<CommitError> for JwtAuthorityError {
+impl From<CommitError> for TokenAuthorityError {
     fn from(error: CommitError) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl From<SlotError> for JwtAuthorityError {
+impl From<SlotError> for TokenAuthorityError {
     fn from(error: SlotError) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl JwtAuthorities {
+impl<F: TokenFamily> TokenAuthorities<F> {
     /// The authorities as they stand.
-    pub(crate) fn state(&self) -> Result<AuthorityStates, JwtAuthorityError> {
+    pub(crate) fn state(&self) -> Result<AuthorityStates, TokenAuthorityError> {
         let state = self.rotation.lock();
-        let active = state.slots.active().map(state_of).ok_or(JwtAuthorityError::NoActive)?;
+        let active = state.slots.active().map(state_of).ok_or(TokenAuthorityError::NoActive)?;
         let next = state.slots.next();
         let with = |status| next.filter(|entry| entry.status == status).map(state_of);
         Ok(AuthorityStates {
@@ -158,83 +158,85 @@ impl JwtAuthorities {
     /// Hands an order to the task that owns the authorities and waits for its answer.
     pub(crate) async fn order(
         self: &Arc<Self>,
-        order: JwtOrder,
-    ) -> Result<AuthorityState, JwtAuthorityError> {
+        order: TokenOrder,
+    ) -> Result<AuthorityState, TokenAuthorityError> {
         let this = self.clone();
         self.rotation.order(async move { this.execute(order).await }).await?
     }
 
-    pub(super) async fn execute(&self, order: JwtOrder) -> Result<AuthorityState, JwtAuthorityError> {
+    pub(super) async fn execute(&self, order: TokenOrder) -> Result<AuthorityState, TokenAuthorityError> {
         match order {
-            JwtOrder::Prepare => self.prepare_next().await,
-            JwtOrder::Activate(id) => self.activate(&id).await,
-            JwtOrder::Taint(id) => self.taint(&id).await,
-            JwtOrder::Revoke(id) => self.revoke(&id).await,
+            TokenOrder::Prepare => self.prepare_next().await,
+            TokenOrder::Activate(id) => self.activate(&id).await,
+            TokenOrder::Taint(id) => self.taint(&id).await,
+            TokenOrder::Revoke(id) => self.revoke(&id).await,
         }
     }
 
-    async fn prepare_next(&self) -> Result<AuthorityState, JwtAuthorityError> {
+    async fn prepare_next(&self) -> Result<AuthorityState, TokenAuthorityError> {
         let slot = match self.rotation.lock().slots.active() {
             Some(active) => active.slot.other(),
-            None => return Err(JwtAuthorityError::NoActive),
+            None => return Err(TokenAuthorityError::NoActive),
         };
         self.prepare(slot).await?;
-        self.state()?.prepared.ok_or(JwtAuthorityError::NoActive)
+        self.state()?.prepared.ok_or(TokenAuthorityError::NoActive)
     }
 
-    async fn activate(&self, authority_id: &str) -> Result<AuthorityState, JwtAuthorityError> {
+    async fn activate(&self, authority_id: &str) -> Result<AuthorityState, TokenAuthorityError> {
         let slot = match self.find(authority_id)? {
             Some(entry) if entry.status == AuthorityStatus::Prepared => entry.slot,
             Some(entry) if self.stands_beside_the_active(&entry) => {
-                return Err(JwtAuthorityError::NotPrepared);
+                return Err(TokenAuthorityError::NotPrepared);
             }
-            _ => return Err(JwtAuthorityError::UnexpectedId),
+            _ => return Err(TokenAuthorityError::UnexpectedId),
         };
-        warn!(local_authority_id = authority_id, "a JWT authority is activated by hand");
+        warn!(local_authority_id = authority_id, "a {} is activated by hand", F::AUTHORITY);
         rotation::activate(self, slot).await?;
         Ok(self.state()?.active)
     }
 
     /// Unlike SPIRE, which looks no further back than the last one, this takes any that is still in the bundle.
-    async fn taint(&self, authority_id: &str) -> Result<AuthorityState, JwtAuthorityError> {
-        match self.find(authority_id)?.ok_or(JwtAuthorityError::UnexpectedId)?.status {
-            AuthorityStatus::Active => return Err(JwtAuthorityError::TaintActive),
-            AuthorityStatus::Prepared => return Err(JwtAuthorityError::TaintPrepared),
+    async fn taint(&self, authority_id: &str) -> Result<AuthorityState, TokenAuthorityError> {
+        match self.find(authority_id)?.ok_or(TokenAuthorityError::UnexpectedId)?.status {
+            AuthorityStatus::Active => return Err(TokenAuthorityError::TaintActive),
+            AuthorityStatus::Prepared => return Err(TokenAuthorityError::TaintPrepared),
             AuthorityStatus::Old => {}
         }
         let slots = rotation::changed_slots(self, |slots| slots.taint(authority_id))?;
         let trust_domain = &self.settings.trust_domain;
         bundles::edit_own(&self.directory, trust_domain, with_journal(&slots), |bundle| {
-            let authority = published(bundle, authority_id).ok_or(JwtAuthorityError::TaintGone)?;
+            let authority =
+                published::<F>(bundle, authority_id).ok_or(TokenAuthorityError::TaintGone(F::NAME))?;
             if authority.is_tainted() {
-                return Err(JwtAuthorityError::AlreadyTainted);
+                return Err(TokenAuthorityError::AlreadyTainted(F::NAME));
             }
             *authority = authority.clone().with_taint(true);
             Ok(())
         })
         .await?;
         self.rotation.lock().slots = slots;
-        info!(local_authority_id = authority_id, "JWT authority tainted successfully");
+        info!(local_authority_id = authority_id, "{} tainted successfully", F::AUTHORITY);
         let authority_id = authority_id.to_owned();
         let expires_at = self.find(&authority_id)?.map(|entry| entry.not_after);
         Ok(AuthorityState { authority_id, expires_at })
     }
 
     /// An old one of this server goes, or any that others have published.
-    async fn revoke(&self, authority_id: &str) -> Result<AuthorityState, JwtAuthorityError> {
+    async fn revoke(&self, authority_id: &str) -> Result<AuthorityState, TokenAuthorityError> {
         if authority_id.is_empty() {
-            return Err(JwtAuthorityError::RevokeNoId);
+            return Err(TokenAuthorityError::RevokeNoId);
         }
         let own = self.find(authority_id)?;
         match own.as_ref().map(|entry| entry.status) {
-            Some(AuthorityStatus::Active) => return Err(JwtAuthorityError::RevokeActive),
-            Some(AuthorityStatus::Prepared) => return Err(JwtAuthorityError::RevokePrepared),
+            Some(AuthorityStatus::Active) => return Err(TokenAuthorityError::RevokeActive),
+            Some(AuthorityStatus::Prepared) => return Err(TokenAuthorityError::RevokePrepared),
             Some(AuthorityStatus::Old) | None => {}
         }
         let bundle = bundles::own(&self.directory.view(), &self.settings.trust_domain);
-        let authority = bundle.jwt_authority(authority_id).ok_or(JwtAuthorityError::RevokeUnknown)?;
+        let authority =
+            F::authority(&bundle, authority_id).ok_or(TokenAuthorityError::RevokeUnknown(F::NAME))?;
         if !authority.is_tainted() {
-            return Err(JwtAuthorityError::NotTainted);
+            return Err(TokenAuthorityError::NotTainted(F::NAME));
         }
         let slots = rotation::changed_slots(self, |slots| match own {
             // What counts is the flag in the bundle, which was there a moment ago.
@@ -243,38 +245,45 @@ impl JwtAuthorities {
         })?;
         let trust_domain = &self.settings.trust_domain;
         bundles::edit_own(&self.directory, trust_domain, with_journal(&slots), |bundle| {
-            let authority = published(bundle, authority_id).ok_or(JwtAuthorityError::RevokeUnknown)?;
+            let authority =
+                published::<F>(bundle, authority_id).ok_or(TokenAuthorityError::RevokeUnknown(F::NAME))?;
             if !authority.is_tainted() {
-                return Err(JwtAuthorityError::NotTainted);
+                return Err(TokenAuthorityError::NotTainted(F::NAME));
             }
-            bundle.jwt_authorities.retain(|authority| authority.kid() != authority_id);
+            F::authorities_mut(bundle).retain(|authority| authority.kid() != authority_id);
             Ok(())
         })
         .await?;
         self.rotation.lock().slots = slots;
-        info!(local_authority_id = authority_id, "JWT authority revoked successfully");
+        info!(local_authority_id = authority_id, "{} revoked successfully", F::AUTHORITY);
         Ok(AuthorityState { authority_id: authority_id.to_owned(), expires_at: authority.expires_at() })
     }
 
     /// The authority of this server that has that name.
-    fn find(&self, authority_id: &str) -> Result<Option<JournalEntry<JwtPublicKey>>, JwtAuthorityError> {
+    fn find(
+        &self,
+        authority_id: &str,
+    ) -> Result<Option<JournalEntry<TokenPublicKey<F>>>, TokenAuthorityError> {
         if authority_id.is_empty() {
-            return Err(JwtAuthorityError::NoId);
+            return Err(TokenAuthorityError::NoId);
         }
         let state = self.rotation.lock();
         Ok(state.slots.entries().iter().rfind(|entry| entry.authority_id == authority_id).cloned())
     }
 
-    fn stands_beside_the_active(&self, entry: &JournalEntry<JwtPublicKey>) -> bool {
+    fn stands_beside_the_active(&self, entry: &JournalEntry<TokenPublicKey<F>>) -> bool {
         self.rotation.lock().slots.next().is_some_and(|next| next.authority_id == entry.authority_id)
     }
 }
 
-fn state_of(entry: &JournalEntry<JwtPublicKey>) -> AuthorityState {
+fn state_of<F: TokenFamily>(entry: &JournalEntry<TokenPublicKey<F>>) -> AuthorityState {
     AuthorityState { authority_id: entry.authority_id.clone(), expires_at: Some(entry.not_after) }
 }
 
 /// The authority as it stands in the bundle.
-fn published<'b>(bundle: &'b mut Bundle, authority_id: &str) -> Option<&'b mut JwtAuthority> {
-    bundle.jwt_authorities.iter_mut().find(|authority| authority.kid() == authority_id)
+fn published<'b, F: TokenFamily>(
+    bundle: &'b mut Bundle,
+    authority_id: &str,
+) -> Option<&'b mut TokenAuthority> {
+    F::authorities_mut(bundle).iter_mut().find(|authority| authority.kid() == authority_id)
 }

@@ -1,16 +1,16 @@
-//! Rotation of JWT authorities in virtual time, restarts, and what operators do in between.
+//! Rotation of authorities that sign tokens, by the example of JWT authorities, in virtual time, restarts, and what operators do in between.
 
 use futures_util::FutureExt;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
 use serde_json::Value;
-use spindle_ca::{JwtSvidRequest, SignedJwtSvid};
+use spindle_ca::{Family, Jwt, JwtSvidRequest, SignedToken};
 use spindle_keys::{DiskKeys, MemoryKeys};
 use spindle_proto::convert::GivenAuthorities;
-use spindle_spiffe_core::{Audience, Entropy, JwtAuthority, Reason};
+use spindle_spiffe_core::{Audience, Bundle, Entropy, JwtAuthority, Reason};
 use spindle_testkit::{ManualClock, NOW, SeededEntropy, TestFolder};
 use tonic::Code;
 
-use super::operations::{AuthorityState, JwtAuthorityError, JwtOrder};
+use super::operations::{AuthorityState, TokenAuthorityError, TokenOrder};
 use super::*;
 use crate::authorities::rotation::{PUBLISH_GRACE_SECS, PUBLISH_WAIT_SECS};
 use crate::directory::CommitError;
@@ -25,7 +25,7 @@ struct Bench {
     directory: Directory,
     subscriptions: Subscriptions,
     keys: Arc<dyn KeyManager>,
-    authorities: Arc<JwtAuthorities>,
+    authorities: Arc<TokenAuthorities<Jwt>>,
 }
 
 impl Bench {
@@ -82,11 +82,11 @@ impl Bench {
     }
 
     /// What an operator orders, and what comes of it.
-    async fn order(&self, order: JwtOrder) -> Result<AuthorityState, JwtAuthorityError> {
+    async fn order(&self, order: TokenOrder) -> Result<AuthorityState, TokenAuthorityError> {
         self.authorities.execute(order).await
     }
 
-    fn sign(&self, ttl_secs: i64) -> SignedJwtSvid {
+    fn sign(&self, ttl_secs: i64) -> SignedToken {
         let (spiffe_id, audience) = (id("/web"), Audience::new(["db".to_owned()]).unwrap());
         let issued_at = self.clock.now();
         let request = JwtSvidRequest {
@@ -103,8 +103,8 @@ impl Bench {
     /// Lets the next authority take over by hand; returns the one before.
     async fn replace_by_hand(&self) -> String {
         let before = self.active();
-        let next = self.order(JwtOrder::Prepare).await.unwrap();
-        self.order(JwtOrder::Activate(next.authority_id.clone())).await.unwrap();
+        let next = self.order(TokenOrder::Prepare).await.unwrap();
+        self.order(TokenOrder::Activate(next.authority_id.clone())).await.unwrap();
         before
     }
 }
@@ -230,7 +230,7 @@ async fn a_token_is_trusted_at_every_moment_of_its_life() {
     }
     assert!(signers.len() >= 15, "{signers:?}");
     assert!(checked > 1000, "{checked}");
-    let journal = bench.directory.view().jwt_journal().unwrap().authorities.len();
+    let journal = bench.directory.view().token_journal(Family::Jwt).unwrap().authorities.len();
     assert!(journal <= spindle_ca::journal::JOURNAL_ENTRIES_MAX, "{journal}");
 }
 
@@ -285,7 +285,7 @@ async fn prepared_keys_that_are_lost_at_restarts_do_not_pile_up_in_the_bundle() 
     bench.at(TTL_SECS / 2 + 1).await;
     for _ in 0..3 {
         bench = bench.restarted(Arc::new(MemoryKeys::new())).await;
-        bench.order(JwtOrder::Prepare).await.unwrap();
+        bench.order(TokenOrder::Prepare).await.unwrap();
     }
     // The first and those of the restarts have signed; of the others only the last prepared one is there.
     assert_eq!(bench.published().len(), 5, "{:?}", bench.published());
@@ -320,7 +320,7 @@ async fn a_store_that_fails_leaves_the_active_key_signing() {
     bench.clock.set(NOW + TTL_SECS / 2 + 1);
     bench.authorities.advance().await.expect_err("the store is closed");
     assert_eq!((bench.active(), bench.prepared(), bench.published()), (first.clone(), None, vec![first]));
-    let error = bench.order(JwtOrder::Prepare).await.expect_err("the store is closed");
+    let error = bench.order(TokenOrder::Prepare).await.expect_err("the store is closed");
     assert_eq!((error.code(), error.reason()), (Code::Internal, Reason::StoreFailed));
 }
 
@@ -347,11 +347,11 @@ async fn an_authority_prepared_by_hand_signs_when_it_is_activated_by_hand() {
     let bench = Bench::new().await;
     let first = bench.active();
     let _silent = bench.connect();
-    let prepared = bench.order(JwtOrder::Prepare).await.unwrap();
+    let prepared = bench.order(TokenOrder::Prepare).await.unwrap();
     assert_eq!(prepared.expires_at, Some(NOW + TTL_SECS));
     assert_eq!((bench.active(), bench.prepared()), (first.clone(), Some(prepared.authority_id.clone())));
     assert_eq!(bench.published(), [first.clone(), prepared.authority_id.clone()]);
-    let active = bench.order(JwtOrder::Activate(prepared.authority_id.clone())).await.unwrap();
+    let active = bench.order(TokenOrder::Activate(prepared.authority_id.clone())).await.unwrap();
     assert_eq!((active, bench.active()), (prepared.clone(), prepared.authority_id));
     assert_eq!((bench.prepared(), bench.old()), (None, Some(first)));
     check(&bench);
@@ -361,8 +361,8 @@ async fn an_authority_prepared_by_hand_signs_when_it_is_activated_by_hand() {
 async fn preparing_again_replaces_what_was_prepared() {
     let bench = Bench::new().await;
     let first = bench.active();
-    bench.order(JwtOrder::Prepare).await.unwrap();
-    let second = bench.order(JwtOrder::Prepare).await.unwrap().authority_id;
+    bench.order(TokenOrder::Prepare).await.unwrap();
+    let second = bench.order(TokenOrder::Prepare).await.unwrap().authority_id;
     assert_eq!(bench.prepared(), Some(second.clone()));
     assert_eq!(bench.published(), [first, second], "the other one never signed");
 }
@@ -383,8 +383,9 @@ async fn what_operators_and_the_rotation_do_at_once_happens_one_after_the_other(
     let bench = Bench::new().await;
     bench.clock.set(NOW + TTL_SECS / 2 + 1);
     let authorities = &bench.authorities;
-    let orders =
-        async { tokio::join!(authorities.order(JwtOrder::Prepare), authorities.order(JwtOrder::Prepare)) };
+    let orders = async {
+        tokio::join!(authorities.order(TokenOrder::Prepare), authorities.order(TokenOrder::Prepare))
+    };
     let (one, another) = while_running(&bench, orders).await;
     assert_ne!(one.unwrap().authority_id, another.as_ref().unwrap().authority_id);
     assert_eq!(bench.prepared(), Some(another.unwrap().authority_id));
@@ -395,8 +396,8 @@ async fn what_operators_and_the_rotation_do_at_once_happens_one_after_the_other(
 #[tokio::test]
 async fn an_order_is_carried_out_to_its_end_when_whoever_placed_it_has_gone() {
     let bench = Bench::new().await;
-    assert!(bench.authorities.order(JwtOrder::Prepare).now_or_never().is_none(), "it was placed and left");
-    let next = async { bench.authorities.order(JwtOrder::Activate("none".into())).await };
+    assert!(bench.authorities.order(TokenOrder::Prepare).now_or_never().is_none(), "it was placed and left");
+    let next = async { bench.authorities.order(TokenOrder::Activate("none".into())).await };
     assert!(while_running(&bench, next).await.is_err());
     assert_eq!(bench.published().last(), bench.prepared().as_ref());
     assert!(bench.prepared().is_some());
@@ -406,7 +407,7 @@ async fn an_order_is_carried_out_to_its_end_when_whoever_placed_it_has_gone() {
 async fn orders_that_pile_up_and_those_at_the_end_are_refused() {
     let bench = Bench::new().await;
     let authorities = &bench.authorities;
-    let place = || authorities.order(JwtOrder::Taint("none".into())).now_or_never();
+    let place = || authorities.order(TokenOrder::Taint("none".into())).now_or_never();
     while place().is_none() {}
     let busy = place().unwrap().unwrap_err();
     assert_eq!((busy.code(), busy.reason()), (Code::ResourceExhausted, Reason::Overloaded));
@@ -421,7 +422,7 @@ async fn a_tainted_key_is_flagged_and_a_revoked_one_is_trusted_no_more() {
     let token = bench.sign(300);
     let first = bench.replace_by_hand().await;
     let sequence = bench.bundle().sequence;
-    let tainted = bench.order(JwtOrder::Taint(first.clone())).await.unwrap();
+    let tainted = bench.order(TokenOrder::Taint(first.clone())).await.unwrap();
     assert_eq!((tainted.authority_id.as_str(), tainted.expires_at), (first.as_str(), Some(NOW + TTL_SECS)));
     assert!(bench.bundle().jwt_authority(&first).unwrap().is_tainted());
     assert!(is_trusted(&bench.bundle(), &token.token), "still trusted until it is revoked");
@@ -429,7 +430,7 @@ async fn a_tainted_key_is_flagged_and_a_revoked_one_is_trusted_no_more() {
     let keys = bench.keys.clone();
     let bench = bench.restarted(keys).await;
     assert!(bench.bundle().jwt_authority(&first).unwrap().is_tainted(), "a restart changes nothing");
-    let revoked = bench.order(JwtOrder::Revoke(first.clone())).await.unwrap();
+    let revoked = bench.order(TokenOrder::Revoke(first.clone())).await.unwrap();
     assert_eq!((revoked.authority_id, revoked.expires_at), (first.clone(), Some(NOW + TTL_SECS)));
     assert_eq!(bench.published(), [bench.active()]);
     assert!(!is_trusted(&bench.bundle(), &token.token));
@@ -448,8 +449,8 @@ async fn a_key_that_signed_before_the_last_one_can_still_be_tainted_and_revoked(
     let first = bench.replace_by_hand().await;
     bench.replace_by_hand().await;
     assert_ne!(bench.old(), Some(first.clone()));
-    bench.order(JwtOrder::Taint(first.clone())).await.unwrap();
-    bench.order(JwtOrder::Revoke(first.clone())).await.unwrap();
+    bench.order(TokenOrder::Taint(first.clone())).await.unwrap();
+    bench.order(TokenOrder::Revoke(first.clone())).await.unwrap();
     assert!(!bench.published().contains(&first));
 }
 
@@ -467,14 +468,14 @@ async fn a_key_that_others_have_published_can_be_revoked_when_it_is_tainted() {
         bundles::edit_own(&bench.directory, &trust_domain(), Transaction::new(), edit).await.unwrap();
     };
     publish(false).await;
-    let refused = bench.order(JwtOrder::Revoke("foreign".into())).await.expect_err("it is not tainted");
-    assert!(matches!(refused, JwtAuthorityError::NotTainted), "{refused:?}");
+    let refused = bench.order(TokenOrder::Revoke("foreign".into())).await.expect_err("it is not tainted");
+    assert!(matches!(refused, TokenAuthorityError::NotTainted("JWT")), "{refused:?}");
     assert!(matches!(
-        bench.order(JwtOrder::Taint("foreign".into())).await,
-        Err(JwtAuthorityError::UnexpectedId)
+        bench.order(TokenOrder::Taint("foreign".into())).await,
+        Err(TokenAuthorityError::UnexpectedId)
     ));
     publish(true).await;
-    bench.order(JwtOrder::Revoke("foreign".into())).await.unwrap();
+    bench.order(TokenOrder::Revoke("foreign".into())).await.unwrap();
     assert_eq!(bench.published(), [bench.active()]);
 }
 
@@ -486,7 +487,7 @@ async fn operations_out_of_order_are_refused_and_change_nothing() {
     let old = bench.replace_by_hand().await;
     let (now_active, bundle) = (bench.active(), bench.bundle());
     assert_eq!(active, old);
-    let check = |error: JwtAuthorityError, code: Code, reason: Reason, says: &str| {
+    let check = |error: TokenAuthorityError, code: Code, reason: Reason, says: &str| {
         assert_eq!((error.code(), error.reason()), (code, reason), "{error}");
         assert_eq!(error.to_string(), says);
         assert_eq!((bench.active(), bench.bundle()), (now_active.clone(), bundle.clone()));
@@ -494,55 +495,55 @@ async fn operations_out_of_order_are_refused_and_change_nothing() {
     let (bad, not_found, state) = (Reason::BadRequest, Reason::AuthorityNotFound, Reason::AuthorityState);
     let argument = Code::InvalidArgument;
     let no_id = "no authority ID provided";
-    check(authorities.execute(JwtOrder::Activate("".into())).await.unwrap_err(), argument, bad, no_id);
-    check(authorities.execute(JwtOrder::Taint("".into())).await.unwrap_err(), argument, bad, no_id);
+    check(authorities.execute(TokenOrder::Activate("".into())).await.unwrap_err(), argument, bad, no_id);
+    check(authorities.execute(TokenOrder::Taint("".into())).await.unwrap_err(), argument, bad, no_id);
     let no_id = "invalid authority ID: no authority ID provided";
-    check(authorities.execute(JwtOrder::Revoke("".into())).await.unwrap_err(), argument, bad, no_id);
+    check(authorities.execute(TokenOrder::Revoke("".into())).await.unwrap_err(), argument, bad, no_id);
     let unexpected = "unexpected authority ID";
     check(
-        authorities.execute(JwtOrder::Activate("none".into())).await.unwrap_err(),
+        authorities.execute(TokenOrder::Activate("none".into())).await.unwrap_err(),
         argument,
         not_found,
         unexpected,
     );
     check(
-        authorities.execute(JwtOrder::Activate(now_active.clone())).await.unwrap_err(),
+        authorities.execute(TokenOrder::Activate(now_active.clone())).await.unwrap_err(),
         argument,
         not_found,
         unexpected,
     );
     check(
-        authorities.execute(JwtOrder::Activate(old.clone())).await.unwrap_err(),
+        authorities.execute(TokenOrder::Activate(old.clone())).await.unwrap_err(),
         Code::Internal,
         state,
         "only Prepared authorities can be activated: unsupported local authority status: OLD",
     );
     check(
-        authorities.execute(JwtOrder::Taint("none".into())).await.unwrap_err(),
+        authorities.execute(TokenOrder::Taint("none".into())).await.unwrap_err(),
         argument,
         not_found,
         unexpected,
     );
     check(
-        authorities.execute(JwtOrder::Taint(now_active.clone())).await.unwrap_err(),
+        authorities.execute(TokenOrder::Taint(now_active.clone())).await.unwrap_err(),
         argument,
         state,
         "unable to taint current local authority",
     );
     check(
-        authorities.execute(JwtOrder::Revoke("none".into())).await.unwrap_err(),
+        authorities.execute(TokenOrder::Revoke("none".into())).await.unwrap_err(),
         argument,
         not_found,
         "invalid authority ID: no JWT authority found with provided authority ID",
     );
     check(
-        authorities.execute(JwtOrder::Revoke(now_active.clone())).await.unwrap_err(),
+        authorities.execute(TokenOrder::Revoke(now_active.clone())).await.unwrap_err(),
         argument,
         state,
         "invalid authority ID: unable to use current authority",
     );
     check(
-        authorities.execute(JwtOrder::Revoke(old.clone())).await.unwrap_err(),
+        authorities.execute(TokenOrder::Revoke(old.clone())).await.unwrap_err(),
         Code::Internal,
         state,
         "failed to revoke JWT authority: it is not possible to revoke an untainted key",
@@ -553,22 +554,22 @@ async fn operations_out_of_order_are_refused_and_change_nothing() {
 async fn a_prepared_key_is_neither_tainted_nor_revoked_and_a_tainted_one_not_twice() {
     let bench = Bench::new().await;
     let authorities = &bench.authorities;
-    let prepared = authorities.execute(JwtOrder::Prepare).await.unwrap().authority_id;
-    let error = authorities.execute(JwtOrder::Taint(prepared.clone())).await.unwrap_err();
-    assert!(matches!(error, JwtAuthorityError::TaintPrepared), "{error:?}");
-    let error = authorities.execute(JwtOrder::Revoke(prepared.clone())).await.unwrap_err();
-    assert!(matches!(error, JwtAuthorityError::RevokePrepared), "{error:?}");
+    let prepared = authorities.execute(TokenOrder::Prepare).await.unwrap().authority_id;
+    let error = authorities.execute(TokenOrder::Taint(prepared.clone())).await.unwrap_err();
+    assert!(matches!(error, TokenAuthorityError::TaintPrepared), "{error:?}");
+    let error = authorities.execute(TokenOrder::Revoke(prepared.clone())).await.unwrap_err();
+    assert!(matches!(error, TokenAuthorityError::RevokePrepared), "{error:?}");
     let old = bench.active();
-    authorities.execute(JwtOrder::Activate(prepared.clone())).await.unwrap();
-    authorities.execute(JwtOrder::Taint(old.clone())).await.unwrap();
+    authorities.execute(TokenOrder::Activate(prepared.clone())).await.unwrap();
+    authorities.execute(TokenOrder::Taint(old.clone())).await.unwrap();
     let sequence = bench.bundle().sequence;
-    let error = authorities.execute(JwtOrder::Taint(old.clone())).await.unwrap_err();
-    assert!(matches!(error, JwtAuthorityError::AlreadyTainted), "{error:?}");
-    authorities.execute(JwtOrder::Revoke(old.clone())).await.unwrap();
-    let error = authorities.execute(JwtOrder::Taint(old.clone())).await.unwrap_err();
-    assert!(matches!(error, JwtAuthorityError::TaintGone), "{error:?}");
-    let error = authorities.execute(JwtOrder::Revoke(old.clone())).await.unwrap_err();
-    assert!(matches!(error, JwtAuthorityError::RevokeUnknown), "{error:?}");
+    let error = authorities.execute(TokenOrder::Taint(old.clone())).await.unwrap_err();
+    assert!(matches!(error, TokenAuthorityError::AlreadyTainted("JWT")), "{error:?}");
+    authorities.execute(TokenOrder::Revoke(old.clone())).await.unwrap();
+    let error = authorities.execute(TokenOrder::Taint(old.clone())).await.unwrap_err();
+    assert!(matches!(error, TokenAuthorityError::TaintGone("JWT")), "{error:?}");
+    let error = authorities.execute(TokenOrder::Revoke(old.clone())).await.unwrap_err();
+    assert!(matches!(error, TokenAuthorityError::RevokeUnknown("JWT")), "{error:?}");
     assert_eq!(bench.bundle().sequence, sequence + 1, "the refused ones changed nothing");
 }
 
@@ -580,7 +581,7 @@ async fn before_the_first_authority_there_is_nothing_to_see_or_do() {
         jwt_authorities(&directory, &subscriptions, Arc::new(MemoryKeys::new()), &clock, TTL_SECS);
     let error = authorities.state().unwrap_err();
     assert_eq!((error.code(), error.to_string().as_str()), (Code::Unavailable, "server is initializing"));
-    assert!(matches!(authorities.execute(JwtOrder::Prepare).await, Err(JwtAuthorityError::NoActive)));
+    assert!(matches!(authorities.execute(TokenOrder::Prepare).await, Err(TokenAuthorityError::NoActive)));
 }
 
 #[tokio::test]

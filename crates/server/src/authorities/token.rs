@@ -1,6 +1,6 @@
-//! The JWT authorities of this server: keys that sign JWT-SVIDs, in A/B slots like X.509 authorities.
+//! The JWT and WIT authorities of this server: keys that sign tokens, in A/B slots like X.509 authorities.
 //!
-//! The loop is [`super::rotation`]'s; here stands how a key is made, published and taken up again. A key is in the bundle,
+//! The two families differ in nothing but their names and their place in the bundle ([`TokenFamily`]). The loop is [`super::rotation`]'s; here stands how a key is made, published and taken up again. A key is in the bundle,
 //! with its end, before it signs. What operators may do to it is in [`operations`].
 
 mod operations;
@@ -11,43 +11,46 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use prost::Message;
-use spindle_ca::{AuthoritySlots, Family, JournalEntry, JwtPublicKey, JwtSigner, Slot, restore_jwt};
+use spindle_ca::{
+    AuthoritySlots, JournalEntry, Slot, TokenFamily, TokenPublicKey, TokenSigner, restore_tokens,
+};
 use spindle_keys::{KeyManager, KeyType};
 use spindle_runtime::Shutdown;
-use spindle_spiffe_core::{Bundle, Clock, Entropy, Timestamp, TrustDomain, Validity};
+use spindle_spiffe_core::bundle::BundleError;
+use spindle_spiffe_core::{Clock, Entropy, Timestamp, TrustDomain, Validity};
 use spindle_store::Transaction;
 use tracing::info;
 
 use super::rotation::{self, CHECK_SECS_MAX, Rotating, Rotation};
 use super::{AuthoritiesError, journal, new_key, roots};
 use crate::bundles;
-use crate::directory::{Directory, jwt_journal_key};
+use crate::directory::{Directory, token_journal_key};
 use crate::issuer::BACKDATE_SECS;
 use crate::subscriptions::Subscriptions;
 
-pub(crate) use operations::{AuthorityState as JwtAuthorityState, JwtAuthorityError, JwtOrder};
+pub(crate) use operations::{AuthorityState as TokenAuthorityState, TokenAuthorityError, TokenOrder};
 
-/// What stays the same for all JWT authorities of a server.
-pub(crate) struct JwtAuthoritySettings {
+/// What stays the same for all authorities of one family of a server.
+pub(crate) struct TokenAuthoritySettings {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) key_type: KeyType,
     /// How long one lives, in seconds: as long as an X.509 authority.
     pub(crate) ttl_secs: i64,
 }
 
-/// The JWT authorities of this server. One task drives them, everybody reads the active one.
-pub(crate) struct JwtAuthorities {
-    settings: JwtAuthoritySettings,
+/// The authorities of one family of this server. One task drives them, everybody reads the active one.
+pub(crate) struct TokenAuthorities<F: TokenFamily> {
+    settings: TokenAuthoritySettings,
     directory: Directory,
     keys: Arc<dyn KeyManager>,
     entropy: Arc<dyn Entropy>,
-    rotation: Rotation<JwtPublicKey, JwtSigner>,
-    active: ArcSwapOption<JwtSigner>,
+    rotation: Rotation<TokenPublicKey<F>, TokenSigner<F>>,
+    active: ArcSwapOption<TokenSigner<F>>,
 }
 
-impl JwtAuthorities {
+impl<F: TokenFamily> TokenAuthorities<F> {
     pub(crate) fn new(
-        settings: JwtAuthoritySettings,
+        settings: TokenAuthoritySettings,
         directory: Directory,
         subscriptions: Subscriptions,
         keys: Arc<dyn KeyManager>,
@@ -59,7 +62,7 @@ impl JwtAuthorities {
     }
 
     /// The authority that signs now.
-    pub(crate) fn active(&self) -> Option<Arc<JwtSigner>> {
+    pub(crate) fn active(&self) -> Option<Arc<TokenSigner<F>>> {
         self.active.load_full()
     }
 
@@ -87,21 +90,16 @@ impl JwtAuthorities {
 
     fn restore(&self) -> Result<(), AuthoritiesError> {
         let (view, now) = (self.directory.view(), self.rotation.clock.now());
-        let entries = match view.jwt_journal() {
+        let entries = match view.token_journal(F::FAMILY) {
             Some(journal) => journal::decode(journal).map_err(AuthoritiesError::Journal)?,
             None => Vec::new(),
         };
         let prepared = rotation::prepared_ids(&entries);
         let bundle = bundles::own(&view, &self.settings.trust_domain);
-        let restored = restore_jwt(
-            entries,
-            &self.settings.trust_domain,
-            self.keys.as_ref(),
-            &|kid, spki_der| holds(&bundle, kid, spki_der),
-            now,
-        );
+        let trust_domain = &self.settings.trust_domain;
+        let restored = restore_tokens::<F>(entries, trust_domain, self.keys.as_ref(), &bundle, now);
         let mut state = self.rotation.lock();
-        let active = state.on_restored(restored, &prepared, JwtSigner::authority_id, view.revision, now);
+        let active = state.on_restored(restored, &prepared, TokenSigner::authority_id, view.revision, now);
         drop(state);
         if let Some(active) = active
             && rotation::can_be_taken_up(Self::NAME, active.authority_id(), active.validity(), now)
@@ -112,61 +110,65 @@ impl JwtAuthorities {
     }
 }
 
-impl Rotating for JwtAuthorities {
-    type Public = JwtPublicKey;
-    type Authority = JwtSigner;
-    const NAME: &'static str = "JWT authority";
+impl<F: TokenFamily> Rotating for TokenAuthorities<F> {
+    type Public = TokenPublicKey<F>;
+    type Authority = TokenSigner<F>;
+    const NAME: &'static str = F::AUTHORITY;
 
     fn rotation(&self) -> &Rotation<Self::Public, Self::Authority> {
         &self.rotation
     }
 
     async fn prepare(&self, slot: Slot) -> Result<(), AuthoritiesError> {
-        let key_id = slot.key_id(Family::Jwt);
+        let key_id = slot.key_id(F::FAMILY);
         let key = new_key(&self.keys, key_id, self.settings.key_type).await?;
         let now = self.rotation.clock.now();
         let validity = Validity { not_before: now - BACKDATE_SECS, not_after: now + self.settings.ttl_secs };
         let trust_domain = &self.settings.trust_domain;
-        let signer = JwtSigner::new(trust_domain, key, &self.entropy.key_id(), validity)?;
+        let signer = TokenSigner::<F>::new(trust_domain, key, &self.entropy.key_id(), validity)?;
         let slots = rotation::changed_slots(self, |slots| {
-            slots.on_prepared(JournalEntry::prepared_jwt(slot, &signer, now))
+            slots.on_prepared(JournalEntry::prepared_token(slot, &signer, now))
         })?;
         let unused = self.unused(slot);
         let revision = bundles::edit_own(&self.directory, trust_domain, with_journal(&slots), |bundle| {
-            roots::make_room(&mut bundle.jwt_authorities, &unused, now)?;
-            bundle.jwt_authorities.push(signer.authority().clone());
+            roots::make_room(F::authorities_mut(bundle), &unused, now)?;
+            // By chance this happens never, and then it does no harm (WIT-SVID 6.1).
+            let kid = signer.authority_id();
+            if bundle.jwt_authority(kid).is_some() || bundle.wit_authority(kid).is_some() {
+                return Err(BundleError::RepeatedKeyId(kid.to_owned()).into());
+            }
+            F::authorities_mut(bundle).push(signer.authority().clone());
             Ok::<(), AuthoritiesError>(())
         })
         .await?;
         info!(local_authority_id = signer.authority_id(), slot = key_id, expires_at = %validity.not_after,
-              "JWT key prepared");
+              "{} key prepared", F::NAME);
         self.rotation.lock().on_prepared(slots, signer.authority_id(), signer.clone(), revision, now);
         Ok(())
     }
 
-    async fn take_over(&self, slots: AuthoritySlots<JwtPublicKey>) -> Result<(), AuthoritiesError> {
+    async fn take_over(&self, slots: AuthoritySlots<TokenPublicKey<F>>) -> Result<(), AuthoritiesError> {
         self.directory.commit(with_journal(&slots)).await?;
         let active = self.rotation.lock().on_taken_over(slots);
         if let Some(active) = active {
             info!(local_authority_id = active.authority_id(), expires_at = %active.validity().not_after,
-                  "JWT key activated");
+                  "{} key activated", F::NAME);
             self.active.store(Some(Arc::new(active)));
         }
         Ok(())
     }
 
-    fn is_known(&self, entry: &JournalEntry<JwtPublicKey>) -> bool {
-        let bundle = bundles::own(&self.directory.view(), &self.settings.trust_domain);
-        holds(&bundle, &entry.authority_id, &entry.public.spki_der)
+    fn is_known(&self, entry: &JournalEntry<TokenPublicKey<F>>) -> bool {
+        entry.is_in(&bundles::own(&self.directory.view(), &self.settings.trust_domain))
     }
 
-    /// The bundle is pruned by the X.509 authorities, for both families.
+    /// The bundle is pruned by the X.509 authorities, for all families.
     async fn upkeep(&self, now: Timestamp) -> Result<Timestamp, AuthoritiesError> {
         Ok(now + CHECK_SECS_MAX)
     }
 }
 
-impl JwtAuthorities {
+impl<F: TokenFamily> TokenAuthorities<F> {
     /// Authorities in the bundle that never signed and never will: those of before a restart, and one that was prepared in
     /// `slot`, whose key was replaced a moment ago.
     fn unused(&self, slot: Slot) -> Vec<String> {
@@ -176,12 +178,7 @@ impl JwtAuthorities {
     }
 }
 
-/// Whether the bundle has that key under that key ID.
-fn holds(bundle: &Bundle, kid: &str, spki_der: &[u8]) -> bool {
-    bundle.jwt_authority(kid).is_some_and(|authority| authority.spki_der() == spki_der)
-}
-
 /// A transaction that stores the journal.
-fn with_journal(slots: &AuthoritySlots<JwtPublicKey>) -> Transaction {
-    Transaction::new().put(jwt_journal_key(), journal::encode(slots.entries()).encode_to_vec())
+fn with_journal<F: TokenFamily>(slots: &AuthoritySlots<TokenPublicKey<F>>) -> Transaction {
+    Transaction::new().put(token_journal_key(F::FAMILY), journal::encode(slots.entries()).encode_to_vec())
 }
