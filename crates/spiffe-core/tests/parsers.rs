@@ -1,6 +1,8 @@
 //! Every parser against random bytes, and against good inputs with a few bytes changed. The same checks run without end
 //! in `tests/fuzz`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
 #[path = "support/authority.rs"]
 mod authority;
 #[path = "support/explore.rs"]
