@@ -1,8 +1,9 @@
-//! Configuration of server and agent: file and flags into ready values, or a fault that names its key.
+//! Configuration of server, agent and OIDC provider: file and flags into ready values, or a fault that names its key.
 //!
 //! A file fills a `Raw…` struct, flags are laid over it, and one `TryFrom` makes it ready. Unknown keys are refused with
 //! the nearest known one; keys of SPIRE that have no effect here yet are refused too, unless ignoring them is harmless,
-//! which gives a note. Start at [`server::ServerSettings`] and [`agent::AgentSettings`].
+//! which gives a note. Start at [`server::ServerSettings`], [`agent::AgentSettings`] and
+//! [`oidc::OidcSettings`].
 
 pub mod agent;
 pub mod changes;
@@ -11,6 +12,7 @@ mod feature_flags;
 mod health;
 pub mod keys;
 pub mod logs;
+pub mod oidc;
 pub mod plugins;
 pub mod section;
 pub mod server;

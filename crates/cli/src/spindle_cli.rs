@@ -1,7 +1,9 @@
-//! `spindle`: a trust domain on one machine, for trying out and for writing applications.
+//! `spindle`: a trust domain on one machine, for trying out and for writing applications, and the provider of keys for OpenID
+//! Connect clients.
 
 mod demo;
 mod dev;
+mod oidc;
 mod quickstart;
 mod scratch;
 mod show;
@@ -14,7 +16,7 @@ use crate::console::Console;
 use crate::error::Failure;
 use crate::{completion, go_flags, manual};
 
-/// Runs a whole Spindle trust domain on this machine.
+/// Runs a whole Spindle trust domain on this machine, or the provider of its keys for OpenID Connect clients.
 #[derive(Debug, Parser)]
 #[command(name = "spindle", version)]
 struct Args {
@@ -30,6 +32,9 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Three workloads tell the story in about a minute, then it ends by itself.
     Demo(demo::Args),
+    /// Serves the keys of JWT-SVIDs to OpenID Connect clients, with the configuration of SPIRE's provider.
+    #[command(name = "oidc-discovery-provider")]
+    OidcDiscoveryProvider(oidc::Args),
     /// Prints a completion script for a shell.
     Completion(completion::Args),
     /// Prints the manual page, or writes those of all commands.
@@ -59,6 +64,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Dev(args) => dev::run(&args, console),
         Command::Quickstart(args) => quickstart::run(&args, console),
         Command::Demo(args) => demo::run(&args, console),
+        Command::OidcDiscoveryProvider(args) => oidc::run(&args, console),
         Command::DemoWorkload(command) => demo::workload::run(&command, console),
         Command::Completion(args) => completion::run(&args, &Args::command(), console),
         Command::Man(args) => manual::run(&args, &Args::command(), console),

@@ -17,7 +17,8 @@ fn configuration_files() {
     let json = br#"{"server": {"trust_domain": "td", "bind_port": 8081, "admin_ids": ["spiffe://td/a"]}}"#;
     let roles = br#"server { roles { reader "unix:uid:7" {}
         registrar "spiffe://td/ci" { path_prefix = "/ci/" verbs = ["create"] max_x509_svid_ttl = "1h" } } }"#;
-    let samples = [sample("server.hcl"), sample("agent.hcl"), json.to_vec(), roles.to_vec()];
+    let oidc = sample("oidc-discovery-provider.conf");
+    let samples = [sample("server.hcl"), sample("agent.hcl"), oidc, json.to_vec(), roles.to_vec()];
     explore(&samples, invariants::config_text);
 }
 

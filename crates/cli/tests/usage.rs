@@ -13,6 +13,7 @@ struct Ended {
 fn run(binary: &str, args: &[&str], vars: &[(&str, &str)]) -> Ended {
     let path = match binary {
         "spindle-server" => env!("CARGO_BIN_EXE_spindle-server"),
+        "spindle" => env!("CARGO_BIN_EXE_spindle"),
         _ => env!("CARGO_BIN_EXE_spindle-agent"),
     };
     let output = Command::new(path).args(args).env_clear().envs(vars.iter().copied()).output().expect("runs");
@@ -44,6 +45,21 @@ fn an_unknown_or_missing_first_word_exits_with_127() {
     refused("spindle-server entri", 127, "entry");
     refused("spindle-agent", 127, "Usage");
     refused("spindle-agent nosuch", 127, "nosuch");
+}
+
+#[test]
+fn the_provider_is_called_as_spires_is() {
+    refused("spindle oidc-discovery-provider extra", 1, "Usage");
+    refused("spindle oidc-discovery-provider -nosuch", 1, "-nosuch");
+    refused(
+        "spindle oidc-discovery-provider",
+        1,
+        "cannot read the configuration file oidc-discovery-provider.conf",
+    );
+    let version = run("spindle", &["oidc-discovery-provider", "-version"], &[]);
+    assert_eq!((version.code, version.out.trim()), (0, env!("CARGO_PKG_VERSION")));
+    let defaults = run("spindle", &["oidc-discovery-provider", "-print-defaults"], &[]);
+    assert!(defaults.code == 0 && defaults.out.contains("serving_cert_file"), "{}", defaults.out);
 }
 
 #[test]
@@ -297,8 +313,12 @@ fn example(name: &str) -> String {
 
 #[test]
 fn the_samples_are_valid_and_set_every_key_without_a_note() {
-    for (binary, file) in [("spindle-server", "server.hcl"), ("spindle-agent", "agent.hcl")] {
-        let ended = run(binary, &["run", "-config", &example(file), "--check-config"], &[]);
+    for (binary, command, file) in [
+        ("spindle-server", "run", "server.hcl"),
+        ("spindle-agent", "run", "agent.hcl"),
+        ("spindle", "oidc-discovery-provider", "oidc-discovery-provider.conf"),
+    ] {
+        let ended = run(binary, &[command, "-config", &example(file), "--check-config"], &[]);
         assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{file}");
         assert!(
             ended.out.ends_with(" configuration is valid.\n") && !ended.out.contains("Note"),

@@ -33,6 +33,7 @@ server {{
   default_x509_svid_ttl = "{svid_ttl}"
   ca_ttl = "{ca_ttl}"
   ca_key_type = "{ca_key}"
+  jwt_issuer = "{issuer}"
 }}
 plugins {{
 {data_store}\
@@ -90,7 +91,14 @@ class TrustDomain:
         self.agent_bin = agent_bin
         self.sql = sql
         self.keys = keys
+        # Two, for a case in which a token comes from another issuer than the one asked for.
+        self.issuer_port, self.other_issuer_port = free_port(), free_port()
         self.agent_socket = self.work / "api" / "agent.sock"
+
+    @property
+    def issuer(self):
+        """What tokens say in `iss`, and where their keys are found."""
+        return f"https://localhost:{self.issuer_port}"
 
     @property
     def workload_api(self):
@@ -117,7 +125,7 @@ class TrustDomain:
 
     def write_configuration(self):
         values = {"name": NAME, "port": free_port(), "work": self.work, "svid_ttl": SVID_TTL, "ca_ttl": CA_TTL}
-        values |= {"ca_key": self.keys.authority, "workload_key": self.keys.workload}
+        values |= {"ca_key": self.keys.authority, "workload_key": self.keys.workload, "issuer": self.issuer}
         values["data_store"] = SQL_DATA_STORE.format(**values) if self.sql else ""
         (self.work / "server.conf").write_text(SERVER_CONF.format(**values))
         (self.work / "agent.conf").write_text(AGENT_CONF.format(**values))

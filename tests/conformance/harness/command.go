@@ -34,7 +34,13 @@ func (s *Server) RunWith(t *testing.T, input string, arguments ...string) Result
 // Execute runs the binary with these arguments and no other.
 func Execute(t *testing.T, dir string, environment []string, input string, arguments ...string) Result {
 	t.Helper()
-	command := exec.Command(Binary(), arguments...)
+	return ExecuteBinary(t, Binary(), dir, environment, input, arguments...)
+}
+
+// ExecuteBinary runs another program of ours to its end.
+func ExecuteBinary(t *testing.T, binary, dir string, environment []string, input string, arguments ...string) Result {
+	t.Helper()
+	command := exec.Command(binary, arguments...)
 	command.Dir, command.Stdin = dir, strings.NewReader(input)
 	command.Env = append(os.Environ(), environment...)
 	var out, problems bytes.Buffer

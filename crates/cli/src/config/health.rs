@@ -40,7 +40,8 @@ pub(super) fn listener(
     Ok((block.switch("listener_enabled")? == Some(true)).then_some(listener))
 }
 
-fn path(block: &Section<'_>, key: &str, default: &str) -> Result<String, ConfigError> {
+/// The path of a probe; `default` when unset.
+pub(super) fn path(block: &Section<'_>, key: &str, default: &str) -> Result<String, ConfigError> {
     let path = block.text(key)?.unwrap_or_else(|| default.into());
     let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
     if !path.starts_with('/') || !path.bytes().all(plain) {

@@ -45,22 +45,23 @@ impl RawLogs {
         }
     }
 
-    /// Ready settings; `section` is `server` or `agent`.
+    /// Ready settings; `section` is `server` or `agent`, or empty where the keys stand at the top of the file.
     ///
     /// # Errors
     /// When the level or the format is unknown.
     pub fn ready(self, section: &str) -> Result<LogSettings, ConfigError> {
+        let key = |name: &str| if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
         let level = match self.level.as_deref().map(str::parse) {
             None => LogLevel::default(),
             Some(Ok(level)) => level,
-            Some(Err(fault)) => return Err(ConfigError::value(&format!("{section}.log_level"), fault)),
+            Some(Err(fault)) => return Err(ConfigError::value(&key("log_level"), fault)),
         };
         let format = match self.format.unwrap_or_default().to_ascii_lowercase().as_str() {
             "" | "text" => LogFormat::Text,
             "json" => LogFormat::Json,
             other => {
                 let what = format!("{other:?} is not a format (known: text, json)");
-                return Err(ConfigError::value(&format!("{section}.log_format"), what));
+                return Err(ConfigError::value(&key("log_format"), what));
             }
         };
         let target = self.file.map_or(LogTarget::Stdout, LogTarget::File);

@@ -9,18 +9,20 @@ use std::time::Duration;
 use clap::Parser;
 use spindle_cli::config::agent::RawAgent;
 use spindle_cli::config::changes::changed_keys;
+use spindle_cli::config::oidc::OidcSettings;
 use spindle_cli::config::server::RawServer;
 use spindle_cli::entry_plan::{Plan, Rules};
 use spindle_cli::{duration, entry_file, entry_plan, go_flags, hcl};
 use spindle_server::{PathPrefix, RoleSubject};
 use spindle_spiffe_core::SpiffeId;
 
-/// A file is understood or refused with the line of the fault; what is understood is read or refused as either daemon's.
+/// A file is understood or refused with the line of the fault; what is understood is read or refused as any program's.
 pub(crate) fn config_text(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     match hcl::parse(text) {
         Ok(items) => {
             let _ = (RawServer::read(&items).is_ok(), RawAgent::read(&items).is_ok());
+            let _ = OidcSettings::read(&items).is_ok();
             assert!(changed_keys(&items, &items).is_empty(), "a file differs from itself");
             assert_eq!(changed_keys(&items, &[]), changed_keys(&[], &items));
         }
