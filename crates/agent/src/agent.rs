@@ -70,7 +70,7 @@ impl Agent {
         if let Some(source) = &config.x509pop {
             node_identity::check_files(source).map_err(|why| AgentError::NodeProof { why })?;
         }
-        let socket = Socket::bind(&config.socket_path)?;
+        let socket = Socket::bind(&config.socket_path)?.limited(&config.caller_limits);
         let socket_path = socket.path();
         let file = StateFile::open(&config.data_dir, config.trust_domain.clone())?;
         let keys = open_keys(&config)?;
@@ -97,7 +97,8 @@ impl Agent {
             held_max: config.jwt_svid_cache_max_size,
             hit_timeout: config.jwt_svid_cache_hit_timeout,
         });
-        let callers = Callers::new(attestors(&config), ProcRoot::new(&config.proc_root));
+        let callers =
+            Callers::new(attestors(&config), ProcRoot::new(&config.proc_root)).limited(&config.caller_limits);
         let gate = Gate::new(cache.clone(), callers, shutdown.clone());
         let sds = (!config.disable_sds_api).then(|| Sds::new(gate.clone(), config.sds.clone()));
         let api = WorkloadApi::new(workload_api::Parts {

@@ -5,6 +5,7 @@
 //! by a pidfd and was attested moments ago. Start at [`Callers::attest`]; for a process that a trusted caller names by its
 //! number, at [`Callers::attest_by_number`].
 
+mod admission;
 mod by_number;
 mod threads;
 
@@ -12,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spindle_attest::{
-    AttestError, AttestedCaller, Caller, CallerError, ProcRoot, SocketPeer, WorkloadAttestor, attest_all,
+    AttestError, AttestedCaller, Caller, CallerError, PidfdSource, ProcRoot, SocketPeer, WorkloadAttestor,
+    attest_all,
 };
 use spindle_spiffe_core::Reason;
 use spindle_transport::LocalPeer;
@@ -20,10 +22,17 @@ use tokio::time::{Instant, timeout};
 
 pub(crate) use by_number::ByNumber;
 
+use crate::config::CallerLimits;
 use threads::Threads;
+
+pub use admission::Rate;
+pub(crate) use admission::{Admission, TooOften};
 
 /// How long an attestation may take, its turn in the queue included. A program on a dead network drive hangs for ever.
 const ATTEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// When to try again after a look that hung or waited too long.
+const BUSY_AFTER: Duration = Duration::from_secs(5);
 
 /// For how long an attestation serves further calls on its connection. What a look cannot see may be this old: the name of
 /// a user or a group, and the path of an executable that was moved.
@@ -47,6 +56,9 @@ pub(crate) enum CallerFault {
     /// Too many callers at once, or a look at the process hangs.
     #[error("the process was not attested within {} s", ATTEST_TIMEOUT.as_secs())]
     TooSlow,
+    /// The process, or its user, was attested too often of late.
+    #[error("{} asks to be attested too often", .0.who.who())]
+    TooOften(TooOften),
     /// A bug of ours.
     #[error("the attestation broke: {0}")]
     Broke(String),
@@ -58,8 +70,17 @@ impl CallerFault {
         match self {
             Self::Attest(error) => error.reason(),
             Self::Caller(error) => error.reason(),
-            Self::TooSlow => Reason::Overloaded,
+            Self::TooSlow | Self::TooOften(_) => Reason::Overloaded,
             Self::Broke(_) => Reason::AttestationFailed,
+        }
+    }
+
+    /// When the caller may try again, if it is a matter of time.
+    pub(crate) fn come_back_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooOften(refused) => Some(refused.after),
+            Self::TooSlow => Some(BUSY_AFTER),
+            _ => None,
         }
     }
 }
@@ -79,12 +100,24 @@ pub(crate) struct Callers {
     attestors: Arc<[Box<dyn WorkloadAttestor>]>,
     root: ProcRoot,
     threads: Threads,
+    admission: Admission,
 }
 
 impl Callers {
-    /// Attests with the given attestors processes that are looked up in `root`.
+    /// Attests with the given attestors processes that are looked up in `root`, with the usual bounds on how often.
     pub(crate) fn new(attestors: Vec<Box<dyn WorkloadAttestor>>, root: ProcRoot) -> Self {
-        Self { attestors: attestors.into(), root, threads: Threads::new() }
+        let admission = Admission::new(&CallerLimits::default());
+        Self { attestors: attestors.into(), root, threads: Threads::new(), admission }
+    }
+
+    /// With other bounds.
+    pub(crate) fn limited(self, limits: &CallerLimits) -> Self {
+        Self { admission: Admission::new(limits), ..self }
+    }
+
+    /// How much each process and user may ask for.
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// What the process behind `peer` shows.
@@ -95,6 +128,7 @@ impl Callers {
                 Look::Changed(caller) => Ok(caller),
             };
         }
+        self.admission.attestation(peer).map_err(CallerFault::TooOften)?;
         let (callers, socket_peer) = (self.clone(), socket_peer(peer));
         let caller = self.on_thread(peer.uid, peer.pid, move || callers.attest_now(socket_peer)).await?;
         note(peer, &caller);
@@ -160,7 +194,8 @@ fn note(peer: &LocalPeer, caller: &Arc<AttestedCaller>) {
 }
 
 fn socket_peer(peer: &LocalPeer) -> SocketPeer {
-    SocketPeer { pid: peer.pid, uid: peer.uid, gid: peer.gid, pidfd: peer.pidfd.clone() }
+    let pidfd = peer.pidfd.clone().map(|pidfd| PidfdSource::new(move || pidfd.open()));
+    SocketPeer { pid: peer.pid, uid: peer.uid, gid: peer.gid, pidfd }
 }
 
 #[cfg(test)]
@@ -236,22 +271,22 @@ mod tests {
         }
     }
 
-    /// A peer as a socket tells it.
-    async fn connected() -> LocalPeer {
+    /// A peer as a socket tells it, and the two ends of its connection.
+    async fn connected() -> (LocalPeer, impl Sized) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let clients = UnixClients::Tools;
         let config = UnixSocketConfig { path: path.clone(), mode: 0o700, parent_mode: 0o700, clients };
         let mut incoming = UnixListener::bind(&config).unwrap().incoming();
-        let _client = tokio::net::UnixStream::connect(&path).await.unwrap();
+        let client = tokio::net::UnixStream::connect(&path).await.unwrap();
         let Ok(io) = incoming.next().await.unwrap();
         let spindle_transport::Peer::Local(peer) = io.peer().clone() else { panic!("a local peer") };
-        peer
+        (peer, (io, client))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_held_process_is_attested_once_for_the_calls_of_a_few_seconds_on_one_connection() {
-        let (counting, peer) = (Counting::default(), connected().await);
+        let (counting, (peer, _ends)) = (Counting::default(), connected().await);
         let callers = callers(vec![Box::new(counting.clone())]);
         let asked = || counting.0.load(std::sync::atomic::Ordering::SeqCst);
         let first = callers.attest(&peer).await.unwrap();
@@ -273,7 +308,7 @@ mod tests {
         let (counting, peer) = (Counting::default(), ourselves());
         let unheld = callers(vec![Box::new(counting.clone())]);
         let failing = callers(vec![Box::new(Silent), Box::new(counting.clone())]);
-        let connected = connected().await;
+        let (connected, _ends) = connected().await;
         for _ in 0..2 {
             unheld.attest(&peer).await.unwrap();
             failing.attest(&connected).await.unwrap();

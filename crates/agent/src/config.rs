@@ -12,6 +12,7 @@ use spindle_keys::KeyType;
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 use zeroize::Zeroizing;
 
+pub use crate::callers::Rate;
 pub use broker::{ANY_REFERENCE_TYPE, AllowedBroker, AllowedReferenceType, BrokerConfig};
 pub use endpoints::{HealthListener, RateLimits, SdsConfig};
 
@@ -98,6 +99,39 @@ pub struct AgentConfig {
     pub require_pq_kem: bool,
     /// The known feature flags that are set.
     pub feature_flags: Vec<String>,
+    /// How much one process and one user may ask of the public socket.
+    pub caller_limits: CallerLimits,
+}
+
+/// How much callers of the public socket may ask for before it is known who they are. The agent's own process has no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallerLimits {
+    /// Connections of one process at a time; none for the listener's own bound.
+    pub connections_per_process: Option<usize>,
+    /// Connections of all processes of one user at a time; none for three quarters of what there are descriptors for.
+    pub connections_per_user: Option<usize>,
+    /// Calls of one process at a time, open streams included.
+    pub calls_per_process: usize,
+    /// Calls of all processes of one user at a time.
+    pub calls_per_user: usize,
+    /// How often one process is attested.
+    pub attestations_per_process: Rate,
+    /// How often the processes of one user are.
+    pub attestations_per_user: Rate,
+}
+
+impl Default for CallerLimits {
+    /// An honest node is far below: ten thousand workloads of one user that all start at the same moment are served.
+    fn default() -> Self {
+        Self {
+            connections_per_process: None,
+            connections_per_user: None,
+            calls_per_process: 4096,
+            calls_per_user: 32_768,
+            attestations_per_process: Rate { burst: 2000, per_sec: 200 },
+            attestations_per_user: Rate { burst: 20_000, per_sec: 2000 },
+        }
+    }
 }
 
 /// When the agent bootstraps again because the server's certificate is not trusted.
@@ -238,6 +272,7 @@ impl AgentConfig {
             use_sync_authorized_entries: true,
             require_pq_kem: false,
             feature_flags: Vec::new(),
+            caller_limits: CallerLimits::default(),
         }
     }
 }

@@ -7,8 +7,9 @@ mod admitted;
 mod refusals;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use spindle_proto::refusal::refusal;
+use spindle_proto::refusal::{come_back_to_busy, refusal};
 use spindle_runtime::Shutdown;
 use spindle_spiffe_core::Reason;
 use spindle_transport::LocalPeer;
@@ -16,7 +17,7 @@ use tonic::{Code, Status};
 use tracing::warn;
 
 use crate::cache::Cache;
-use crate::callers::{CallerFault, Callers};
+use crate::callers::{Admission, CallerFault, Callers};
 
 pub(crate) use admitted::Admitted;
 
@@ -102,7 +103,21 @@ impl Gate {
                 "workload attestation failed"
             );
         }
-        status_of(reason)
+        match fault.come_back_after() {
+            Some(after) => come_back_to_busy(&fault.to_string(), after),
+            None => status_of(reason),
+        }
+    }
+
+    /// How much each process and user may ask for.
+    pub(crate) fn admission(&self) -> &Admission {
+        self.callers.admission()
+    }
+
+    /// Refuses a call for which there is no room.
+    pub(crate) fn refuse_crowd(&self, peer: &LocalPeer, message: &str, after: Duration) -> Status {
+        self.refuse(peer, Code::Unavailable, Reason::Overloaded, message);
+        come_back_to_busy(message, after)
     }
 }
 

@@ -4,6 +4,7 @@
 //! same view, so the service writes them itself instead of having each stream encode its own copy. The WIT profile is not
 //! here yet: its methods answer UNIMPLEMENTED. Start at [`WorkloadApi`]; the methods are in one table, [`CALLS`].
 
+mod admitting;
 mod decide;
 mod ending;
 mod jwt;
@@ -95,6 +96,10 @@ pub(crate) struct Parts {
 impl WorkloadApi {
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {

@@ -5,19 +5,19 @@
 //! and the start time is read twice; a number reused by the same user between connect and the first look goes unseen.
 //! A process that is named by its number is held by its open `/proc/PID`, and by a pidfd where our numbers are those of the
 //! proc file system. Start at [`Caller::open`] or [`Caller::of_pid`], and call [`Caller::recheck`] before acting on what was
-//! learnt earlier.
+//! learnt earlier. Which descriptors that takes, and for how long they are kept, is told in `grip.rs`.
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use spindle_spiffe_core::Reason;
 
-use crate::process::{Credentials, ExeId, Life, ProcDir, ProcRoot, pidfd_of};
+use crate::grip::{Grip, Hold, PidfdSource};
+use crate::process::{Credentials, ExeId, Life, ProcRoot};
 
 /// What the kernel told about the other end of a Unix socket.
 #[derive(Clone, Debug)]
@@ -28,8 +28,8 @@ pub struct SocketPeer {
     pub uid: u32,
     /// Effective group id at the time of connect.
     pub gid: u32,
-    /// From `SO_PEERPIDFD`; `None` below Linux 6.5.
-    pub pidfd: Option<Arc<OwnedFd>>,
+    /// Opens what `SO_PEERPIDFD` gives; `None` below Linux 6.5.
+    pub pidfd: Option<PidfdSource>,
 }
 
 /// Which fact about a caller differs from what was remembered.
@@ -123,8 +123,7 @@ impl CallerError {
 #[derive(Debug)]
 pub struct Caller {
     pid: i32,
-    pidfd: Option<Arc<OwnedFd>>,
-    dir: ProcDir,
+    grip: Grip,
     life: Life,
     credentials: Credentials,
     exe: Option<ExeId>,
@@ -138,10 +137,9 @@ impl Caller {
     /// When the process has ended, cannot be seen in `root`, cannot be read, or, without a pidfd, is not the one that
     /// connected.
     pub fn open(root: &ProcRoot, peer: SocketPeer) -> Result<Self, CallerError> {
-        let pid = visible_pid(root, &peer)?;
-        let dir = open_dir(root, pid)?;
-        let caller = Self::remember(pid, peer.pidfd, dir)?;
-        if caller.pidfd.is_none() {
+        let (grip, hold) = Grip::take(root, &peer)?;
+        let caller = Self::remember(grip, &hold)?;
+        if !caller.is_pinned() {
             // Only the facts themselves can tell that the number was not reused; a pidfd has settled that above.
             caller.expect_socket_ids(peer.uid, peer.gid)?;
             caller.recheck()?;
@@ -158,14 +156,8 @@ impl Caller {
         if pid <= 0 {
             return Err(CallerError::NotAProcess { pid });
         }
-        let dir = open_dir(root, pid)?;
-        // What has this number for us can be another process than in `root`, as when that is the host's.
-        let pidfd = pidfd_of(pid).filter(|pidfd| root.pid_of(pidfd.as_fd()) == Some(pid)).map(Arc::new);
-        // Read last: while the directory can be read its process still has the number, so the pidfd is of the same one.
-        if !dir.is_of_process(pid).map_err(|error| CallerError::from_io(pid, "status", error))? {
-            return Err(CallerError::NotAProcess { pid });
-        }
-        Self::remember(pid, pidfd, dir)
+        let (grip, hold) = Grip::of_pid(root, pid)?;
+        Self::remember(grip, &hold)
     }
 
     /// The same process with its facts of this moment, for when it has changed.
@@ -173,26 +165,25 @@ impl Caller {
     /// # Errors
     /// When the process has ended, or cannot be read.
     pub fn anew(&self) -> Result<Self, CallerError> {
-        let dir =
-            self.dir.try_clone().map_err(|error| CallerError::from_io(self.pid, "its directory", error))?;
-        Self::remember(self.pid, self.pidfd.clone(), dir)
+        let hold = self.hold()?;
+        hold.check_alive()?;
+        Self::remember(self.grip.clone(), &hold)
     }
 
-    fn remember(pid: i32, pidfd: Option<Arc<OwnedFd>>, dir: ProcDir) -> Result<Self, CallerError> {
-        // Alive after the directory was opened: the directory is that process's own, whatever happens to the number.
-        check_alive(pid, pidfd.as_deref())?;
-        let life_then = life(pid, &dir)?;
-        if pidfd.is_none() && life_then.is_ending {
+    fn remember(grip: Grip, hold: &Hold) -> Result<Self, CallerError> {
+        let pid = hold.pid();
+        let life_then = life(hold)?;
+        if !grip.is_pinned() && life_then.is_ending {
             return Err(CallerError::Gone { pid });
         }
-        let credentials = credentials(pid, &dir)?;
-        let exe = exe_id(pid, &dir)?;
-        let exe_is_local = exe.is_some() && dir.exe_is_local();
+        let credentials = credentials(hold)?;
+        let exe = exe_id(hold)?;
+        let exe_is_local = exe.is_some() && hold.dir().exe_is_local();
         // A process that ends loses its executable before its pidfd tells so.
-        if pidfd.is_some() && exe.is_none() && life(pid, &dir)?.is_ending {
+        if grip.is_pinned() && exe.is_none() && life(hold)?.is_ending {
             return Err(CallerError::Gone { pid });
         }
-        Ok(Self { pid, pidfd, dir, life: life_then, credentials, exe, exe_is_local })
+        Ok(Self { pid, grip, life: life_then, credentials, exe, exe_is_local })
     }
 
     /// Confirms that the process still runs, and is still what [`Caller::open`] saw: same start time, effective user and
@@ -201,22 +192,23 @@ impl Caller {
     /// # Errors
     /// [`CallerError::Gone`] or [`CallerError::Changed`], or that the kernel would not tell.
     pub fn recheck(&self) -> Result<(), CallerError> {
-        check_alive(self.pid, self.pidfd.as_deref())?;
-        self.recheck_from(life(self.pid, &self.dir)?)
+        let hold = self.hold()?;
+        hold.check_alive()?;
+        self.recheck_from(&hold, life(&hold)?)
     }
 
-    fn recheck_from(&self, now: Life) -> Result<(), CallerError> {
-        if now.is_ending && self.pidfd.is_none() {
+    fn recheck_from(&self, hold: &Hold, now: Life) -> Result<(), CallerError> {
+        if now.is_ending && !self.is_pinned() {
             return Err(CallerError::Gone { pid: self.pid });
         }
         self.expect(now.start_ticks == self.life.start_ticks, Change::StartTime)?;
-        let credentials = credentials(self.pid, &self.dir)?;
+        let credentials = credentials(hold)?;
         self.expect(credentials.uid == self.credentials.uid, Change::Uid)?;
         self.expect(credentials.gid == self.credentials.gid, Change::Gid)?;
         self.expect(credentials.groups == self.credentials.groups, Change::Groups)?;
-        let exe = exe_id(self.pid, &self.dir)?;
+        let exe = exe_id(hold)?;
         // A process that ends loses its executable before its pidfd tells so.
-        if exe.is_none() && life(self.pid, &self.dir)?.is_ending {
+        if exe.is_none() && life(hold)?.is_ending {
             return Err(CallerError::Gone { pid: self.pid });
         }
         self.expect(exe == self.exe, Change::Executable)
@@ -224,8 +216,10 @@ impl Caller {
 
     /// Whether the process still runs, whatever it may have become. Waits for nothing.
     pub fn is_running(&self) -> bool {
-        let is_alive = check_alive(self.pid, self.pidfd.as_deref()).is_ok();
-        is_alive && life(self.pid, &self.dir).is_ok_and(|now| self.pidfd.is_some() || !now.is_ending)
+        self.hold().is_ok_and(|hold| {
+            let is_alive = hold.check_alive().is_ok();
+            is_alive && life(&hold).is_ok_and(|now| self.is_pinned() || !now.is_ending)
+        })
     }
 
     /// Whether it can be said at once, without waiting for anything, that [`Caller::recheck`] would find nothing changed.
@@ -234,13 +228,13 @@ impl Caller {
     /// Looking at an executable can hang when it lies on a drive that does not answer. So this looks only while the process
     /// has a pidfd, still has the stack of the program it was seen with, and that program lies on a local file system.
     pub fn is_plainly_same(&self) -> bool {
-        if self.pidfd.is_none() || !self.exe_is_local || check_alive(self.pid, self.pidfd.as_deref()).is_err()
-        {
+        if !self.is_pinned() || !self.exe_is_local {
             return false;
         }
+        let Some(hold) = self.hold().ok().filter(|hold| hold.check_alive().is_ok()) else { return false };
         let has_its_stack = |now: &Life| now.stack != 0 && now.stack == self.life.stack;
-        let now = life(self.pid, &self.dir).ok().filter(has_its_stack);
-        now.is_some_and(|now| self.recheck_from(now).is_ok())
+        let now = life(&hold).ok().filter(has_its_stack);
+        now.is_some_and(|now| self.recheck_from(&hold, now).is_ok())
     }
 
     /// Process number, in the namespace of the proc file system it was opened with.
@@ -270,21 +264,23 @@ impl Caller {
 
     /// Whether a pidfd holds the process; without one a reused number can in rare cases go unseen.
     pub fn is_pinned(&self) -> bool {
-        self.pidfd.is_some()
+        self.grip.is_pinned()
     }
 
-    /// The pidfd that holds the process: it turns readable when the process ends.
-    pub fn pidfd(&self) -> Option<&Arc<OwnedFd>> {
-        self.pidfd.as_ref()
+    /// A pidfd of the process: it turns readable when the process ends. None where there are no pidfds, and once it has
+    /// ended.
+    pub fn pidfd(&self) -> Option<OwnedFd> {
+        self.hold().ok()?.pidfd()?.try_clone().ok()
     }
 
     /// The executable's path as the process sees it, for `caller_path` in logs; bytes that are no UTF-8 are replaced.
     pub fn path_for_log(&self) -> Option<String> {
-        self.dir.exe_path().ok().map(|path| path.to_string_lossy().into_owned())
+        self.hold().ok()?.dir().exe_path().ok().map(|path| path.to_string_lossy().into_owned())
     }
 
-    pub(crate) fn dir(&self) -> &ProcDir {
-        &self.dir
+    /// The process, held fast for as long as the answer lives.
+    pub(crate) fn hold(&self) -> Result<Arc<Hold>, CallerError> {
+        self.grip.hold(self.pid)
     }
 
     fn expect_socket_ids(&self, uid: u32, gid: u32) -> Result<(), CallerError> {
@@ -297,43 +293,14 @@ impl Caller {
     }
 }
 
-fn open_dir(root: &ProcRoot, pid: i32) -> Result<ProcDir, CallerError> {
-    ProcDir::open(root, pid).map_err(|error| CallerError::from_io(pid, "its directory", error.into()))
+fn life(hold: &Hold) -> Result<Life, CallerError> {
+    hold.dir().life().map_err(|error| CallerError::from_io(hold.pid(), "stat", error))
 }
 
-/// The pidfd knows the number in the namespace of `root`, which can differ from ours inside a container.
-fn visible_pid(root: &ProcRoot, peer: &SocketPeer) -> Result<i32, CallerError> {
-    if let Some(pidfd) = &peer.pidfd {
-        if let Some(pid) = root.pid_of(pidfd.as_fd()) {
-            return Ok(pid);
-        }
-        check_alive(peer.pid, Some(pidfd))?;
-    }
-    if peer.pid > 0 { Ok(peer.pid) } else { Err(CallerError::NotVisible { root: root.clone() }) }
+fn credentials(hold: &Hold) -> Result<Credentials, CallerError> {
+    hold.dir().credentials().map_err(|error| CallerError::from_io(hold.pid(), "status", error))
 }
 
-/// A pidfd turns readable when the last thread of its process has ended. Without one nothing is known here.
-fn check_alive(pid: i32, pidfd: Option<&OwnedFd>) -> Result<(), CallerError> {
-    let Some(pidfd) = pidfd else { return Ok(()) };
-    loop {
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::ZERO) {
-            Ok(0) => return Ok(()),
-            Ok(_) => return Err(CallerError::Gone { pid }),
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(CallerError::Proc { pid, what: "the pidfd", source: error.into() }),
-        }
-    }
-}
-
-fn life(pid: i32, dir: &ProcDir) -> Result<Life, CallerError> {
-    dir.life().map_err(|error| CallerError::from_io(pid, "stat", error))
-}
-
-fn credentials(pid: i32, dir: &ProcDir) -> Result<Credentials, CallerError> {
-    dir.credentials().map_err(|error| CallerError::from_io(pid, "status", error))
-}
-
-fn exe_id(pid: i32, dir: &ProcDir) -> Result<Option<ExeId>, CallerError> {
-    dir.exe_id().map_err(|error| CallerError::from_io(pid, "exe", error))
+fn exe_id(hold: &Hold) -> Result<Option<ExeId>, CallerError> {
+    hold.dir().exe_id().map_err(|error| CallerError::from_io(hold.pid(), "exe", error))
 }

@@ -9,11 +9,13 @@
 pub mod attestor;
 pub mod caller;
 mod digest;
+mod grip;
 mod process;
 pub mod unix;
 pub mod x509pop;
 
 pub use attestor::{AttestError, AttestedCaller, AttestorError, Failure, WorkloadAttestor, attest_all};
 pub use caller::{Caller, CallerError, Change, SocketPeer};
+pub use grip::PidfdSource;
 pub use process::{ExeId, ProcRoot};
 pub use unix::{UnixAttestor, UnixConfig};

@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::fcntl::{OFlag, open, openat, readlinkat};
 use nix::sys::stat::{Mode, makedev};
@@ -17,6 +18,8 @@ use nix::sys::statfs::{
 };
 use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::grip::Recent;
 
 /// The largest proc file that is read, in bytes: a `status` with all 65536 supplementary groups has about 700 KiB.
 const PROC_FILE_BYTES_MAX: u64 = 1 << 20;
@@ -32,30 +35,38 @@ const LOCAL_FILE_SYSTEMS: [FsType; 5] =
     [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC, TMPFS_MAGIC];
 
 /// Where the proc file system is mounted: `/proc`, or the host's one inside a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcRoot(PathBuf);
+/// Clones share the path, and what is remembered of the processes that were looked at last.
+#[derive(Clone, Debug)]
+pub struct ProcRoot {
+    path: Arc<Path>,
+    recent: Recent,
+}
 
 impl ProcRoot {
     /// The proc file system at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
+        Self { path: path.into().into(), recent: Recent::default() }
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    pub(crate) fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// The effective user of process `pid`, as the proc file system tells it without looking closer: a process that may not
     /// be inspected counts as root's. `None` when there is no such process.
     pub fn owner_of(&self, pid: i32) -> Option<u32> {
-        std::fs::metadata(self.0.join(pid.to_string())).ok().map(|facts| facts.uid())
+        std::fs::metadata(self.path.join(pid.to_string())).ok().map(|facts| facts.uid())
     }
 
     /// The number that the process behind `pidfd` has in this proc file system; `None` once it has ended, or when it cannot
     /// be seen from here.
     pub(crate) fn pid_of(&self, pidfd: BorrowedFd<'_>) -> Option<i32> {
-        let path = self.0.join("self/fdinfo").join(pidfd.as_raw_fd().to_string());
+        let path = self.path.join("self/fdinfo").join(pidfd.as_raw_fd().to_string());
         let text = read_limited(File::open(path).ok()?).ok()?;
         number(field(&text, b"Pid:")?).filter(|pid| *pid > 0)
     }
@@ -108,11 +119,7 @@ pub(crate) struct ProcDir(OwnedFd);
 impl ProcDir {
     pub(crate) fn open(root: &ProcRoot, pid: i32) -> nix::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        open(&root.0.join(pid.to_string()), flags, Mode::empty()).map(Self)
-    }
-
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
+        open(&root.path.join(pid.to_string()), flags, Mode::empty()).map(Self)
     }
 
     /// Whether it is the directory of a whole process: threads have one as well.

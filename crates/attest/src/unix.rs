@@ -42,7 +42,7 @@ impl UnixAttestor {
 
     fn program(&self, caller: &Caller, shown: &mut Shown) -> Result<(), AttestorError> {
         let pid = caller.pid();
-        let path = caller.dir().exe_path().map_err(|error| executable(pid, error.into()))?;
+        let path = caller.hold()?.dir().exe_path().map_err(|error| executable(pid, error.into()))?;
         match path.into_string() {
             Ok(path) => shown.add("path", path)?,
             Err(path) => debug_no_text(pid, &path),
@@ -55,7 +55,7 @@ impl UnixAttestor {
 
     fn digest(&self, caller: &Caller, limit: u64) -> Result<String, AttestorError> {
         let pid = caller.pid();
-        let mut file = caller.dir().open_exe().map_err(|error| executable(pid, error.into()))?;
+        let mut file = caller.hold()?.dir().open_exe().map_err(|error| executable(pid, error.into()))?;
         let version = Version::of(&file).map_err(|error| executable(pid, error))?;
         if limit != 0 && version.bytes > limit {
             return Err(AttestorError::TooLarge { pid, bytes: version.bytes, limit });

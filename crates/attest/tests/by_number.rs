@@ -103,7 +103,7 @@ fn a_process_that_ended_is_gone_and_its_handle_turns_readable() {
     assert!(caller.is_running());
     let pid = running.pid();
     running.child.kill().unwrap();
-    let pidfd = caller.pidfd().unwrap().clone();
+    let pidfd = caller.pidfd().unwrap();
     let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&pidfd), PollFlags::POLLIN)];
     assert_eq!(poll(&mut fds, PollTimeout::NONE), Ok(1));
     // Not reaped yet: its number is still there.

@@ -21,8 +21,8 @@ use nix::sockopt_impl;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use spindle_attest::{
-    AttestError, AttestorError, Caller, CallerError, Change, ProcRoot, SocketPeer, UnixAttestor, UnixConfig,
-    WorkloadAttestor, attest_all,
+    AttestError, AttestorError, Caller, CallerError, Change, PidfdSource, ProcRoot, SocketPeer, UnixAttestor,
+    UnixConfig, WorkloadAttestor, attest_all,
 };
 use spindle_spiffe_core::{Reason, Selector};
 use tempfile::TempDir;
@@ -88,7 +88,9 @@ impl Running {
     fn peer(&self) -> SocketPeer {
         let credentials = getsockopt(&self.socket, sockopt::PeerCredentials).unwrap();
         assert_eq!(credentials.pid() as u32, self.child.id());
-        let pidfd = getsockopt(&self.socket, PeerPidfd).ok().map(Arc::new);
+        let socket = self.socket.try_clone().unwrap();
+        let open = move || Ok(getsockopt(&socket, PeerPidfd)?);
+        let pidfd = open().is_ok().then(|| PidfdSource::new(open));
         SocketPeer { pid: credentials.pid(), uid: credentials.uid(), gid: credentials.gid(), pidfd }
     }
 
@@ -235,6 +237,47 @@ fn a_caller_that_runs_another_program_has_changed() {
     let anew = shown(unix(true, -1), running.caller());
     assert_eq!(values(&anew, "path"), [exe.to_str().unwrap()]);
     assert_ne!(exe, std::env::current_exe().unwrap());
+}
+
+/// Looks at so many other processes that those looked at before are no longer held.
+fn look_at_others(root: &ProcRoot, running: &Running) {
+    for _ in 0..100 {
+        Caller::open(root, running.peer()).unwrap().recheck().unwrap();
+    }
+}
+
+#[test]
+fn a_caller_that_is_no_longer_held_is_found_again_as_it_was_changed_or_gone() {
+    let (other, root) = (Running::start(), ProcRoot::default());
+    let mut running = Running::start();
+    if running.peer().pidfd.is_none() {
+        left_out::left_out("callers that are not held", "below Linux 6.5 they always are");
+        return;
+    }
+    let caller = Caller::open(&root, running.peer()).unwrap();
+    look_at_others(&root, &other);
+    caller.recheck().unwrap();
+    look_at_others(&root, &other);
+    assert!(caller.is_plainly_same() || !is_on_a_local_disk());
+    look_at_others(&root, &other);
+    running.exec_cat();
+    has_changed(&caller.recheck().unwrap_err(), Change::Executable);
+    look_at_others(&root, &other);
+    running.kill();
+    is_gone(&caller.recheck().unwrap_err());
+    look_at_others(&root, &other);
+    running.kill_and_reap();
+    is_gone(&caller.recheck().unwrap_err());
+    look_at_others(&root, &other);
+    assert!(!caller.is_plainly_same() && caller.path_for_log().is_none());
+}
+
+#[test]
+fn a_caller_whose_connection_has_gone_is_gone() {
+    let (other, root) = (Running::start(), ProcRoot::default());
+    let open = || Err(std::io::ErrorKind::NotConnected.into());
+    let peer = SocketPeer { pidfd: Some(PidfdSource::new(open)), ..other.peer() };
+    is_gone(&Caller::open(&root, peer).unwrap_err());
 }
 
 #[test]

@@ -82,12 +82,18 @@ pub fn refusal_with<'a>(
 /// A status that refuses a call because there is too much to do, and says when to come back, to people in `message` and to
 /// programs in a `google.rpc.RetryInfo`.
 pub fn come_back(message: &str, after: Duration) -> Status {
+    status(Code::ResourceExhausted, message, overloaded(after))
+}
+
+/// As [`come_back`], with the code that the SPIFFE endpoints answer under load: UNAVAILABLE (Workload Endpoint 6).
+pub fn come_back_to_busy(message: &str, after: Duration) -> Status {
+    status(Code::Unavailable, message, overloaded(after))
+}
+
+fn overloaded(after: Duration) -> Vec<Any> {
     let retry_delay = prost_types::Duration::try_from(after).ok();
-    let details = vec![
-        error_info(Reason::Overloaded, BTreeMap::new()),
-        pack(RETRY_INFO, &rpc::RetryInfo { retry_delay }),
-    ];
-    status(Code::ResourceExhausted, message, details)
+    let retry = pack(RETRY_INFO, &rpc::RetryInfo { retry_delay });
+    vec![error_info(Reason::Overloaded, BTreeMap::new()), retry]
 }
 
 /// How long the other side asks to wait before the next try; none when it does not say, or says nonsense.

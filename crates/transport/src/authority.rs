@@ -37,8 +37,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for AuthorityShim<S> {
         // Each round either answers or has absorbed bytes of a header block, whose size is bounded.
         loop {
             if filter.has_output() || buf.remaining() == 0 {
-                let count = filter.take_output(buf.initialize_unfilled());
-                buf.advance(count);
+                // Only what is there: the rest of a large buffer stays untouched, and so takes no memory.
+                let waiting = filter.output();
+                let count = waiting.len().min(buf.remaining());
+                buf.put_slice(&waiting[..count]);
+                filter.taken(count);
                 return Poll::Ready(Ok(()));
             }
             let start = buf.filled().len();

@@ -11,7 +11,7 @@ pub const FRAME_BYTES_MAX: u32 = 16 * 1024;
 pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 
 /// Calls at a time on one connection; a Workload API client has a handful, a proxy in front of many agents more.
-const STREAMS_MAX: u32 = 1024;
+pub(crate) const STREAMS_MAX: u32 = 1024;
 
 /// A silent connection is asked for a sign of life this often, and given up when none comes: a dead node holds no stream.
 pub(crate) const PING_EVERY: Duration = Duration::from_secs(20);

@@ -6,14 +6,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::authority::AuthorityShim;
 use crate::peer::{LocalPeer, Peer, VerifiedPeer};
-use crate::unix::users::Place;
+use crate::unix::crowd::{Crowded, Place};
+use crate::unix::stream::SharedStream;
 
 /// An accepted connection. Its [`Peer`] travels with every request on it.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct Io {
     opening: Option<Opening>,
     /// Given back when the connection goes.
     _place: Option<Place>,
+    crowded: Option<Crowded>,
 }
 
 /// A client that says nothing after it has connected is let go after this long.
@@ -40,17 +42,17 @@ struct Opening {
 
 #[derive(Debug)]
 enum Stream {
-    Local(UnixStream),
-    Workload(Box<AuthorityShim<UnixStream>>),
+    Local(SharedStream),
+    Workload(Box<AuthorityShim<SharedStream>>),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Io {
-    pub(crate) fn local(stream: UnixStream, peer: LocalPeer, place: Place) -> Self {
+    pub(crate) fn local(stream: SharedStream, peer: LocalPeer, place: Place) -> Self {
         Self::new(Stream::Local(stream), Peer::Local(peer), Some(place))
     }
 
-    pub(crate) fn workload(stream: UnixStream, peer: LocalPeer, place: Place) -> Self {
+    pub(crate) fn workload(stream: SharedStream, peer: LocalPeer, place: Place) -> Self {
         let stream = Stream::Workload(Box::new(AuthorityShim::new(stream)));
         Self::new(stream, Peer::Local(peer), Some(place))
     }
@@ -65,7 +67,7 @@ impl Io {
 
     fn new(stream: Stream, peer: Peer, place: Option<Place>) -> Self {
         let opening = Opening { deadline: Box::pin(sleep(OPENING_TIMEOUT)), bytes_left: PREFACE_BYTES };
-        Self { stream, peer, opening: Some(opening), _place: place }
+        Self { stream, peer, opening: Some(opening), _place: place, crowded: None }
     }
 
     /// Fails once the opening takes too long. `read` is what has just come, if anything.
@@ -80,6 +82,16 @@ impl Io {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not begin to speak HTTP/2"));
         }
         Ok(())
+    }
+
+    /// Says that this connection is one too many: all that its calls get is a refusal.
+    pub(crate) fn too_many(self, crowded: Crowded) -> Self {
+        Self { crowded: Some(crowded), ..self }
+    }
+
+    /// The bound that this connection is beyond.
+    pub(crate) fn crowded(&self) -> Option<Crowded> {
+        self.crowded
     }
 
     /// Who is at the other end.

@@ -9,6 +9,7 @@ pub mod grpc;
 mod io;
 mod log_gate;
 pub mod peer;
+mod serve;
 pub mod tls;
 pub mod unix;
 
@@ -16,12 +17,13 @@ pub use authority::AuthorityShim;
 pub use grpc::grpc_server;
 pub use io::Io;
 pub use log_gate::LogGate;
-pub use peer::{LocalPeer, Notes, Peer, VerifiedPeer, peer_of};
+pub use peer::{LocalPeer, Notes, Peer, PeerPidfd, VerifiedPeer, peer_of};
+pub use serve::serve;
 pub use tls::{
     DialError, ExpectedServer, HandshakeError, IdentityError, LiveBundles, LiveIdentity, ServerTls,
     TlsDialer, TlsIncoming, TlsListener, Trust,
 };
 pub use unix::{
-    UnixBindError, UnixClients, UnixDialError, UnixIncoming, UnixListener, UnixSocketConfig, connect_unix,
-    connect_unix_lazy,
+    Crowd, CrowdLimits, Crowded, Place, UnixBindError, UnixClients, UnixDialError, UnixIncoming,
+    UnixListener, UnixSocketConfig, connect_unix, connect_unix_lazy, is_ourselves,
 };

@@ -5,12 +5,28 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+// The option macro expands to another macro by its bare name.
+use nix::errno::Errno;
+use nix::getsockopt_impl;
+use nix::sockopt_impl;
+use nix::sys::socket::getsockopt;
 use rustls_pki_types::CertificateDer;
 use spindle_spiffe_core::{SpiffeId, Timestamp, X509Svid, x509_svid::Serial};
+use tokio::net::UnixStream;
+
+sockopt_impl!(
+    /// A handle on the process that called `connect`, since Linux 6.5.
+    SocketPidfd,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_PEERPIDFD,
+    OwnedFd
+);
 
 /// The other end of a connection, as a request's extension.
 #[derive(Clone, Debug)]
@@ -35,10 +51,41 @@ pub struct LocalPeer {
     pub uid: u32,
     /// Effective group id.
     pub gid: u32,
-    /// A handle that stays with this one process; `None` below Linux 6.5.
-    pub pidfd: Option<Arc<OwnedFd>>,
+    /// Opens a handle that stays with this one process; `None` below Linux 6.5.
+    pub pidfd: Option<PeerPidfd>,
     /// What the layers above have learnt about the process.
     pub notes: Notes,
+}
+
+/// Opens pidfds of the process that connected, for as long as the connection is open. Between two looks at the process
+/// nobody needs to hold a descriptor for it: the kernel keeps it with the socket.
+#[derive(Clone, Debug)]
+pub struct PeerPidfd(Weak<UnixStream>);
+
+impl PeerPidfd {
+    /// Looks once, to find out whether the kernel has such handles. Only one that does not know the option makes do
+    /// without: some refuse it for a process that has ended, whose number may be another's by the time it is looked at, and
+    /// without a handle nobody could tell.
+    pub(crate) fn of(stream: &Arc<UnixStream>) -> io::Result<Option<Self>> {
+        Ok(known(getsockopt(&**stream, SocketPidfd))?.map(|_| Self(Arc::downgrade(stream))))
+    }
+
+    /// A new handle.
+    ///
+    /// # Errors
+    /// `NotConnected` when the connection has gone, what the kernel says when the process has.
+    pub fn open(&self) -> io::Result<OwnedFd> {
+        let stream = self.0.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(getsockopt(&*stream, SocketPidfd)?)
+    }
+}
+
+fn known(answer: nix::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+    match answer {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::ENOPROTOOPT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Room on a connection for what the layers above have learnt about its peer; it goes with the connection. Clones share
@@ -116,6 +163,14 @@ pub fn peer_of<T>(request: &tonic::Request<T>) -> Option<&Peer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_kernel_that_does_not_know_the_option_makes_do_without_a_handle() {
+        assert!(matches!(known(Err(Errno::ENOPROTOOPT)), Ok(None)));
+        for error in [Errno::ESRCH, Errno::EINVAL, Errno::ENODATA, Errno::EMFILE] {
+            assert!(known(Err(error)).is_err(), "{error}");
+        }
+    }
 
     #[test]
     fn notes_are_shared_by_clones_and_found_by_their_type() {

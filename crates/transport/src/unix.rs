@@ -4,11 +4,13 @@
 //! on its end removes its own socket only. What a peer may do is not decided here. Start at [`UnixListener::bind`].
 
 mod bind;
+pub(crate) mod crowd;
 mod dial;
 mod incoming;
-pub(crate) mod users;
+pub(crate) mod stream;
 
 pub use bind::{UnixBindError, UnixClients, UnixListener, UnixSocketConfig};
+pub use crowd::{Crowd, CrowdLimits, Crowded, Place, is_ourselves};
 pub use dial::{UnixDialError, connect_unix, connect_unix_lazy};
 pub use incoming::UnixIncoming;
 

@@ -28,6 +28,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Streaming};
 
 mod admin;
+pub mod light;
 pub mod requirements;
 
 pub use admin::Admin;

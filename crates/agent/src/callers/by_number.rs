@@ -95,10 +95,8 @@ impl ByNumber {
 
 /// A pidfd in the one wrapper for foreign descriptors that tokio has without `unsafe`: nothing is read from it, its readiness
 /// alone is waited for.
-fn end_of(pid: i32, pidfd: &Arc<OwnedFd>) -> Option<Arc<pipe::Receiver>> {
-    pidfd
-        .try_clone()
-        .and_then(pipe::Receiver::from_owned_fd_unchecked)
+fn end_of(pid: i32, pidfd: OwnedFd) -> Option<Arc<pipe::Receiver>> {
+    pipe::Receiver::from_owned_fd_unchecked(pidfd)
         .map(Arc::new)
         .inspect_err(|error| warn!(pid, %error, "the end of a process is seen only by looking at it"))
         .ok()

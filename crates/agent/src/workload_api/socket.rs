@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 
 use spindle_proto::{ENVOY_DESCRIPTOR_SET, WORKLOAD_DESCRIPTOR_SET};
 use spindle_runtime::Shutdown;
-use spindle_transport::{UnixBindError, UnixClients, UnixListener, UnixSocketConfig, grpc_server};
+use spindle_transport::{CrowdLimits, UnixBindError, UnixClients, UnixListener, UnixSocketConfig, serve};
 use tokio::sync::watch;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
 use super::WorkloadApi;
+use super::admitting::{Admitting, too_many_connections};
 use super::ending::Ending;
+use crate::config::CallerLimits;
 use crate::sds::Sds;
 
 /// Anybody on the node may ask; who gets what is decided by what the process shows.
@@ -24,9 +27,6 @@ const PARENT_MODE: u32 = 0o755;
 /// Why the socket cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SocketError {
-    /// gRPC gave up.
-    #[error("the Workload API socket failed")]
-    Serve(#[from] tonic::transport::Error),
     /// The reflection service cannot be built.
     #[error("cannot offer reflection: {0}")]
     Reflection(String),
@@ -47,6 +47,16 @@ impl Socket {
         Ok(Self(UnixListener::bind(&config)?))
     }
 
+    /// Takes so many connections of a process and of a user.
+    pub(crate) fn limited(self, limits: &CallerLimits) -> Self {
+        let usual = CrowdLimits::workload_connections();
+        Self(self.0.limited(CrowdLimits {
+            per_process: limits.connections_per_process.unwrap_or(usual.per_process),
+            per_user: limits.connections_per_user.unwrap_or(usual.per_user),
+            ..usual
+        }))
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> PathBuf {
         self.0.path().to_owned()
@@ -65,13 +75,18 @@ impl Socket {
         let reflection = || reflection(sds.is_some());
         let (v1, v1alpha) =
             (reflection().build_v1().map_err(unbuilt)?, reflection().build_v1alpha().map_err(unbuilt)?);
-        let served = grpc_server()
-            .add_service(api)
-            .add_optional_service(sds)
+        let (gate, routes) = (api.gate(), Routes::new(api));
+        let routes = match sds {
+            Some(sds) => routes.add_service(sds),
+            None => routes,
+        };
+        let routes = routes
             .add_service(Ending::new(health, shutdown.clone()))
             .add_service(Ending::new(v1, shutdown.clone()))
             .add_service(Ending::new(v1alpha, shutdown.clone()))
-            .serve_with_incoming_shutdown(self.0.incoming(), shutdown.begun());
+            .prepare();
+        let service = Admitting::new(routes, gate);
+        let served = serve(self.0.incoming(), service, too_many_connections, shutdown.begun());
         let report = async {
             if ready.wait_for(|ready| *ready).await.is_ok() {
                 reporter.set_service_status("", ServingStatus::Serving).await;
@@ -80,7 +95,7 @@ impl Socket {
         };
         // Cancel-safe: the report only sets a value.
         tokio::select! {
-            served = served => Ok(served?),
+            () = served => Ok(()),
             () = report => Ok(()),
         }
     }

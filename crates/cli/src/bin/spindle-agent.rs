@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use spindle_cli::console::{Console, process_var};
 
+/// Ten thousand workloads that leave give their memory back, which the system's allocator keeps (ADR 51).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
     let mut console = Console { out: &mut out, err: &mut err, vars: &process_var };

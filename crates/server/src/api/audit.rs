@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
-use spindle_attest::{Caller as Process, ProcRoot, SocketPeer};
+use spindle_attest::{Caller as Process, PidfdSource, ProcRoot, SocketPeer};
 use spindle_spiffe_core::Entropy;
 use spindle_transport::Peer;
 use tonic::body::Body;
@@ -132,8 +132,8 @@ impl Audit {
             Some(Peer::Local(local)) => {
                 who.insert("caller_uid".into(), local.uid.into());
                 who.insert("caller_gid".into(), local.gid.into());
-                let peer =
-                    SocketPeer { pid: local.pid, uid: local.uid, gid: local.gid, pidfd: local.pidfd.clone() };
+                let pidfd = local.pidfd.clone().map(|pidfd| PidfdSource::new(move || pidfd.open()));
+                let peer = SocketPeer { pid: local.pid, uid: local.uid, gid: local.gid, pidfd };
                 // A path is said only of the very process that called; it may run where we cannot see it.
                 if let Some(path) =
                     Process::open(&self.proc_root, peer).ok().and_then(|process| process.path_for_log())

@@ -21,9 +21,6 @@ const FRAME_BYTES_MAX: usize = crate::grpc::FRAME_BYTES_MAX as usize;
 /// The most frames of one header block: with full frames far above the header list our servers take.
 const FRAMES_MAX: usize = 8;
 
-/// Buffers above this size are given back once they are empty, in bytes: streams stay open for days.
-const KEPT_BYTES_MAX: usize = 1024;
-
 /// The state of one connection. Feed [`AuthorityFilter::push`], then drain [`AuthorityFilter::take_output`].
 #[derive(Debug)]
 pub struct AuthorityFilter {
@@ -85,16 +82,27 @@ impl AuthorityFilter {
         self.output_at < self.output.len()
     }
 
-    /// Moves waiting bytes into `buf` and tells how many.
-    pub fn take_output(&mut self, buf: &mut [u8]) -> usize {
-        let waiting = &self.output[self.output_at..];
-        let count = waiting.len().min(buf.len());
-        buf[..count].copy_from_slice(&waiting[..count]);
-        self.output_at += count;
+    /// The bytes to take.
+    pub fn output(&self) -> &[u8] {
+        &self.output[self.output_at..]
+    }
+
+    /// So many of them were taken.
+    pub fn taken(&mut self, bytes: usize) {
+        self.output_at = (self.output_at + bytes).min(self.output.len());
         if !self.has_output() {
-            clear(&mut self.output);
+            // Streams stay open for days, most without a further word.
+            self.output = Vec::new();
             self.output_at = 0;
         }
+    }
+
+    /// Moves waiting bytes into `buf` and tells how many.
+    pub fn take_output(&mut self, buf: &mut [u8]) -> usize {
+        let waiting = self.output();
+        let count = waiting.len().min(buf.len());
+        buf[..count].copy_from_slice(&waiting[..count]);
+        self.taken(count);
         count
     }
 
@@ -161,14 +169,9 @@ impl AuthorityFilter {
         self.held = held;
         self.held.drain(..at);
         if self.held.is_empty() {
-            clear(&mut self.held);
+            self.held = Vec::new();
         }
     }
-}
-
-fn clear(bytes: &mut Vec<u8>) {
-    bytes.clear();
-    bytes.shrink_to(KEPT_BYTES_MAX);
 }
 
 struct FrameHeader {

@@ -10,6 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use std::os::fd::AsRawFd;
 use tokio::net::UnixSocket;
 
+use super::crowd::CrowdLimits;
 use super::incoming::UnixIncoming;
 
 /// Connections the kernel holds until they are accepted: all workloads of a node that come back at once.
@@ -70,6 +71,7 @@ pub struct UnixListener {
     listener: tokio::net::UnixListener,
     socket_file: SocketFile,
     clients: UnixClients,
+    limits: CrowdLimits,
 }
 
 impl UnixListener {
@@ -91,7 +93,17 @@ impl UnixListener {
         // Nobody can connect before `listen`, so the mode is right from the first connection on.
         fs::set_permissions(path, Permissions::from_mode(config.mode)).map_err(fail("set the mode of"))?;
         let listener = socket.listen(BACKLOG).map_err(fail("listen on"))?;
-        Ok(Self { listener, socket_file, clients: config.clients })
+        let limits = match config.clients {
+            UnixClients::Workloads => CrowdLimits::workload_connections(),
+            UnixClients::Tools => CrowdLimits::TOOLS,
+        };
+        Ok(Self { listener, socket_file, clients: config.clients, limits })
+    }
+
+    /// Takes no more connections than `limits` say.
+    #[must_use]
+    pub fn limited(self, limits: CrowdLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The path it listens on.
@@ -101,7 +113,7 @@ impl UnixListener {
 
     /// The stream of connections for `serve_with_incoming_shutdown`. It never ends and never fails.
     pub fn incoming(self) -> UnixIncoming {
-        UnixIncoming::new(self.listener, self.socket_file, self.clients)
+        UnixIncoming::new(self.listener, self.socket_file, self.clients, self.limits)
     }
 }
 

@@ -137,8 +137,13 @@ async fn the_process_at_the_other_end_is_captured() {
     assert_eq!(peer.gid, nix::unistd::getegid().as_raw());
     if let Some(pidfd) = &peer.pidfd {
         use std::os::fd::AsRawFd;
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap();
+        let held = pidfd.open().unwrap();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", held.as_raw_fd())).unwrap();
         assert!(info.contains(&format!("Pid:\t{}\n", peer.pid)), "{info}");
+        let pidfd = pidfd.clone();
+        drop(io);
+        let error = pidfd.open().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::NotConnected, "the connection has gone");
     }
 }
 

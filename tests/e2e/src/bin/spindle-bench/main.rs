@@ -4,6 +4,8 @@
 //! with `make bench`; it expects `spindle-server` and `spindle-agent` beside itself. Each part is a file of its own, from
 //! `issuance.rs` to `size.rs`.
 
+mod caller;
+mod crowd;
 mod entries;
 mod fetch;
 mod issuance;
@@ -27,19 +29,30 @@ async fn main() -> Result<()> {
     // A thousand connections are a thousand files on our side, too.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let mut arguments = std::env::args().skip(1);
+    let part = arguments.next();
+    if part.as_deref() == Some("caller") {
+        return caller::main(arguments).await;
+    }
     report::machine()?;
     size::measure()?;
     let yardstick = Yardstick::new()?;
     yardstick.measure()?;
-    if std::env::args().nth(1).as_deref() == Some("registry") {
-        return registries(&yardstick).await;
+    match part.as_deref() {
+        None => {}
+        Some("registry") => return registries(&yardstick).await,
+        Some("crowd") => return crowds().await,
+        Some(other) => {
+            anyhow::bail!("there is no part {other:?}: leave it out for all, or name registry or crowd")
+        }
     }
     issuance::measure(&Server::start(Store::Sled).await?, &yardstick).await?;
     for store in Store::DURABLE {
         entries::measure(&Server::start(store).await?, &yardstick).await?;
     }
     registries(&yardstick).await?;
-    workloads(&yardstick).await
+    workloads(&yardstick).await?;
+    crowds().await
 }
 
 /// The part with 100,000 entries, which takes most of the time; with the argument `registry` it is the only one.
@@ -58,4 +71,13 @@ async fn workloads(yardstick: &Yardstick) -> Result<()> {
     memory::measure_streams(&agent).await?;
     fetch::measure(&agent, yardstick).await?;
     journey::measure(&server, &agent).await
+}
+
+/// Ten thousand workloads, then hostile ones; with the argument `crowd` it is the only part. A fresh agent, for its memory.
+async fn crowds() -> Result<()> {
+    let server = Server::start(Store::Memory).await?;
+    let agent = Agent::start(&server, "/base", &own_uid()).await?;
+    memory::measure_idle(&server, &agent).await?;
+    crowd::measure(&agent).await?;
+    crowd::measure_hostile(&agent).await
 }

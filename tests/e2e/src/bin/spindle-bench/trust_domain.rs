@@ -95,6 +95,11 @@ impl Agent {
         Ok(Self { process, id, socket_path })
     }
 
+    /// Where its Workload API is.
+    pub(crate) fn socket_path(&self) -> &Path {
+        &self.socket_path
+    }
+
     /// A new connection to the Workload API.
     pub(crate) async fn connect(&self) -> Result<Channel> {
         Ok(connect_unix(&self.socket_path).await?)
