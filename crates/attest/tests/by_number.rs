@@ -39,10 +39,10 @@ impl Running {
     }
 
     fn exec_cat(&mut self) {
-        self.stdin.write_all(b"go\n").unwrap();
-        // The shell may read ahead, so the line that comes back is written once `cat` runs.
         let exe = format!("/proc/{}/exe", self.pid());
         let shell = std::fs::read_link(&exe).unwrap();
+        self.stdin.write_all(b"go\n").unwrap();
+        // The shell may read ahead, so the line that comes back is written once `cat` runs.
         while std::fs::read_link(&exe).unwrap() == shell {}
         self.stdin.write_all(b"cat\n").unwrap();
         self.expect("cat\n");

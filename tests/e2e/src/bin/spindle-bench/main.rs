@@ -32,7 +32,10 @@ async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let part = arguments.next();
     if part.as_deref() == Some("caller") {
-        return caller::main(arguments).await;
+        let done = caller::main(arguments).await;
+        let status = done.inspect_err(report::problem).is_err();
+        // At once: the runtime would wait for the thread that reads standard input.
+        std::process::exit(i32::from(status));
     }
     report::machine()?;
     size::measure()?;

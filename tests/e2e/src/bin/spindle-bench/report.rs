@@ -17,6 +17,12 @@ pub(crate) fn line(what: &str, figure: &str, ratio: &str) {
     println!("{}", line.trim_end());
 }
 
+/// Tells what went wrong.
+#[expect(clippy::print_stderr, reason = "what a process of the benchmark cannot do, people must see")]
+pub(crate) fn problem(error: &anyhow::Error) {
+    eprintln!("{error:#}");
+}
+
 /// Says where the figures come from: processor, how many of them, kernel.
 pub(crate) fn machine() -> Result<()> {
     let processors = std::fs::read_to_string("/proc/cpuinfo")?;
