@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use spindle_attest::{ProcRoot, UnixAttestor, WorkloadAttestor};
 use spindle_keys::{DiskKeys, KeyManager, MemoryKeys};
+use spindle_renewal::RenewalPolicy;
 use spindle_runtime::{Shutdown, TaskSet};
 use spindle_spiffe_core::{Clock, Entropy, X509Bundle};
 use spindle_transport::{ExpectedServer, LiveIdentity, TlsDialer, Trust};
@@ -87,7 +88,8 @@ impl Agent {
             Trust::Bundles(trust.live()),
             ExpectedServer::Id(config.trust_domain.server_id()),
             clock.clone(),
-        );
+        )
+        .with_key_exchange(config.key_exchange());
         let (link, heard) = ServerLink::new(dialer.with_identity(identity.clone()));
         let tokens = TokenSource::new(tokens::Parts {
             cache: cache.clone(),
@@ -99,7 +101,8 @@ impl Agent {
         });
         let callers =
             Callers::new(attestors(&config), ProcRoot::new(&config.proc_root)).limited(&config.caller_limits);
-        let gate = Gate::new(cache.clone(), callers, shutdown.clone());
+        let log_selectors = config.log_selectors.clone();
+        let gate = Gate::telling(log_selectors, cache.clone(), callers, shutdown.clone());
         let sds = (!config.disable_sds_api).then(|| Sds::new(gate.clone(), config.sds.clone()));
         let api = WorkloadApi::new(workload_api::Parts {
             gate,
@@ -187,6 +190,8 @@ impl Tasks {
             clock: clock.clone(),
             entropy: entropy.clone(),
             key_type: config.workload_key_type,
+            policy: RenewalPolicy::with_availability_target(config.availability_target),
+            cache_max: config.x509_svid_cache_max_size,
         });
         tasks.spawn_infallible("identities", identities.run(shutdown.clone()));
 
@@ -197,6 +202,7 @@ impl Tasks {
             updates,
             entropy: entropy.clone(),
             poll_interval: config.sync_interval,
+            poll_differences: config.use_sync_authorized_entries,
         });
         let sync_shutdown = shutdown.clone();
         tasks.spawn_infallible("sync", async move {

@@ -110,8 +110,10 @@ impl BootstrapError {
 pub(crate) struct Attempt {
     /// Counted from 1.
     pub(crate) number: u32,
-    /// When the first one began.
+    /// When the first one began; when bootstrapping again, since when the server is not trusted.
     pub(crate) began_at: Timestamp,
+    /// Whether the agent had a bundle before, by which the server is not trusted any more.
+    pub(crate) is_again: bool,
 }
 
 /// The bundle of the configured source; none when the server is to be believed once.
@@ -157,7 +159,7 @@ async fn from_other_agent(trust_domain: &TrustDomain, socket: &Path) -> Result<X
 /// What a local bundle service is told about the one who asks, with SPIRE's parameter names.
 fn facts(config: &AgentConfig, attempt: Attempt) -> [(&'static str, String); 6] {
     [
-        ("spire-attest-mode", "bootstrap".to_owned()),
+        ("spire-attest-mode", if attempt.is_again { "rebootstrap" } else { "bootstrap" }.to_owned()),
         ("spire-connection-attempts", attempt.number.to_string()),
         ("spire-attest-start-time", attempt.began_at.to_string()),
         ("spire-server-address", config.server_address.clone()),
@@ -205,7 +207,7 @@ mod tests {
     use super::*;
     use crate::fixtures::{Authority, NOW, config, trust_domain};
 
-    const FIRST: Attempt = Attempt { number: 1, began_at: NOW };
+    const FIRST: Attempt = Attempt { number: 1, began_at: NOW, is_again: false };
 
     async fn from_file(content: &[u8], format: BundleFormat) -> Result<Option<X509Bundle>, BootstrapError> {
         let dir = tempfile::tempdir().unwrap();
@@ -265,7 +267,9 @@ mod tests {
     #[test]
     fn a_local_service_is_told_who_asks_how_often_and_since_when() {
         let config = config(Path::new("/data"));
-        let told = facts(&config, Attempt { number: 3, began_at: NOW });
+        let again = facts(&config, Attempt { is_again: true, ..FIRST });
+        assert_eq!(again[0].1, "rebootstrap");
+        let told = facts(&config, Attempt { number: 3, ..FIRST });
         let expected = [
             ("spire-attest-mode", "bootstrap"),
             ("spire-connection-attempts", "3"),

@@ -72,12 +72,20 @@ pub(crate) struct Cache {
 
 #[derive(Default)]
 struct Views {
-    by_selectors: HashMap<Selectors, watch::Sender<View>>,
+    by_selectors: HashMap<Selectors, Watched>,
+    /// How often anybody has subscribed.
+    subscriptions: u64,
     contents: HashMap<Fingerprint, Weak<Content>>,
     /// Entries signed only on demand that a workload now matches.
     demanded: BTreeSet<EntryId>,
     /// Entries whose hint was taken and whose operator knows.
     told: BTreeSet<EntryId>,
+}
+
+/// A view, and when it was last subscribed to, counted in subscriptions.
+struct Watched {
+    sender: watch::Sender<View>,
+    subscribed_at: u64,
 }
 
 impl Cache {
@@ -121,19 +129,28 @@ impl Cache {
     /// A live view for a workload that shows `selectors`, current when this returns.
     pub(crate) fn subscribe(&self, selectors: &Selectors) -> watch::Receiver<View> {
         let mut views = self.lock();
-        if let Some(sender) = views.by_selectors.get(selectors) {
-            return sender.subscribe();
-        }
-        if views.by_selectors.len() >= IDLE_VIEWS_MAX {
-            views.by_selectors.retain(|_, sender| sender.receiver_count() > 0);
-        }
-        let view = views.shared(View::compute(&self.snapshot(), selectors));
-        views.tell_of_shared_hints(&view);
-        if views.note_demand(&view) {
+        views.subscriptions += 1;
+        let subscribed_at = views.subscriptions;
+        let receiver = match views.by_selectors.get_mut(selectors) {
+            Some(watched) => {
+                watched.subscribed_at = subscribed_at;
+                watched.sender.subscribe()
+            }
+            None => {
+                if views.by_selectors.len() >= IDLE_VIEWS_MAX {
+                    views.by_selectors.retain(|_, watched| watched.is_live());
+                }
+                let view = views.shared(View::compute(&self.snapshot(), selectors));
+                views.tell_of_shared_hints(&view);
+                let (sender, receiver) = watch::channel(view);
+                views.by_selectors.insert(selectors.clone(), Watched { sender, subscribed_at });
+                receiver
+            }
+        };
+        // Without a stream on it a view asks for nothing.
+        if views.note_demand(&receiver.borrow()) {
             self.demanded.notify_one();
         }
-        let (sender, receiver) = watch::channel(view);
-        views.by_selectors.insert(selectors.clone(), sender);
         receiver
     }
 
@@ -143,6 +160,31 @@ impl Cache {
         let entries: Vec<&RegistrationEntry> = matching.iter().map(|one| one.entry.as_ref()).collect();
         let hints = unique_hints(&entries);
         matching.iter().zip(hints).map(|(one, hint)| Matched { entry: one.entry.clone(), hint }).collect()
+    }
+
+    /// Takes the SVIDs of up to `most` entries away that no stream is for and that `may_rest`: first of those that were never
+    /// asked for, then of those that were asked for longest ago. Only the one writer calls this.
+    pub(crate) fn rest(&self, most: usize, may_rest: impl Fn(&EntryId) -> bool) -> Vec<EntryId> {
+        let views = self.lock();
+        let snapshot = self.snapshot();
+        let asked_at = views.last_asked(&snapshot);
+        let held = snapshot.identities().filter(|one| one.state.is_ok() && may_rest(&one.entry.id));
+        let mut idle: Vec<(u64, &Arc<Identity>)> = held
+            .filter_map(|one| match asked_at.get(&one.entry.id) {
+                None => Some((0, one)),
+                Some(Asked { is_live: true, .. }) => None,
+                Some(Asked { at, .. }) => Some((*at, one)),
+            })
+            .collect();
+        idle.sort_by_key(|(at, _)| *at);
+        idle.truncate(most);
+        let put =
+            idle.iter().map(|(_, one)| Identity { entry: one.entry.clone(), state: Err(Unready::OnDemand) });
+        let change = Change { put: put.collect(), ..Change::default() };
+        let ids = change.put.iter().map(|one| one.entry.id.clone()).collect();
+        // Under the same lock, so that nobody subscribes in between.
+        self.publish_under(views, change);
+        ids
     }
 
     /// Waits until workloads match entries that are signed only on demand, and takes those entries' ids. Cancel-safe.
@@ -158,7 +200,10 @@ impl Cache {
 
     /// Applies `change` and tells the streams whose view it alters. Only the one writer calls this.
     pub(crate) fn publish(&self, change: Change) {
-        let mut views = self.lock();
+        self.publish_under(self.lock(), change);
+    }
+
+    fn publish_under(&self, mut views: MutexGuard<'_, Views>, change: Change) {
         let before = self.snapshot();
         let mut after = Snapshot::clone(&before);
         let bundles_changed = self.apply_bundles(&mut after, &change);
@@ -204,7 +249,33 @@ impl Cache {
     }
 }
 
+impl Watched {
+    fn is_live(&self) -> bool {
+        self.sender.receiver_count() > 0
+    }
+}
+
+/// When an entry was last asked for.
+struct Asked {
+    at: u64,
+    is_live: bool,
+}
+
 impl Views {
+    /// Every entry that a view is for.
+    fn last_asked(&self, snapshot: &Snapshot) -> HashMap<EntryId, Asked> {
+        let mut asked: HashMap<EntryId, Asked> = HashMap::new();
+        for (selectors, watched) in &self.by_selectors {
+            let is_live = watched.is_live();
+            for identity in snapshot.matching(selectors) {
+                let one = asked.entry(identity.entry.id.clone()).or_insert(Asked { at: 0, is_live });
+                one.at = one.at.max(watched.subscribed_at);
+                one.is_live |= is_live;
+            }
+        }
+        asked
+    }
+
     /// Recomputes the views that a change can concern. True when entries became demanded.
     fn refresh(&mut self, snapshot: &Snapshot, touched: &[Arc<Identity>], everyone: bool) -> bool {
         let concerned: Vec<Selectors> = self
@@ -217,9 +288,11 @@ impl Views {
         for selectors in concerned {
             let view = self.shared(View::compute(snapshot, &selectors));
             self.tell_of_shared_hints(&view);
-            demanded |= self.note_demand(&view);
-            if let Some(sender) = self.by_selectors.get(&selectors) {
-                sender.send_if_modified(|old| {
+            if self.by_selectors.get(&selectors).is_some_and(Watched::is_live) {
+                demanded |= self.note_demand(&view);
+            }
+            if let Some(watched) = self.by_selectors.get(&selectors) {
+                watched.sender.send_if_modified(|old| {
                     let differs = !old.is_same_as(&view);
                     if differs {
                         *old = view;

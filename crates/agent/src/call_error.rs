@@ -6,9 +6,23 @@ use std::time::Duration;
 
 use spindle_proto::refusal::{Refusal, permission_denied_details_of, reason_of, retry_after_of};
 use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
+use spindle_renewal::Jitter;
 use spindle_spiffe_core::{ErrorChain, Reason};
 use spindle_transport::DialError;
 use tonic::{Code, Status};
+
+/// The longest pause that a server may ask for.
+const ASKED_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How much an asked pause is drawn out at most, in percent: agents that were turned away together come back one by one.
+const ASKED_PAUSE_JITTER_PERCENT: u64 = 50;
+
+/// The pause that a server asked for and a random part of it more: never less than asked, unless it asks too much.
+pub(crate) fn drawn_out(asked: Duration, jitter: Jitter) -> Duration {
+    let asked = asked.min(ASKED_PAUSE_MAX);
+    let half = u64::try_from(asked.as_micros()).unwrap_or(u64::MAX) * ASKED_PAUSE_JITTER_PERCENT / 200;
+    asked + Duration::from_micros(jitter.spread(half, 100))
+}
 
 /// Why a call to the server brought nothing.
 #[derive(Debug)]
@@ -46,6 +60,11 @@ impl CallError {
             Self::Dial(error) => error.reason() == Reason::Unreachable,
             _ => self.code() == Some(Code::Unavailable),
         }
+    }
+
+    /// Whether it was a server whose certificate no trusted authority vouches for.
+    pub(crate) fn is_untrusted_server(&self) -> bool {
+        matches!(self, Self::Dial(error) if error.is_unknown_authority())
     }
 
     /// How long the server asks to wait before the next try.
@@ -135,6 +154,15 @@ mod tests {
     use spindle_proto::refusal::refusal;
 
     use super::*;
+
+    #[test]
+    fn an_asked_pause_is_drawn_out_by_up_to_a_half_and_cut_when_it_is_too_long() {
+        let ten = Duration::from_secs(10);
+        assert_eq!(drawn_out(ten, Jitter::from_number(0)), ten);
+        let most = drawn_out(ten, Jitter::from_number(u64::MAX));
+        assert!(most > ten * 149 / 100 && most <= ten * 3 / 2, "{most:?}");
+        assert_eq!(drawn_out(Duration::from_secs(1 << 40), Jitter::from_number(0)), ASKED_PAUSE_MAX);
+    }
 
     #[test]
     fn every_failed_call_has_a_code_of_the_closed_set_or_the_servers_own() {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use spindle_attest::UnixConfig;
 use spindle_keys::KeyType;
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
+use spindle_transport::KeyExchange;
 use zeroize::Zeroizing;
 
 pub use crate::callers::Rate;
@@ -274,6 +275,13 @@ impl AgentConfig {
             feature_flags: Vec::new(),
             caller_limits: CallerLimits::default(),
         }
+    }
+}
+
+impl AgentConfig {
+    /// How keys of connections to the server may be agreed on.
+    pub(crate) fn key_exchange(&self) -> KeyExchange {
+        if self.require_pq_kem { KeyExchange::RequirePostQuantum } else { KeyExchange::PreferPostQuantum }
     }
 }
 

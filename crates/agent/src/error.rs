@@ -58,6 +58,9 @@ pub enum AgentError {
         /// The stable code, in snake case.
         code: String,
     },
+    /// It was told to bootstrap again when it must, and could not.
+    #[error("the agent cannot bootstrap again (rebootstrap_mode): its node may not attest again")]
+    CannotRebootstrap,
     /// The server does not accept the agent's identity any more, and the agent cannot get a new one by itself.
     #[error("the server no longer accepts this agent: {}", .reason.code())]
     StandingLost {
@@ -94,6 +97,7 @@ impl AgentError {
             }
             Self::Bootstrap(_) => Reason::TrustBundleUnusable,
             Self::JoinTokenNeeded { .. } => Reason::JoinTokenNeeded,
+            Self::CannotRebootstrap => Reason::LocalFailure,
             Self::TaskEnded { .. } => Reason::Internal,
         };
         Some(reason.code())
@@ -127,6 +131,9 @@ impl AgentError {
             Self::AttestationRefused { .. } => "generate a new token with `token generate`; each works once",
             Self::AttestationFailed { .. } => {
                 "check the server's address, the trust domain and the trust bundle"
+            }
+            Self::CannotRebootstrap => {
+                "use a node attestor that attests again, such as x509pop, or set rebootstrap_mode to auto"
             }
             Self::StandingLost { reason: Reason::AgentBanned } => Reason::AgentBanned.remedy(),
             Self::StandingLost { .. } | Self::SvidExpired => {

@@ -4,6 +4,7 @@
 //! The services behind it differ in what they answer only. Start at [`Gate::admit`].
 
 mod admitted;
+mod log_selectors;
 mod refusals;
 
 use std::sync::Arc;
@@ -31,11 +32,25 @@ pub(crate) struct Gate {
     callers: Callers,
     shutdown: Shutdown,
     refusals: Refusals,
+    /// The kinds of selectors that may stand in the log.
+    log_selectors: Vec<String>,
 }
 
 impl Gate {
+    /// A gate that tells no selectors.
+    #[cfg(test)]
     pub(crate) fn new(cache: Arc<Cache>, callers: Callers, shutdown: Shutdown) -> Arc<Self> {
-        Arc::new(Self { cache, callers, shutdown, refusals: Refusals::default() })
+        Self::telling(Vec::new(), cache, callers, shutdown)
+    }
+
+    /// A gate that tells the operator the selectors of these kinds of those it refuses.
+    pub(crate) fn telling(
+        log_selectors: Vec<String>,
+        cache: Arc<Cache>,
+        callers: Callers,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
+        Arc::new(Self { cache, callers, shutdown, refusals: Refusals::default(), log_selectors })
     }
 
     /// Attests the caller. Before the first sync nobody is: the answer would be a guess.

@@ -27,6 +27,7 @@ use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use crate::cache::{Cache, Change, HeldSvid, Identity, Unready};
+use crate::call_error::drawn_out;
 use crate::trust::{is_below, key_ids, lost_authorities};
 use pace::Pace;
 use plan::{Plan, Put, Ticket};
@@ -46,12 +47,6 @@ const CALL_BACKOFF: BackoffPolicy = BackoffPolicy {
     growth_percent: 200,
     jitter_percent: 25,
 };
-
-/// The longest pause that a server may ask for.
-const ASKED_PAUSE_MAX: Duration = CALL_BACKOFF.max;
-
-/// How much an asked pause is drawn out at most, in percent: agents that were turned away together come back one by one.
-const ASKED_PAUSE_JITTER_PERCENT: u32 = 50;
 
 /// A change of what the agent is authorised for, to be applied as one.
 #[derive(Debug)]
@@ -84,6 +79,9 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) key_type: KeyType,
+    pub(crate) policy: RenewalPolicy,
+    /// How many X509-SVIDs are kept ready, those in use by a stream aside.
+    pub(crate) cache_max: usize,
 }
 
 /// The task that owns the plan.
@@ -104,8 +102,8 @@ impl Identities {
     /// A task without entries.
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
+            plan: Plan::new(parts.cache_max),
             parts,
-            plan: Plan::default(),
             under_way: FuturesUnordered::new(),
             batch_max: BATCH_MAX,
             backoff: Backoff::new(CALL_BACKOFF),
@@ -171,6 +169,9 @@ impl Identities {
         for entry in update.entries {
             self.put(entry, now, &mut change);
         }
+        // What was removed may have made room for others.
+        let signing = |entry| Identity { entry, state: Err(Unready::Signing) };
+        change.put.extend(self.plan.fill(now).into_iter().map(signing));
         // An empty one would leave every workload without a way to verify anybody.
         change.own_bundle = update.own_bundle.filter(|bundle| !bundle.x509_authorities.is_empty());
         change.federated = update.federated;
@@ -271,8 +272,23 @@ impl Identities {
         self.parts.cache.publish(Change { put: put.collect(), ..Change::default() });
     }
 
+    /// Lets go of SVIDs that are more than are to be kept ready and that nobody has a stream for: they are neither shown nor
+    /// renewed until somebody asks for them.
+    fn let_go(&mut self) {
+        let excess = self.plan.excess();
+        if excess == 0 {
+            return;
+        }
+        let resting = self.parts.cache.rest(excess, |id| self.plan.may_rest(id));
+        debug!(excess, resting = resting.len(), "X509-SVIDs that nobody uses are let go");
+        resting.iter().for_each(|id| self.plan.rest(id));
+    }
+
     fn begin_due(&mut self) {
         let now = self.parts.clock.now();
+        if self.plan.has_due(now) {
+            self.let_go();
+        }
         while self.calls_from.is_none() && self.under_way.len() < BATCHES_MAX {
             let tickets = self.plan.take_due(now, self.batch_max);
             if tickets.is_empty() {
@@ -310,18 +326,10 @@ impl Identities {
                 }
                 let own = self.backoff.next_pause(self.jitter());
                 self.asked_to_wait = asked.is_some();
-                self.calls_from = Some(Instant::now() + asked.map_or(own, |asked| self.drawn_out(asked)));
+                self.calls_from =
+                    Some(Instant::now() + asked.map_or(own, |asked| drawn_out(asked, self.jitter())));
             }
         }
-    }
-
-    /// The pause that the server asked for and a random part of it more: never less than asked, unless it asks too much.
-    fn drawn_out(&self, asked: Duration) -> Duration {
-        let asked = asked.min(ASKED_PAUSE_MAX);
-        let half = u64::try_from(asked.as_micros()).unwrap_or(u64::MAX)
-            * u64::from(ASKED_PAUSE_JITTER_PERCENT)
-            / 200;
-        asked + Duration::from_micros(self.jitter().spread(half, 100))
     }
 
     fn on_answers(&mut self, answers: Vec<(Ticket, Result<batch::Signed, String>)>) {
@@ -339,13 +347,14 @@ impl Identities {
         }
         if !put.is_empty() {
             self.parts.cache.publish(Change { put, ..Change::default() });
+            self.let_go();
         }
     }
 
     fn on_signed(&mut self, ticket: &Ticket, signed: batch::Signed) -> Option<Identity> {
         let validity = signed.svid.validity();
         let now = self.parts.clock.now();
-        let renewal = Renewal::issued(RenewalPolicy::default(), validity, now, self.jitter());
+        let renewal = Renewal::issued(self.parts.policy, validity, now, self.jitter());
         if !self.plan.on_signed(ticket, now, validity.not_after, renewal.due_at()) {
             return None;
         }

@@ -8,6 +8,7 @@ mod attestation;
 mod enroll;
 mod keeper;
 mod proof;
+mod rebootstrap;
 mod state;
 
 use std::sync::Arc;
@@ -22,14 +23,16 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::call_error::CallError;
+use crate::call_error::{CallError, drawn_out};
 use crate::config::AgentConfig;
 use crate::error::AgentError;
 use crate::identities::pace;
-use crate::server::{Heard, ServerLink};
+use crate::server::{Heard, Seen, ServerLink};
 use crate::trust::{OwnTrust, is_below, lost_authorities};
+use attestation::Attesting;
 use enroll::Enrolled;
 use keeper::Keeper;
+use rebootstrap::{Patience, Verdict};
 use state::State;
 
 pub(crate) use enroll::own_bundle;
@@ -57,6 +60,7 @@ pub(crate) struct NodeIdentity {
     state: State,
     svid: X509Svid,
     renewal: Renewal,
+    patience: Patience,
     /// When the SVID is renewed because its authority is tainted.
     replace_at: Option<Instant>,
 }
@@ -73,25 +77,38 @@ impl NodeIdentity {
             parts.trust.set(bundle.clone());
         }
         let jitter = Jitter::draw(parts.entropy.as_ref());
+        let mut patience = Patience::new(parts.config.rebootstrap);
+        let policy = RenewalPolicy::with_availability_target(parts.config.availability_target);
+        if state.svid.is_some() {
+            patience.require(source_for_another_attestation(&parts, &state).is_some())?;
+        }
         match stored(&parts, &state) {
             Ok((svid, key)) => {
                 info!(agent_id = %svid.spiffe_id(), expires_at = %svid.validity().not_after,
                     "the stored agent SVID is used");
                 present(&parts.identity, &svid, &key)?;
                 let now = parts.clock.now();
-                let renewal = Renewal::restored(RenewalPolicy::default(), svid.validity(), now, jitter);
-                Ok(Self { parts, keeper, state, svid, renewal, replace_at: None })
+                let renewal = Renewal::restored(policy, svid.validity(), now, jitter);
+                Ok(Self { parts, keeper, state, svid, renewal, patience, replace_at: None })
             }
             Err(why) => {
                 let Some(source) = ProofSource::of(&parts.config) else {
                     return Err(AgentError::JoinTokenNeeded { why });
                 };
-                let enrolled = attestation::attest(&parts, &state, source).await?;
+                let who = Attesting {
+                    parts: &parts,
+                    keeper: &mut keeper,
+                    state: &mut state,
+                    patience,
+                    is_again: false,
+                };
+                let enrolled = attestation::attest(who, source).await?;
                 let svid = adopt(&parts, &mut keeper, &mut state, enrolled).await?;
                 // The server may have been waited for: only now is the time that counts.
                 let now = parts.clock.now();
-                let renewal = Renewal::issued(RenewalPolicy::default(), svid.validity(), now, jitter);
-                Ok(Self { parts, keeper, state, svid, renewal, replace_at: None })
+                let renewal = Renewal::issued(policy, svid.validity(), now, jitter);
+                patience.require(source_for_another_attestation(&parts, &state).is_some())?;
+                Ok(Self { parts, keeper, state, svid, renewal, patience, replace_at: None })
             }
         }
     }
@@ -102,6 +119,7 @@ impl NodeIdentity {
     /// When the server refuses the agent, or the SVID ends and is not replaced.
     pub(crate) async fn run(mut self) -> Result<(), AgentError> {
         let mut bundles = self.parts.trust.changes();
+        let mut seen = self.parts.link.seen();
         self.keep_bundle().await;
         loop {
             self.keeper.catch_up(&self.state).await;
@@ -118,10 +136,14 @@ impl NodeIdentity {
                 Step::Wait(until) => until,
             };
             let replace_at = self.replace_at;
-            // Cancel-safe: all four only wait. After each nap the step is decided anew, for the clock may have been set.
+            // Cancel-safe: all of them only wait. After each nap the step is decided anew, for the clock may have been set.
             tokio::select! {
                 Some(heard) = self.parts.heard.recv() => self.on_heard(heard).await?,
                 Ok(()) = bundles.changed() => self.keep_bundle().await,
+                Ok(()) = seen.changed() => {
+                    let seen = *seen.borrow_and_update();
+                    self.on_seen(seen).await?;
+                }
                 () = nap_until(self.parts.clock.as_ref(), wake_at) => {}
                 () = moment(replace_at) => {
                     self.replace_at = None;
@@ -137,7 +159,16 @@ impl NodeIdentity {
             Err(error) => {
                 warn!(agent_id = %self.svid.spiffe_id(), %error, reason = error.reason_code(),
                     expires_at = %self.svid.validity().not_after, "the agent SVID was not renewed, trying again");
-                self.renewal.on_failure(self.parts.clock.now(), self.jitter());
+                let (now, jitter) = (self.parts.clock.now(), self.jitter());
+                match error.retry_after() {
+                    Some(asked) => {
+                        self.renewal.on_asked_to_wait(now, jitter, drawn_out(asked, self.jitter()))
+                    }
+                    None => self.renewal.on_failure(now, jitter),
+                }
+                if error.is_untrusted_server() {
+                    self.on_seen(Seen::Untrusted).await?;
+                }
                 match error.standing() {
                     Some(standing) => self.on_standing(standing).await,
                     None => Ok(()),
@@ -147,7 +178,7 @@ impl NodeIdentity {
     }
 
     async fn ask_for_renewal(&self) -> Result<Enrolled, CallError> {
-        if let Some(source) = self.source_for_another_attestation() {
+        if let Some(source) = source_for_another_attestation(&self.parts, &self.state) {
             // Boxed, as what it is made of is large.
             return Box::pin(attestation::again(&self.parts, &self.state, source)).await;
         }
@@ -163,9 +194,8 @@ impl NodeIdentity {
     async fn on_expired(&mut self) -> Result<(), AgentError> {
         warn!(agent_id = %self.svid.spiffe_id(), expires_at = %self.svid.validity().not_after,
             now = %self.parts.clock.now(), "the agent SVID has expired by this clock, trying once to replace it");
-        if let Some(source) = self.source_for_another_attestation() {
-            let enrolled = attestation::attest(&self.parts, &self.state, source).await?;
-            return self.adopt(enrolled).await;
+        if let Some(attested) = self.attest(false).await {
+            return self.adopt(attested?).await;
         }
         match self.ask_for_renewal().await {
             Ok(enrolled) => self.adopt(enrolled).await,
@@ -180,15 +210,58 @@ impl NodeIdentity {
         }
     }
 
-    fn source_for_another_attestation(&self) -> Option<ProofSource<'_>> {
-        ProofSource::of(&self.parts.config).filter(|_| self.state.reattestable)
+    /// Attests in place; none when that is not allowed. Whoever does it again fetches a bundle first.
+    async fn attest(&mut self, is_again: bool) -> Option<Result<Enrolled, AgentError>> {
+        let Self { parts, keeper, state, patience, .. } = self;
+        let source = source_for_another_attestation(parts, state)?;
+        let who = Attesting { parts, keeper, state, patience: *patience, is_again };
+        Some(Box::pin(attestation::attest(who, source)).await)
+    }
+
+    async fn on_seen(&mut self, seen: Seen) -> Result<(), AgentError> {
+        let now = self.parts.clock.now();
+        match seen {
+            Seen::Nothing => Ok(()),
+            Seen::Trusted => {
+                if self.state.untrusted_since.take().is_some() {
+                    info!("the server is trusted again");
+                    self.keeper.keep(&self.state).await;
+                }
+                Ok(())
+            }
+            Seen::Untrusted => match self.patience.on_untrusted(&mut self.state.untrusted_since, now) {
+                Verdict::Never | Verdict::Wait => Ok(()),
+                Verdict::First => {
+                    warn!(
+                        server = self.parts.link.target(),
+                        delay_secs = self.patience.delay().as_secs(),
+                        "the server is not trusted by the agent's bundle; if that goes on, the agent bootstraps again"
+                    );
+                    self.keeper.keep(&self.state).await;
+                    Ok(())
+                }
+                Verdict::Over => self.bootstrap_again().await,
+            },
+        }
+    }
+
+    /// Fetches a bundle anew and attests to whom it vouches for. Until that has worked, everything stays as it is and
+    /// workloads are served from it.
+    async fn bootstrap_again(&mut self) -> Result<(), AgentError> {
+        warn!(server = self.parts.link.target(), "the server is not trusted any more, bootstrapping again");
+        match self.attest(true).await {
+            Some(attested) => self.adopt(attested?).await,
+            None => Ok(()),
+        }
     }
 
     async fn on_heard(&mut self, heard: Heard) -> Result<(), AgentError> {
         match heard {
             Heard::Standing(standing) => self.on_standing(standing).await,
             // SPIRE's agent goes on to show the dead certificate. An alert is nobody's word, so nothing is deleted for it.
-            Heard::CertificateRefused if self.source_for_another_attestation().is_some() => {
+            Heard::CertificateRefused
+                if source_for_another_attestation(&self.parts, &self.state).is_some() =>
+            {
                 warn!(agent_id = %self.svid.spiffe_id(), "the server does not trust the agent SVID any more, attesting again");
                 self.renewal.hurry();
                 Ok(())
@@ -217,12 +290,10 @@ impl NodeIdentity {
 
     /// Attests again if that is allowed; else the identity is deleted and `lost` is why the agent ends.
     async fn start_over(&mut self, lost: AgentError) -> Result<(), AgentError> {
-        let Some(source) = self.source_for_another_attestation() else {
-            self.forget().await;
-            return Err(lost);
-        };
-        info!(agent_id = %self.svid.spiffe_id(), why = %lost, "attesting again");
-        match attestation::attest(&self.parts, &self.state, source).await {
+        if source_for_another_attestation(&self.parts, &self.state).is_some() {
+            info!(agent_id = %self.svid.spiffe_id(), why = %lost, "attesting again");
+        }
+        match self.attest(false).await.unwrap_or(Err(lost)) {
             Ok(enrolled) => self.adopt(enrolled).await,
             Err(error) => {
                 self.forget().await;
@@ -283,6 +354,10 @@ async fn moment(at: Option<Instant>) {
     }
 }
 
+fn source_for_another_attestation<'a>(parts: &'a Parts, state: &State) -> Option<ProofSource<'a>> {
+    ProofSource::of(&parts.config).filter(|_| state.reattestable)
+}
+
 /// The stored SVID with its key, or why it does not serve.
 fn stored(parts: &Parts, state: &State) -> Result<(X509Svid, Key), String> {
     let svid = state.svid.clone().ok_or("no identity is stored")?;
@@ -314,6 +389,7 @@ async fn adopt(
     }
     state.svid = Some(svid.clone());
     state.reattestable = reattestable;
+    state.untrusted_since = None;
     keeper.keep_with(state, owed_key).await;
     present(&parts.identity, &svid, &key)?;
     Ok(svid)

@@ -12,7 +12,7 @@ use spindle_proto::refusal::Refusal;
 use spindle_proto::spire::api::server::svid::v1 as svid;
 use spindle_proto::spire::api::server::svid::v1::svid_client::SvidClient;
 use spindle_proto::spire::api::types::permission_denied_details::Reason as Standing;
-use spindle_transport::TlsDialer;
+use spindle_transport::{DialError, TlsDialer};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -39,6 +39,19 @@ struct Shared {
     /// Which identity of the agent it is. Changed only while `current` is locked.
     generation: watch::Sender<u64>,
     heard: mpsc::Sender<Heard>,
+    seen: watch::Sender<Seen>,
+}
+
+/// What the last attempt to connect showed of the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Nothing yet.
+    #[default]
+    Nothing,
+    /// It is the right one.
+    Trusted,
+    /// No trusted authority vouches for it.
+    Untrusted,
 }
 
 /// What the server says of the agent's identity.
@@ -76,6 +89,7 @@ impl ServerLink {
             dialing: tokio::sync::Mutex::default(),
             generation: watch::Sender::new(0),
             heard,
+            seen: watch::Sender::default(),
         };
         (Self(Arc::new(shared)), receiver)
     }
@@ -88,7 +102,9 @@ impl ServerLink {
                 return Ok(connection);
             }
             let generation = self.generation();
-            let channel = self.0.dialer.connect().await?;
+            let dialed = self.0.dialer.connect().await;
+            let channel = dialed.inspect_err(|error| self.look_at(error))?;
+            self.0.seen.send_replace(Seen::Trusted);
             if let Some(connection) = self.keep(channel, generation) {
                 return Ok(connection);
             }
@@ -119,6 +135,17 @@ impl ServerLink {
         self.0.generation.subscribe()
     }
 
+    /// Told of each attempt to connect that shows something of the server.
+    pub(crate) fn seen(&self) -> watch::Receiver<Seen> {
+        self.0.seen.subscribe()
+    }
+
+    fn look_at(&self, fault: &DialError) {
+        if fault.is_unknown_authority() {
+            self.0.seen.send_replace(Seen::Untrusted);
+        }
+    }
+
     /// Host and port, for logs.
     pub(crate) fn target(&self) -> String {
         self.0.dialer.target()
@@ -139,6 +166,7 @@ impl ServerLink {
             Some(Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal) => {
                 self.give_up(connection);
                 let Some(fault) = self.0.dialer.last_fault() else { return error };
+                self.look_at(&fault);
                 if fault.is_refusal_by_peer() && connection.generation == self.generation() {
                     self.say(Heard::CertificateRefused);
                 }

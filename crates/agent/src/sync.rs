@@ -47,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) updates: mpsc::Sender<Update>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) poll_interval: Duration,
+    /// Whether a server that is polled is asked for differences alone, which old ones cannot answer.
+    pub(crate) poll_differences: bool,
 }
 
 /// The task that keeps the agent in step with its server.

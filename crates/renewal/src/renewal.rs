@@ -8,6 +8,8 @@
 //! its life is gone, so it is renewed at once; a clock that was late when it came is outweighed by counting half a
 //! lifetime from that moment too. No jump can make a wait longer than that. Start at [`Renewal::step`].
 
+use std::time::Duration;
+
 use spindle_spiffe_core::{Timestamp, Validity};
 
 use crate::backoff::{Backoff, BackoffPolicy};
@@ -20,9 +22,18 @@ pub struct RenewalPolicy {
     pub due_percent: u32,
     /// How far that age is shifted at most, in percent of itself.
     pub jitter_percent: u32,
+    /// What is to be left of every SVID at any time, so that its holder gets by without a server for so long: an SVID is due
+    /// when less than that is left, even before the age above. It counts only for lifetimes longer by more than twelve hours.
+    pub availability_target: Option<Duration>,
     /// Pauses between failed tries.
     pub backoff: BackoffPolicy,
 }
+
+/// With less than this between target and lifetime an SVID would be renewed all the time, in seconds: SPIRE's bound.
+const TARGET_MARGIN_SECS: i64 = 12 * 3600;
+
+/// How much earlier than its target an SVID may be due, in seconds, so that not all are due at once: SPIRE's spread.
+const TARGET_SPREAD_SECS: u64 = 600;
 
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +65,27 @@ struct Retry {
 
 impl Default for RenewalPolicy {
     fn default() -> Self {
-        Self { due_percent: 50, jitter_percent: 10, backoff: BackoffPolicy::default() }
+        Self {
+            due_percent: 50,
+            jitter_percent: 10,
+            availability_target: None,
+            backoff: BackoffPolicy::default(),
+        }
+    }
+}
+
+impl RenewalPolicy {
+    /// The usual rules with an availability target, if there is one.
+    pub fn with_availability_target(target: Option<Duration>) -> Self {
+        Self { availability_target: target, ..Self::default() }
+    }
+
+    /// The age in seconds at which less than the target is left of a lifetime; none when the target does not count for it.
+    fn target_age(&self, lifetime_secs: i64, jitter: Jitter) -> Option<i64> {
+        let target = i64::try_from(self.availability_target?.as_secs()).unwrap_or(i64::MAX);
+        let margin = lifetime_secs.saturating_sub(target);
+        let earlier = i64::try_from(jitter.spread(TARGET_SPREAD_SECS / 2, 100)).unwrap_or(0);
+        (margin > TARGET_MARGIN_SECS).then(|| margin - earlier)
     }
 }
 
@@ -66,7 +97,10 @@ impl Renewal {
     pub fn issued(policy: RenewalPolicy, validity: Validity, now: Timestamp, jitter: Jitter) -> Self {
         let mut renewal = Self::restored(policy, validity, now, jitter);
         let quarter = validity.not_after.secs_since(now).min(validity.secs()) / 4;
-        renewal.due_at = renewal.due_at.max(now + quarter.max(1));
+        let least = now + quarter.max(1);
+        // The pause is for short lives: what is due by a target has lived for twelve hours, or else it came late.
+        let by_target = renewal.due_by_target(jitter).map(|due_at| due_at.max(now + 1));
+        renewal.due_at = renewal.due_at.max(by_target.map_or(least, |due_at| due_at.min(least)));
         renewal
     }
 
@@ -76,14 +110,22 @@ impl Renewal {
         let age = jitter.spread(age, policy.jitter_percent);
         let age = i64::try_from(age).unwrap_or(i64::MAX);
         let due_at = (validity.not_before + age).min(now + age);
-        Self {
+        let mut renewal = Self {
             policy,
             validity,
             received_at: now,
             due_at,
             backoff: Backoff::new(policy.backoff),
             retry: None,
-        }
+        };
+        renewal.due_at = renewal.due_by_target(jitter).map_or(due_at, |by_target| by_target.min(due_at));
+        renewal
+    }
+
+    /// When the availability target makes the SVID due, by the same two ways of counting as the age.
+    fn due_by_target(&self, jitter: Jitter) -> Option<Timestamp> {
+        let age = self.policy.target_age(self.validity.secs(), jitter)?;
+        Some((self.validity.not_before + age).min(self.received_at + age))
     }
 
     /// When the SVID is due, failures aside.
@@ -115,6 +157,14 @@ impl Renewal {
         // Rounded up, so that a pause below a second does not become none.
         let secs = i64::try_from(pause.as_millis().div_ceil(1000)).unwrap_or(i64::MAX).max(1);
         self.retry = Some(Retry { failed_at: now, again_at: now + secs });
+    }
+
+    /// As [`Renewal::on_failure`] when the server asked for a pause: the next try is not before it is over.
+    pub fn on_asked_to_wait(&mut self, now: Timestamp, jitter: Jitter, asked: Duration) {
+        self.on_failure(now, jitter);
+        let secs = i64::try_from(asked.as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
+        let again_at = now + secs;
+        self.retry = self.retry.map(|retry| Retry { again_at: retry.again_at.max(again_at), ..retry });
     }
 
     /// A new SVID has come and takes the place of this one.

@@ -145,6 +145,18 @@ pub enum IntermediateFault {
 }
 
 impl VerifyError {
+    /// Whether the chain may be in order and only the trusted authorities do not know it: none of them signed it, or all of
+    /// them have expired.
+    pub fn is_unknown_authority(&self) -> bool {
+        match self {
+            Self::AuthoritiesExpired { .. } => true,
+            Self::Path { source, .. } => {
+                matches!(source, webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey)
+            }
+            _ => false,
+        }
+    }
+
     /// The reason to show and count.
     pub fn reason(&self) -> Reason {
         match self {

@@ -20,8 +20,8 @@ pub use log_gate::LogGate;
 pub use peer::{LocalPeer, Notes, Peer, PeerPidfd, VerifiedPeer, peer_of};
 pub use serve::serve;
 pub use tls::{
-    DialError, ExpectedServer, HandshakeError, IdentityError, LiveBundles, LiveIdentity, ServerTls,
-    TlsDialer, TlsIncoming, TlsListener, Trust,
+    DialError, ExpectedServer, HandshakeError, IdentityError, KeyExchange, LiveBundles, LiveIdentity,
+    ServerTls, TlsDialer, TlsIncoming, TlsListener, Trust,
 };
 pub use unix::{
     Crowd, CrowdLimits, Crowded, Place, UnixBindError, UnixClients, UnixDialError, UnixIncoming,

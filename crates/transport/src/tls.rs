@@ -9,7 +9,7 @@ mod listener;
 mod live;
 mod verifier;
 
-pub use dial::{ExpectedServer, TlsDialer, Trust};
+pub use dial::{ExpectedServer, KeyExchange, TlsDialer, Trust};
 pub use error::{DialError, HandshakeError};
 pub use listener::{ServerTls, TlsIncoming, TlsListener};
 pub use live::{IdentityError, LiveBundles, LiveIdentity};
@@ -20,6 +20,15 @@ use rustls::crypto::CryptoProvider;
 
 /// The one protocol spoken above TLS.
 const ALPN: &[u8] = b"h2";
+
+/// As [`provider`], without a key exchange that a quantum computer could undo later.
+fn post_quantum_provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519MLKEM768];
+        Arc::new(CryptoProvider { kx_groups, ..rustls::crypto::aws_lc_rs::default_provider() })
+    });
+    PROVIDER.clone()
+}
 
 /// aws-lc-rs with its post-quantum hybrid first, built once.
 fn provider() -> Arc<CryptoProvider> {

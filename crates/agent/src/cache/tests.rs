@@ -275,3 +275,22 @@ proptest! {
         prop_assert_eq!((shown, view.content.identities.len()), (distinct.len(), hints.len()));
     }
 }
+
+#[test]
+fn svids_without_a_stream_rest_the_longest_unused_first_and_those_in_use_never() {
+    let (cache, ca) = cache();
+    let all = ["never", "old", "new", "used", "busy"];
+    cache.publish(put(all.map(|id| ca.identity(&cache, entry(id, &[&format!("unix:path:/{id}")]))).into()));
+    let subscribe = |id: &str| cache.subscribe(&selectors(&[&format!("unix:path:/{id}")]));
+    let used = subscribe("used");
+    ["old", "busy", "new"].into_iter().for_each(|id| drop(subscribe(id)));
+    let rest = |most| -> Vec<String> {
+        cache.rest(most, |id| id.as_str() != "busy").iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(rest(2), ["never", "old"]);
+    assert_eq!(rest(9), ["new"], "one is in use, one is being signed");
+    assert_eq!(ids(&used.borrow()), ["used"]);
+    let again = subscribe("old");
+    assert_eq!(again.borrow().unready[0].2, Unready::OnDemand);
+    assert_eq!(cache.lock().demanded, ["old".parse().unwrap()].into(), "only who subscribes asks");
+}

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tonic::{Code, Status};
 use tracing::{debug, warn};
 
+use super::log_selectors::loggable;
 use super::refusals::Kind;
 use super::{Gate, status_of, stopping};
 use crate::cache::{View, near_misses};
@@ -131,6 +132,7 @@ impl Admitted {
                 count = line.count,
                 remedy = reason.remedy(),
                 detail = line.detail,
+                selectors = loggable(self.caller.selectors(), &self.gate.log_selectors),
                 "{what}"
             );
         }

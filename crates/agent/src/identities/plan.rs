@@ -12,9 +12,13 @@ use spindle_renewal::{Backoff, Jitter};
 use spindle_spiffe_core::{EntryId, RegistrationEntry, Timestamp};
 
 /// Every entry the agent is to hold an SVID for, and where it stands.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Plan {
     tracked: HashMap<EntryId, Tracked>,
+    /// How many entries are signed ahead. Those that somebody asks for may be more.
+    ahead_max: usize,
+    /// The entries that wait for demand.
+    on_demand: BTreeSet<EntryId>,
     due: BTreeSet<(Timestamp, EntryId)>,
     /// The same entries by when that was decided.
     decided: BTreeSet<(Timestamp, EntryId)>,
@@ -72,7 +76,21 @@ pub(crate) enum Put {
 }
 
 impl Plan {
-    /// Adds or replaces an entry. It is due at once, unless it waits for demand.
+    /// A plan without entries that signs `ahead_max` of them before anybody asks.
+    pub(crate) fn new(ahead_max: usize) -> Self {
+        Self {
+            tracked: HashMap::new(),
+            ahead_max,
+            on_demand: BTreeSet::new(),
+            due: BTreeSet::new(),
+            decided: BTreeSet::new(),
+            expiries: BTreeSet::new(),
+            tickets: 0,
+        }
+    }
+
+    /// Adds or replaces an entry. It is due at once, unless it waits for demand: because it says so, or because there are
+    /// enough others already.
     pub(crate) fn put(&mut self, entry: Arc<RegistrationEntry>, now: Timestamp) -> Put {
         let id = entry.id.clone();
         let old = self.tracked.get(&id);
@@ -82,11 +100,8 @@ impl Plan {
         let same_id = old.is_some_and(|old| old.entry.spiffe_id == entry.spiffe_id);
         let not_after = old.and_then(|old| old.not_after).filter(|_| same_id);
         let was_asked_for = old.is_some_and(|old| old.state != State::OnDemand);
-        let state = if entry.disable_x509_svid_prefetch && !was_asked_for {
-            State::OnDemand
-        } else {
-            State::due_at_once(now)
-        };
+        let waits = entry.disable_x509_svid_prefetch || self.active() >= self.ahead_max;
+        let state = if waits && !was_asked_for { State::OnDemand } else { State::due_at_once(now) };
         self.forget(&id);
         self.track(id, Tracked { entry, not_after, state, failures: 0, backoff: Backoff::default() });
         if same_id { Put::Changed } else { Put::Fresh }
@@ -95,6 +110,40 @@ impl Plan {
     /// Forgets an entry; a signing under way for it no longer counts. False when it was not there.
     pub(crate) fn remove(&mut self, id: &EntryId) -> bool {
         self.forget(id).is_some()
+    }
+
+    /// Has more entries signed ahead while there is room, and returns them.
+    pub(crate) fn fill(&mut self, now: Timestamp) -> Vec<Arc<RegistrationEntry>> {
+        let room = self.ahead_max.saturating_sub(self.active());
+        if room == 0 {
+            return Vec::new();
+        }
+        let waiting = self.on_demand.iter().filter_map(|id| Some(self.tracked.get(id)?.entry.clone()));
+        let filled: Vec<_> = waiting.filter(|one| !one.disable_x509_svid_prefetch).take(room).collect();
+        filled.iter().for_each(|entry| self.demand(&entry.id, now));
+        filled
+    }
+
+    /// How many entries there are beyond those signed ahead.
+    pub(crate) fn excess(&self) -> usize {
+        self.active().saturating_sub(self.ahead_max)
+    }
+
+    /// Whether the entry has an SVID that it could do without until somebody asks: none is being signed for it.
+    pub(crate) fn may_rest(&self, id: &EntryId) -> bool {
+        self.tracked.get(id).is_some_and(|tracked| matches!(tracked.state, State::Due { .. }))
+    }
+
+    /// The entry waits for demand again, and its SVID is forgotten.
+    pub(crate) fn rest(&mut self, id: &EntryId) {
+        self.change(id, |tracked| {
+            tracked.not_after = None;
+            tracked.state = State::OnDemand;
+        });
+    }
+
+    fn active(&self) -> usize {
+        self.tracked.len() - self.on_demand.len()
     }
 
     /// The ids of all entries.
@@ -213,7 +262,7 @@ impl Plan {
         counts
     }
 
-    /// Every change of a tracked entry goes through here, so that the two orders always agree with it.
+    /// Every change of a tracked entry goes through here, so that orders and sets always agree with it.
     fn change(&mut self, id: &EntryId, with: impl FnOnce(&mut Tracked)) {
         if let Some(mut tracked) = self.forget(id) {
             with(&mut tracked);
@@ -226,6 +275,9 @@ impl Plan {
             self.due.insert((at, id.clone()));
             self.decided.insert((decided_at, id.clone()));
         }
+        if tracked.state == State::OnDemand {
+            self.on_demand.insert(id.clone());
+        }
         if let Some(end) = tracked.not_after {
             self.expiries.insert((end, id.clone()));
         }
@@ -236,6 +288,9 @@ impl Plan {
         let (id, tracked) = self.tracked.remove_entry(id)?;
         if let Some(end) = tracked.not_after {
             self.expiries.remove(&(end, id.clone()));
+        }
+        if tracked.state == State::OnDemand {
+            self.on_demand.remove(&id);
         }
         if let State::Due { at, decided_at } = tracked.state {
             self.due.remove(&(at, id.clone()));
@@ -251,7 +306,7 @@ mod tests {
     use crate::fixtures::{NOW, entry};
 
     fn plan(ids: &[&str]) -> Plan {
-        let mut plan = Plan::default();
+        let mut plan = Plan::new(usize::MAX);
         for id in ids {
             plan.put(Arc::new(entry(id, &["unix:uid:1"])), NOW);
         }
@@ -413,8 +468,41 @@ mod tests {
     }
 
     #[test]
+    fn only_so_many_are_signed_ahead_and_who_leaves_makes_room_for_the_next() {
+        let mut plan = Plan::new(2);
+        for id in ["a", "b", "c", "d"] {
+            plan.put(Arc::new(entry(id, &["unix:uid:1"])), NOW);
+        }
+        assert_eq!(ids(&plan.take_due(NOW, 10)), ["a", "b"]);
+        assert!(plan.is_on_demand(&"c".parse().unwrap()) && plan.fill(NOW).is_empty());
+        plan.remove(&"a".parse().unwrap());
+        let filled: Vec<_> = plan.fill(NOW).iter().map(|entry| entry.id.to_string()).collect();
+        assert_eq!((filled, ids(&plan.take_due(NOW, 10))), (vec!["c".to_owned()], vec!["c"]));
+    }
+
+    #[test]
+    fn one_that_is_asked_for_is_signed_beyond_the_number_and_another_may_rest() {
+        let mut plan = Plan::new(1);
+        for id in ["a", "b"] {
+            plan.put(Arc::new(entry(id, &["unix:uid:1"])), NOW);
+        }
+        let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
+        assert_eq!(plan.excess(), 0);
+        plan.demand(&b, NOW);
+        assert_eq!(plan.excess(), 1);
+        let tickets = plan.take_due(NOW, 10);
+        assert!(!plan.may_rest(&a), "it is being signed");
+        tickets.iter().for_each(|ticket| assert!(plan.on_signed(ticket, NOW, NOW + 60, NOW + 30)));
+        assert!(plan.may_rest(&a));
+        plan.rest(&a);
+        assert_eq!((plan.excess(), plan.is_on_demand(&a)), (0, true));
+        assert_eq!(ids(&plan.take_due(NOW + 30, 10)), ["b"]);
+        assert!(plan.take_expired(NOW + 61).len() == 1, "what rests has nothing to expire");
+    }
+
+    #[test]
     fn an_entry_on_demand_waits_until_somebody_asks() {
-        let mut plan = Plan::default();
+        let mut plan = Plan::new(usize::MAX);
         let mut quiet = entry("a", &["unix:uid:1"]);
         quiet.disable_x509_svid_prefetch = true;
         plan.put(Arc::new(quiet), NOW);

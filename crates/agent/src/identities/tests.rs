@@ -69,8 +69,12 @@ struct Rig {
     _task: tokio_util::task::AbortOnDropHandle<()>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the handle ends with the rig")]
 fn rig(ttl_secs: i64) -> Rig {
+    rig_with(ttl_secs, RenewalPolicy::default(), 1000)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the handle ends with the rig")]
+fn rig_with(ttl_secs: i64, policy: RenewalPolicy, cache_max: usize) -> Rig {
     let clock = ManualClock::default();
     let cache = Arc::new(Cache::new(trust_domain()));
     let server = Arc::new(FakeServer {
@@ -92,6 +96,8 @@ fn rig(ttl_secs: i64) -> Rig {
         clock: Arc::new(clock.clone()),
         entropy: Arc::new(SystemEntropy),
         key_type: KeyType::EcP256,
+        policy,
+        cache_max,
     };
     let task = tokio::spawn(Identities::new(parts).run(Shutdown::new()));
     Rig { cache, server, updates, clock, _task: tokio_util::task::AbortOnDropHandle::new(task) }
@@ -463,5 +469,49 @@ async fn a_pause_without_end_is_not_obeyed() {
     *rig.server.busy_for.lock().unwrap() = None;
     let start = Instant::now();
     until(&mut view, |view| view.content.identities.len() == 1).await;
-    assert!(start.elapsed() <= ASKED_PAUSE_MAX * 3 / 2 + Duration::from_secs(1));
+    assert!(start.elapsed() <= CALL_BACKOFF.max * 3 / 2 + Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn svids_beyond_the_caches_size_are_signed_for_streams_alone_and_let_go_when_these_are_over() {
+    let rig = rig_with(600, RenewalPolicy::default(), 2);
+    let entries = ["a", "b", "c"].map(|id| entry(id, &[&format!("unix:path:/{id}")]));
+    let held = || -> Vec<String> {
+        let snapshot = rig.cache.snapshot();
+        let held = snapshot.identities().filter(|one| one.state.is_ok());
+        held.map(|one| one.entry.id.to_string()).collect()
+    };
+    let subscribe = |id: &str| rig.cache.subscribe(&selectors(&[&format!("unix:path:/{id}")]));
+    let is_served = |view: &View| view.content.identities.len() == 1;
+    rig.update(true, entries.into(), &[]).await;
+    let mut a = subscribe("a");
+    until(&mut a, is_served).await;
+    drop(subscribe("b"));
+    assert_eq!(held(), ["a", "b"]);
+    let mut c = subscribe("c");
+    until(&mut c, is_served).await;
+    assert_eq!(held(), ["a", "c"], "nobody has a stream for b");
+    let mut b = subscribe("b");
+    until(&mut b, is_served).await;
+    assert_eq!(held(), ["a", "b", "c"], "streams are served whatever the size is");
+    drop((a, b));
+    rig.update(false, vec![entry("d", &["unix:path:/d"])], &["c"]).await;
+    assert_eq!(held(), ["a", "b"], "the rest waits to be asked for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_availability_target_renews_long_before_half_of_the_life() {
+    let day = Duration::from_secs(86_400);
+    let policy = RenewalPolicy::with_availability_target(Some(4 * day));
+    let rig = rig_with(5 * 86_400, policy, 1000);
+    let mut view = rig.view();
+    rig.update(true, vec![one("a")], &[]).await;
+    let first = until(&mut view, |view| view.content.identities.len() == 1).await;
+    let number = |view: &View| view.content.identities[0].held.number;
+    rig.clock.advance(86_400 - 1200);
+    rig.update(false, vec![one("b")], &[]).await;
+    until(&mut view, |view| view.content.identities.len() == 2).await;
+    assert_eq!(number(&view.borrow()), number(&first), "more than the target is left");
+    rig.clock.advance(1300);
+    until(&mut view, |view| number(view) != number(&first)).await;
 }

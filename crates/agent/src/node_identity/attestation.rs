@@ -1,6 +1,6 @@
 //! Attests until the server has said yes or no: waits for one that is away, asks again one that is not ready, and gives up
-//! on one that answers wrongly for too long. Without a stored bundle each try begins with fetching one.
-//! Start at [`attest`].
+//! on one that answers wrongly for too long. Without a stored bundle each try begins with fetching one, and so does each try
+//! of an agent that bootstraps again: the stored one stays until the server has given another. Start at [`attest`].
 
 use std::time::Duration;
 
@@ -13,10 +13,12 @@ use tracing::warn;
 
 use super::Parts;
 use super::enroll::{self, Enrolled};
+use super::keeper::Keeper;
 use super::proof::ProofSource;
+use super::rebootstrap::{Patience, Verdict};
 use super::state::State;
 use crate::bootstrap::{self, Attempt, BootstrapError};
-use crate::call_error::CallError;
+use crate::call_error::{CallError, drawn_out};
 use crate::error::AgentError;
 
 /// How long a server may answer wrongly, as an untrusted one does, or the bundle be missing, before an attestation gives
@@ -38,10 +40,10 @@ enum Failed {
 }
 
 impl Failed {
-    /// Whether trying again cannot help.
-    fn is_final(&self) -> bool {
+    /// Whether trying again cannot help. Who bootstraps again goes on until somebody has put the bundle right.
+    fn is_final(&self, is_again: bool) -> bool {
         match self {
-            Self::Bundle(error) => !error.may_pass(),
+            Self::Bundle(error) => !is_again && !error.may_pass(),
             Self::Call(error) => matches!(
                 error.code(),
                 Some(
@@ -58,6 +60,18 @@ impl Failed {
         matches!(self, Self::Call(error) if error.is_unreachable())
     }
 
+    /// How long the server asks to wait.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Bundle(_) => None,
+            Self::Call(error) => error.retry_after(),
+        }
+    }
+
+    fn is_untrusted_server(&self) -> bool {
+        matches!(self, Self::Call(error) if error.is_untrusted_server())
+    }
+
     fn reason_code(&self) -> String {
         match self {
             Self::Bundle(_) => Reason::TrustBundleUnusable.code().into(),
@@ -66,7 +80,7 @@ impl Failed {
     }
 
     fn into_error(self, target: String) -> AgentError {
-        let (is_final, code) = (self.is_final(), self.reason_code());
+        let (is_final, code) = (self.is_final(false), self.reason_code());
         match self {
             Self::Bundle(error) => error.into(),
             Self::Call(error) if is_final => {
@@ -86,32 +100,70 @@ impl std::fmt::Display for Failed {
     }
 }
 
+/// Who attests, and what is kept of it.
+pub(super) struct Attesting<'a> {
+    pub(super) parts: &'a Parts,
+    pub(super) keeper: &'a mut Keeper,
+    pub(super) state: &'a mut State,
+    pub(super) patience: Patience,
+    /// Whether a bundle is fetched although one is stored.
+    pub(super) is_again: bool,
+}
+
 /// Attests, again and again while the server cannot be reached or is not ready.
-pub(super) async fn attest(
-    parts: &Parts,
-    state: &State,
-    source: ProofSource<'_>,
-) -> Result<Enrolled, AgentError> {
+pub(super) async fn attest(mut who: Attesting<'_>, source: ProofSource<'_>) -> Result<Enrolled, AgentError> {
+    let parts = who.parts;
     let (mut backoff, mut wrong_since) = (Backoff::new(ATTEST_BACKOFF), None);
-    let mut attempt = Attempt { number: 1, began_at: parts.clock.now() };
+    let began_at = parts.clock.now();
+    let mut number = 1u32;
     loop {
+        let is_again = who.is_again;
+        let began_at = who.state.untrusted_since.filter(|_| is_again).unwrap_or(began_at);
+        let attempt = Attempt { number, began_at, is_again };
         // Boxed, for it is rare and large beside what the caller does all day.
-        let failed = match Box::pin(once(parts, state, source, attempt)).await {
+        let failed = match Box::pin(once(parts, who.state, source, attempt)).await {
             Ok(enrolled) => return Ok(enrolled),
             Err(failed) => failed,
         };
         let began = if failed.waits_for_the_server() { None } else { wrong_since.or(Some(Instant::now())) };
         wrong_since = began;
-        let is_enough = wrong_since.is_some_and(|since| since.elapsed() >= PATIENCE);
-        if failed.is_final() || is_enough {
+        let patience = who.patience.attest_max(PATIENCE);
+        let is_enough = wrong_since.is_some_and(|since| since.elapsed() >= patience);
+        if failed.is_final(is_again) || is_enough {
             return Err(failed.into_error(parts.link.target()));
         }
-        if attempt.number.is_power_of_two() {
+        if number.is_power_of_two() {
             warn!(server = parts.link.target(), error = %failed, reason = failed.reason_code(),
-                failures = attempt.number, "attestation failed, trying again");
+                failures = number, "attestation failed, trying again");
         }
-        sleep(backoff.next_pause(Jitter::draw(parts.entropy.as_ref()))).await;
-        attempt.number = attempt.number.saturating_add(1);
+        if failed.is_untrusted_server() {
+            who.on_untrusted().await;
+        }
+        let jitter = || Jitter::draw(parts.entropy.as_ref());
+        let own = backoff.next_pause(jitter());
+        sleep(failed.retry_after().map_or(own, |asked| drawn_out(asked, jitter()))).await;
+        number = number.saturating_add(1);
+    }
+}
+
+impl Attesting<'_> {
+    /// By the stored bundle the server is not trusted: after a while another one is fetched for each try.
+    async fn on_untrusted(&mut self) {
+        if self.state.bundle.is_none() || self.is_again {
+            return;
+        }
+        let now = self.parts.clock.now();
+        match self.patience.on_untrusted(&mut self.state.untrusted_since, now) {
+            Verdict::Never | Verdict::Wait => {}
+            Verdict::First => self.keeper.keep(self.state).await,
+            Verdict::Over => {
+                warn!(
+                    server = self.parts.link.target(),
+                    "the server is not trusted by the stored bundle, bootstrapping again"
+                );
+                self.is_again = true;
+            }
+        }
     }
 }
 
@@ -123,11 +175,12 @@ async fn once(
 ) -> Result<Enrolled, Failed> {
     let config = &parts.config;
     // A stored bundle is live already.
-    let fetched = match &state.bundle {
-        Some(_) => None,
-        None => bootstrap::fetch(config, attempt).await.map_err(Failed::Bundle)?,
+    let is_stored = state.bundle.is_some() && !attempt.is_again;
+    let fetched = match is_stored {
+        true => None,
+        false => bootstrap::fetch(config, attempt).await.map_err(Failed::Bundle)?,
     };
-    let is_recognised = state.bundle.is_some() || fetched.is_some();
+    let is_recognised = is_stored || fetched.is_some();
     fetched.into_iter().for_each(|bundle| parts.trust.set(bundle));
     let trust = if is_recognised { Trust::Bundles(parts.trust.live()) } else { Trust::InsecureOnce };
     if !is_recognised && attempt.number == 1 {
@@ -154,6 +207,7 @@ async fn enroll_once(
     let config = &parts.config;
     let expected = ExpectedServer::Id(config.trust_domain.server_id());
     let (host, port) = (&config.server_address, config.server_port);
-    let dialer = TlsDialer::new(host, port, trust, expected, parts.clock.clone());
+    let dialer = TlsDialer::new(host, port, trust, expected, parts.clock.clone())
+        .with_key_exchange(config.key_exchange());
     enroll::attest(&dialer, parts, state.svid.as_ref(), source).await
 }

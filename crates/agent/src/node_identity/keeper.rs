@@ -94,7 +94,7 @@ mod tests {
         let authority = Authority::new(&trust_domain());
         let id = trust_domain().member("/spire/agent/join_token/t").unwrap();
         let svid = authority.sign(&id, key.spki_der(), NOW, 60);
-        let state = State { svid: Some(svid), bundle: Some(authority.bundle), reattestable: false };
+        let state = State { svid: Some(svid), bundle: Some(authority.bundle), ..State::default() };
         let mut keeper = Keeper::new(file.clone(), keys.clone());
 
         // A directory in the way of its file, which stops the superuser too.

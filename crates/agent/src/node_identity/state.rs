@@ -1,5 +1,5 @@
-//! What the agent keeps between runs, in `agent-data.json`: its own SVID, the trust bundle, and whether it may attest
-//! again. Keys are not in it.
+//! What the agent keeps between runs, in `agent-data.json`: its own SVID, the trust bundle, whether it may attest again, and
+//! since when its server is not trusted. Keys are not in it.
 //!
 //! Written as a whole beside the old file and then put in its place, readable by the owner only. A file that cannot be
 //! understood is an error, never a fresh start: it may hold the only identity this node can have.
@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
-use spindle_spiffe_core::{TrustDomain, X509Bundle, X509Svid};
+use spindle_spiffe_core::{Timestamp, TrustDomain, X509Bundle, X509Svid};
 
 /// The name of the file in the data directory, SPIRE's.
 const FILE: &str = "agent-data.json";
@@ -66,6 +66,8 @@ pub(crate) struct State {
     pub(crate) bundle: Option<X509Bundle>,
     /// Whether the agent may attest again.
     pub(crate) reattestable: bool,
+    /// When it was first seen that no trusted authority vouches for the server; none while one does.
+    pub(crate) untrusted_since: Option<Timestamp>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,6 +80,9 @@ struct Document {
     /// DER in base64.
     bundle: Vec<String>,
     reattestable: bool,
+    /// Seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    untrusted_since: Option<i64>,
 }
 
 /// The file and the trust domain it is for.
@@ -139,7 +144,8 @@ impl StateFile {
                     .map_err(|error| self.malformed(&error.to_string()))?,
             ),
         };
-        Ok(State { svid, bundle, reattestable: document.reattestable })
+        let untrusted_since = document.untrusted_since.map(Timestamp::from_unix_secs);
+        Ok(State { svid, bundle, reattestable: document.reattestable, untrusted_since })
     }
 
     fn certificates(&self, texts: &[String]) -> Result<Vec<CertificateDer<'static>>, StateError> {
@@ -156,6 +162,7 @@ impl StateFile {
             svid: state.svid.iter().flat_map(X509Svid::chain).map(text).collect(),
             bundle: state.bundle.iter().flat_map(X509Bundle::certificates).map(text).collect(),
             reattestable: state.reattestable,
+            untrusted_since: state.untrusted_since.map(Timestamp::unix_secs),
         };
         let json = serde_json::to_vec_pretty(&document)
             .map_err(|error| fail("write", &self.path, io::Error::other(error)))?;
@@ -204,6 +211,7 @@ mod tests {
             svid: Some(authority.sign(&id, key.spki_der(), NOW, 3600)),
             bundle: Some(authority.bundle),
             reattestable: true,
+            untrusted_since: None,
         }
     }
 
@@ -218,6 +226,9 @@ mod tests {
         assert_eq!(file.load().unwrap(), State::default());
         file.store(&state).unwrap();
         assert_eq!(file.load().unwrap(), state);
+        let untrusted = State { untrusted_since: Some(NOW), ..state };
+        file.store(&untrusted).unwrap();
+        assert_eq!(file.load().unwrap(), untrusted);
         file.store(&State::default()).unwrap();
         assert_eq!(file.load().unwrap(), State::default());
     }

@@ -34,8 +34,8 @@ impl Rig {
         let key = rig.keys.generate("agent-svid-A", KeyType::EcP256).unwrap();
         let id = trust_domain().member("/spire/agent/join_token/t").unwrap();
         let svid = rig.authority.sign(&id, key.spki_der(), NOW, TTL_SECS);
-        let state =
-            State { svid: Some(svid), bundle: Some(rig.authority.bundle.clone()), reattestable: false };
+        let bundle = Some(rig.authority.bundle.clone());
+        let state = State { svid: Some(svid), bundle, ..State::default() };
         rig.file().store(&state).unwrap();
         rig
     }

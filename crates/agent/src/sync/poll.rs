@@ -10,7 +10,7 @@ use spindle_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use spindle_proto::spire::api::server::bundle::v1::{GetBundleRequest, GetFederatedBundleRequest};
 use spindle_proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use spindle_proto::spire::api::server::entry::v1::{
-    EntryRevision, SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse,
+    EntryRevision, GetAuthorizedEntriesRequest, SyncAuthorizedEntriesRequest, SyncAuthorizedEntriesResponse,
 };
 use spindle_proto::spire::api::types;
 use spindle_renewal::Jitter;
@@ -139,13 +139,21 @@ impl Sync {
     ) -> Result<BTreeMap<EntryId, RegistrationEntry>, Failed> {
         let mut client =
             EntryClient::new(connection.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+        if !self.parts.poll_differences {
+            let answer = client.get_authorized_entries(GetAuthorizedEntriesRequest::default()).await?;
+            let entries = answer.into_inner().entries;
+            if entries.len() > ENTRIES_MAX {
+                return Err(CallError::answer(format!("more than {ENTRIES_MAX} entries")).into());
+            }
+            return Ok(by_id(&entries));
+        }
         let (requests, outgoing) = mpsc::channel(1);
         // The channel is empty and its reader is below, so this cannot fail.
         let _ = requests.try_send(SyncAuthorizedEntriesRequest::default());
         let mut answers = client.sync_authorized_entries(ReceiverStream::new(outgoing)).await?.into_inner();
         let (revisions, whole) = read_round(&mut answers).await?;
         if revisions.is_empty() {
-            return Ok(whole.iter().filter_map(entry).map(|entry| (entry.id.clone(), entry)).collect());
+            return Ok(by_id(&whole));
         }
         let (mut kept, stale) = self.compare(&revisions);
         for ids in stale.chunks(PAGE_ENTRIES) {
@@ -169,6 +177,11 @@ impl Sync {
         stale.sort_unstable();
         (kept, stale)
     }
+}
+
+/// Those entries that can be understood.
+fn by_id(wire: &[types::Entry]) -> BTreeMap<EntryId, RegistrationEntry> {
+    wire.iter().filter_map(entry).map(|entry| (entry.id.clone(), entry)).collect()
 }
 
 /// The bundle that was asked for.

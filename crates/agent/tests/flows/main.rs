@@ -5,6 +5,7 @@
 mod clocks;
 mod fake_server;
 mod gate;
+mod rebootstrap;
 mod x509pop;
 
 use std::os::unix::fs::MetadataExt;
@@ -450,6 +451,21 @@ async fn a_large_set_is_polled_by_revisions_and_only_what_changed_is_asked_for()
     assert_eq!(next(&mut stream).await.unwrap().svids.len(), 2);
     let asked = rig.fake.asked.lock().unwrap()[601..].to_vec();
     assert!(!asked.is_empty() && asked.iter().all(|id| id == "b" || id == "e7"), "{asked:?}");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_knows_no_differences_is_polled_for_everything() {
+    let rig = Rig::new(Fake::new(false, 3600)).await;
+    rig.fake.put([mine("a")]);
+    let config = AgentConfig { use_sync_authorized_entries: false, ..rig.config(Some("good")) };
+    let agent = start(config);
+    agent.is_ready().await;
+    let mut stream = agent.fetch().await.unwrap();
+    assert_eq!(next(&mut stream).await.unwrap().svids.len(), 1);
+    rig.fake.put([mine("b")]);
+    assert_eq!(next(&mut stream).await.unwrap().svids.len(), 2);
+    assert!(rig.fake.asked.lock().unwrap().iter().all(|asked| asked == "everything"));
     agent.stop().await;
 }
 

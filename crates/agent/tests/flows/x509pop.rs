@@ -5,13 +5,13 @@ use spindle_agent::X509PopSource;
 use super::*;
 
 /// An agent with a certificate that the server's operator has signed.
-fn with_certificate(rig: &Rig) -> AgentConfig {
+pub(super) fn with_certificate(rig: &Rig) -> AgentConfig {
     let (certificate, private_key) = rig.fake.node_root.node("node").write(&rig.folder, "node", &[]);
     let x509pop = X509PopSource::Files { private_key, certificate, intermediates: None };
     AgentConfig { x509pop: Some(x509pop), ..rig.config(None) }
 }
 
-async fn proofs(rig: &Rig, count: u32) {
+pub(super) async fn proofs(rig: &Rig, count: u32) {
     let mut proofs = rig.fake.proofs.subscribe();
     timeout(LONG, proofs.wait_for(|seen| *seen >= count)).await.expect("it attests").unwrap();
 }

@@ -54,6 +54,56 @@ fn a_restored_svid_past_its_half_life_is_due_at_once() {
     assert_eq!(over.step(at(9000)), Step::Expired);
 }
 
+const HOUR: i64 = 3600;
+
+/// When an SVID of so many hours is due, counted from its signing, under a target of so many hours.
+fn due_after(ttl_hours: i64, target_hours: i64, jitter: Jitter) -> i64 {
+    let policy = RenewalPolicy::with_availability_target(Some(Duration::from_secs(
+        u64::try_from(target_hours * HOUR).unwrap(),
+    )));
+    let now = 100 * DAY;
+    let validity = Validity { not_before: at(now), not_after: at(now + ttl_hours * HOUR) };
+    let issued = Renewal::issued(policy, validity, at(now), jitter).due_at();
+    assert_eq!(Renewal::restored(policy, validity, at(now), jitter).due_at(), issued);
+    issued.secs_since(at(now))
+}
+
+#[test]
+fn with_an_availability_target_that_much_and_up_to_ten_minutes_more_is_always_left() {
+    for (ttl, target) in [(48, 30), (100, 87), (72, 48)] {
+        let left = |jitter| ttl * HOUR - due_after(ttl, target, jitter) - target * HOUR;
+        assert_eq!(left(Jitter::from_number(0)), 0, "{ttl} {target}");
+        assert_eq!(left(Jitter::NONE), 300, "{ttl} {target}");
+        assert!((598..=600).contains(&left(Jitter::from_number(u64::MAX))), "{ttl} {target}");
+    }
+}
+
+#[test]
+fn half_of_the_life_still_counts_when_it_comes_first() {
+    assert_eq!(due_after(7 * 24, 24, Jitter::NONE), 7 * 12 * HOUR);
+}
+
+#[test]
+fn a_target_within_twelve_hours_of_the_lifetime_does_not_count() {
+    assert_eq!(due_after(36, 24, Jitter::NONE), 18 * HOUR);
+    assert_eq!(due_after(1, 24, Jitter::NONE), HOUR / 2);
+    assert_eq!(due_after(37, 24, Jitter::NONE), 13 * HOUR - 300);
+}
+
+#[test]
+fn a_server_that_asks_for_a_pause_gets_it_and_no_wait_passes_the_end() {
+    let mut renewal = issued(1000, 3590);
+    renewal.on_asked_to_wait(at(2790), Jitter::NONE, Duration::from_millis(90_500));
+    assert_eq!(renewal.step(at(2790)), Step::Wait(at(2790 + 91)));
+    renewal.on_asked_to_wait(at(2900), Jitter::NONE, Duration::ZERO);
+    assert!(
+        matches!(renewal.step(at(2900)), Step::Wait(until) if until > at(2900)),
+        "its own pause is longer"
+    );
+    renewal.on_asked_to_wait(at(4000), Jitter::NONE, Duration::from_secs(1 << 40));
+    assert_eq!(renewal.step(at(4000)), Step::Wait(at(4591)));
+}
+
 #[test]
 fn failures_back_off_and_a_success_starts_anew() {
     let mut renewal = issued(1000, 3590);

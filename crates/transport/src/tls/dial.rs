@@ -9,6 +9,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls_pki_types::ServerName;
 use spindle_spiffe_core::{Clock, SpiffeId, TrustDomain, VerifyError, X509Svid};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,7 +23,7 @@ use tower::service_fn;
 use super::error::{DialError, HandshakeError, tls_error};
 use super::live::{LiveBundles, LiveIdentity};
 use super::verifier::{Anchors, SpiffeVerifier};
-use super::{ALPN, provider};
+use super::{ALPN, post_quantum_provider, provider};
 use crate::grpc::{PING_EVERY, PING_TIMEOUT};
 
 /// Name lookup and TCP connect together.
@@ -62,6 +63,16 @@ pub enum Trust {
     InsecureOnce,
 }
 
+/// How the key of a connection may be agreed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyExchange {
+    /// With X25519MLKEM768 if the server can, else with an elliptic curve.
+    #[default]
+    PreferPostQuantum,
+    /// With X25519MLKEM768 or not at all, so that what is recorded today stays secret from quantum computers.
+    RequirePostQuantum,
+}
+
 /// Dials one server.
 #[derive(Clone)]
 pub struct TlsDialer {
@@ -75,6 +86,8 @@ pub struct TlsDialer {
     pub trust: Trust,
     /// Who the server has to be.
     pub expected: ExpectedServer,
+    /// How the key may be agreed on.
+    pub key_exchange: KeyExchange,
     /// For validity.
     pub clock: Arc<dyn Clock>,
     faults: Faults,
@@ -89,7 +102,15 @@ impl TlsDialer {
         expected: ExpectedServer,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { host: host.into(), port, identity: None, trust, expected, clock, faults: Faults::default() }
+        let (key_exchange, faults) = (KeyExchange::default(), Faults::default());
+        Self { host: host.into(), port, identity: None, trust, expected, key_exchange, clock, faults }
+    }
+
+    /// The same dialer, agreeing on keys as `key_exchange` says.
+    #[must_use]
+    pub fn with_key_exchange(mut self, key_exchange: KeyExchange) -> Self {
+        self.key_exchange = key_exchange;
+        self
     }
 
     /// The same dialer, presenting `identity`.
@@ -195,7 +216,11 @@ impl TlsDialer {
         };
         let verifier =
             Arc::new(SpiffeVerifier::new(anchors, Some(self.expected.clone()), self.clock.clone()));
-        let config = client_config(verifier.clone(), self.identity.clone().unwrap_or_default())
+        let provider = match self.key_exchange {
+            KeyExchange::PreferPostQuantum => provider(),
+            KeyExchange::RequirePostQuantum => post_quantum_provider(),
+        };
+        let config = client_config(provider, verifier.clone(), self.identity.clone().unwrap_or_default())
             .map_err(HandshakeError::Tls)?;
         // For balancers that route by name; the verifier does not look at it.
         let name = ServerName::try_from(self.host.clone())
@@ -214,10 +239,11 @@ impl TlsDialer {
 }
 
 fn client_config(
+    provider: Arc<CryptoProvider>,
     verifier: Arc<SpiffeVerifier>,
     identity: LiveIdentity,
 ) -> Result<ClientConfig, rustls::Error> {
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier)

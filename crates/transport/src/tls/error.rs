@@ -133,6 +133,14 @@ impl DialError {
         alert_reason(*alert) != Reason::Unreachable
     }
 
+    /// Whether the other side's certificate is well formed and no authority that is trusted vouches for it.
+    pub fn is_unknown_authority(&self) -> bool {
+        matches!(
+            self,
+            Self::Handshake { source: HandshakeError::Refused(error), .. } if error.is_unknown_authority()
+        )
+    }
+
     /// The code to show: not trusted, wrong identity and expired are told apart from not reachable.
     pub fn reason(&self) -> Reason {
         match self {

@@ -9,6 +9,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, ProtocolVersion, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use spindle_spiffe_core::Reason;
+use spindle_transport::{DialError, HandshakeError, KeyExchange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -91,6 +92,51 @@ async fn tls_13_with_the_post_quantum_hybrid_and_http_2_is_negotiated() {
     assert_eq!(connection.alpn_protocol(), Some(&b"h2"[..]));
     let group = connection.negotiated_key_exchange_group().unwrap();
     assert_eq!(group.name(), rustls::NamedGroup::X25519MLKEM768);
+}
+
+/// How a server that knows no post-quantum key exchange looks to a dialer that may do without one, or may not.
+async fn classical_server(key_exchange: KeyExchange) -> Result<(), DialError> {
+    let authority = Authority::new();
+    let Issued { chain, key } = authority.issue(SERVER_ID);
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let certified = CertifiedKey::new(chain, aws_lc_rs::sign::any_supported_type(&key).unwrap());
+    let kx_groups = vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1];
+    let provider = rustls::crypto::CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() };
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        // It says nothing of HTTP/2, and waits for the client to go.
+        if let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await {
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    dialer(addr, &authority).with_key_exchange(key_exchange).connect().await.map(drop)
+}
+
+#[tokio::test]
+async fn a_dialer_that_needs_a_post_quantum_key_exchange_takes_no_other() {
+    let authority = Authority::new();
+    let server = TlsServer::start(&authority).await;
+    let required = server.dialer(&authority).with_key_exchange(KeyExchange::RequirePostQuantum);
+    call(&required.connect().await.unwrap()).await.unwrap();
+    classical_server(KeyExchange::PreferPostQuantum).await.expect("it may do without one");
+    let error = classical_server(KeyExchange::RequirePostQuantum).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            DialError::Handshake { source: HandshakeError::Tls(_) | HandshakeError::RefusedByPeer(_), .. }
+        ),
+        "{error:?}"
+    );
+    assert_eq!(error.reason(), Reason::Unreachable, "{error:?}");
 }
 
 #[tokio::test]
