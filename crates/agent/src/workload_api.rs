@@ -99,7 +99,7 @@ impl WorkloadApi {
     }
 
     fn gate(&self) -> Arc<Gate> {
-        self.gate.clone()
+        self.0.gate.clone()
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {

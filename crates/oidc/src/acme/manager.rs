@@ -22,6 +22,7 @@ use crate::tls::certified_key;
 const POLICY: RenewalPolicy = RenewalPolicy {
     due_percent: 66,
     jitter_percent: 3,
+    availability_target: None,
     backoff: BackoffPolicy {
         first: Duration::from_secs(5 * 60),
         max: Duration::from_secs(6 * 3600),

@@ -30,7 +30,7 @@ use super::*;
 use crate::callers::Callers;
 use crate::fixtures::{FakeIssuer, ManualClock};
 use crate::gate::Gate;
-use crate::workload_api::{Socket, WorkloadApi};
+use crate::workload_api::{self, Socket, WorkloadApi};
 
 /// A served socket over a cache that the test fills.
 struct Rig {
@@ -56,7 +56,14 @@ async fn rig_with(attestors: Vec<Box<dyn WorkloadAttestor>>, has_sds: bool) -> R
     let cache = Arc::new(Cache::new(trust_domain()));
     let gate = Gate::new(cache.clone(), Callers::new(attestors, ProcRoot::default()), shutdown.clone());
     let tokens = Arc::new(FakeIssuer::default()).source(&cache, &ManualClock::default());
-    let api = WorkloadApi::new(gate.clone(), tokens, false);
+    let api = WorkloadApi::new(workload_api::Parts {
+        gate: gate.clone(),
+        tokens,
+        clock: ManualClock::default().shared(),
+        trust_domain: trust_domain(),
+        allowed_foreign_jwt_claims: Vec::new(),
+        allow_unauthenticated_verifiers: false,
+    });
     let sds = has_sds.then(|| Sds::new(gate.clone(), SdsConfig::default()));
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
