@@ -48,7 +48,8 @@ def sds(variant):
     """Where secrets come from: `GRPC` is the whole state each time, `DELTA_GRPC` what changed."""
     grpc = {"envoy_grpc": {"cluster_name": "agent"}}
     source = {"api_type": variant, "transport_api_version": "V3", "grpc_services": [grpc]}
-    return {"resource_api_version": "V3", "api_config_source": source}
+    # Without its secrets a listener opens only after this time, and refuses everyone till they come.
+    return {"resource_api_version": "V3", "api_config_source": source, "initial_fetch_timeout": "2s"}
 
 
 def tls(variant, bundle, san):

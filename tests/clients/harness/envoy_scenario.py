@@ -17,8 +17,8 @@ from harness.languages import HERE
 from harness.processes import Failed, run, wait_until
 from harness.trust_domain import COMMAND_TIMEOUT_SECS, NODE, NOBODY, spiffe_id
 
-SERVER, CLIENT, PLAIN = "/envoy/server", "/envoy/client", "/envoy/plain"
-USERS = {SERVER: 20011, CLIENT: 20012, PLAIN: 20013}
+SERVER, CLIENT, PLAIN, LATE = "/envoy/server", "/envoy/client", "/envoy/plain", "/envoy/late"
+USERS = {SERVER: 20011, CLIENT: 20012, PLAIN: 20013, LATE: 20014}
 PARTNER = "partner.test"
 VARIANTS = ("GRPC", "DELTA_GRPC")
 
@@ -41,19 +41,23 @@ class EnvoyScenario:
         self.partner = Partner(self.domain.work / "partner")
         self.domain.start({path: USERS[path] for path in (CLIENT, PLAIN)})
         self.federate()
-        for user in USERS.values():
-            self.domain.wait_for_identity(user)
+        for path in (SERVER, CLIENT, PLAIN):
+            self.domain.wait_for_identity(USERS[path])
         with Echo() as echo:
             self.start_envoys(echo.port)
             self.cases()
+            self.case("envoy, DELTA_GRPC: an entry made later opens the listener", lambda: self.late_entry(echo.port))
 
     def federate(self):
         """The server's entry federates with a partner whose authority is of openssl's making."""
         bundle = str(self.partner.folder / "ca.pem")
         self.domain.server("bundle", "set", "-id", f"spiffe://{PARTNER}", "-path", bundle)
+        self.create_entry(SERVER, "-federatesWith", f"spiffe://{PARTNER}")
+
+    def create_entry(self, path, *flags):
         self.domain.server(
-            "entry", "create", "-spiffeID", spiffe_id(SERVER), "-parentID", NODE,
-            "-selector", f"unix:uid:{USERS[SERVER]}", "-federatesWith", f"spiffe://{PARTNER}",
+            "entry", "create", "-spiffeID", spiffe_id(path), "-parentID", NODE,
+            "-selector", f"unix:uid:{USERS[path]}", *flags,
         )  # fmt: skip
 
     def start_envoys(self, echo_port):
@@ -145,6 +149,15 @@ class EnvoyScenario:
             raise Failed("was let in")
         wait_until(lambda: above(self.server.count(stat), before), stat, CASE_TIMEOUT_SECS)
 
+    def late_entry(self, echo_port):
+        """What a stream has asked for in vain comes on it as soon as there is an entry."""
+        name, secured = "late", tls("DELTA_GRPC", "ROOTCA", {"prefix": "spiffe://"})
+        late = Envoy(self.domain, "envoy-late", USERS[LATE], [listener(name, "echo", secured)], [cluster("echo", echo_port)])
+        if answers(lambda: certificate(late.ports[name])):
+            raise Failed("it had a certificate before there was an entry")
+        self.create_entry(LATE)
+        wait_until(lambda: failing(lambda: certificate(late.ports[name])), name, CASE_TIMEOUT_SECS)
+
     def rotates(self, variant, line):
         """New connections see new certificates while the one that is open goes on."""
         seen, deadline = [certificate(self.server.ports[variant])], time.monotonic() + ROTATION_TIMEOUT_SECS
@@ -168,6 +181,14 @@ def answers(dial):
     except (Failed, OSError):
         return False
     return True
+
+
+def failing(check):
+    """Turns errors of sockets into ones that are waited out."""
+    try:
+        check()
+    except OSError as error:
+        raise Failed(str(error)) from error
 
 
 def above(now, before):
