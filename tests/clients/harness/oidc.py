@@ -1,7 +1,7 @@
 """Stock OIDC libraries verify JWT-SVIDs with nothing but the issuer: keys come from the discovery provider.
 
-One provider speaks TLS itself and asks the server; the other follows the agent and stands behind nginx on a Unix socket.
-Start at Oidc.run.
+One provider speaks TLS itself and asks the server; the other follows the agent and stands behind nginx on a Unix
+socket. Start at Oidc.run.
 """
 
 import base64
@@ -123,7 +123,8 @@ class Oidc:
         self.start_provider("oidc-behind-nginx", BEHIND_NGINX, agent_socket=self.domain.agent_socket, trust_domain=NAME)
         other = self.domain.other_issuer_port
         self.start_nginx(other)
-        self.verify_all(f"https://localhost:{other}", {"of another issuer": good}, "refuses a token of another issuer", ())
+        refuses = "refuses a token of another issuer"
+        self.verify_all(f"https://localhost:{other}", {"of another issuer": good}, refuses, ())
         provider.stop()
         self.start_nginx(self.domain.issuer_port)
         self.verify_all(issuer, {"good": good, "expired": short}, "verifies by a provider behind nginx")
@@ -133,14 +134,17 @@ class Oidc:
         """One good token for each library, signed with this trust domain's kind of key."""
         if self.can_run(("openssl", "keytool")):
             self.start_by_itself()
-            self.verify_all(self.domain.issuer, {"good": self.mint(AUDIENCE)}, f"verifies a token by the issuer alone, JWT-06 {self.domain.keys}")
+            verifies = f"verifies a token by the issuer alone, JWT-06 {self.domain.keys}"
+            self.verify_all(self.domain.issuer, {"good": self.mint(AUDIENCE)}, verifies)
 
     def can_run(self, tools):
+        if not self.verifiers:
+            return False
         missing = [tool for tool in tools if shutil.which(tool) is None]
-        if not self.verifiers or "python" not in self.verifiers:
+        if "python" not in self.verifiers:
             missing.append("the python client")
         for what in missing:
-            self.report.add("OIDC", "failed" if self.require_all else "skipped", f"no {what} on this machine")
+            self.report.add("OIDC", "failed" if self.require_all else "skipped", f"needs {what}")
         return not missing
 
     def start_by_itself(self):

@@ -37,7 +37,8 @@ async function verify({ issuer, audience, tokens }) {
   }
 }
 
-const flags = { issuer: { type: 'string' }, audience: { type: 'string' }, ca: { type: 'string' }, tokens: { type: 'string' } };
+const text = { type: 'string' };
+const flags = { issuer: text, audience: text, ca: text, tokens: text };
 try {
   await verify(parseArgs({ allowPositionals: true, options: flags }).values);
 } catch (error) {
