@@ -1,5 +1,6 @@
 //! Small values for unit tests. Test code only.
 
+mod api;
 mod issuer;
 
 use std::path::Path;
@@ -15,6 +16,7 @@ use spindle_testkit::TestAuthority;
 use crate::cache::{Cache, HeldSvid, Identity, Unready};
 use crate::config::{AgentConfig, Bootstrap};
 
+pub(crate) use api::workload_api;
 pub(crate) use issuer::{FakeIssuer, HIT_TIMEOUT};
 pub(crate) use spindle_testkit::{ManualClock, NOW};
 

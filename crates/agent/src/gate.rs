@@ -145,9 +145,7 @@ pub(crate) fn stopping() -> Status {
 pub(crate) fn status_of(reason: Reason) -> Status {
     let (code, message) = match reason {
         Reason::NoMatchingEntry => (Code::PermissionDenied, "no identity issued"),
-        Reason::NotADelegate => {
-            (Code::PermissionDenied, "caller not configured as an authorized delegate")
-        }
+        Reason::NotADelegate => (Code::PermissionDenied, "caller not configured as an authorized delegate"),
         Reason::AgentStarting => (Code::Unavailable, STARTING),
         Reason::SvidNotReady => (Code::Unavailable, "the identity is not ready yet"),
         _ => (Code::Unavailable, "workload attestation failed"),

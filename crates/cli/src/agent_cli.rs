@@ -3,6 +3,7 @@
 mod api;
 mod debug;
 mod healthcheck;
+mod jwt;
 mod logger;
 mod run;
 mod svids;
@@ -88,6 +89,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Logger(command) => logger::run(command, console),
         Command::Healthcheck(args) => healthcheck::run(&args, console),
         Command::Api(api::Command::Fetch(args)) => api::run(&args, console),
+        Command::Api(api::Command::Validate(command)) => jwt::validate(&command, console),
         Command::Api(api::Command::Watch(args)) => watch::run(&args, console),
         Command::Completion(args) => completion::run(&args, &Args::command(), console),
         Command::Man(args) => manual::run(&args, &Args::command(), console),

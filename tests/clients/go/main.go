@@ -39,11 +39,13 @@ type options struct {
 	rotations int
 	port      int
 	peer      string
+	audience  string
+	other     string
 }
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: client fetch|serve|dial --socket unix:///PATH ...")
+		fmt.Fprintln(os.Stderr, "usage: client fetch|serve|dial|jwt --socket unix:///PATH ...")
 		os.Exit(exitUsage)
 	}
 	var o options
@@ -52,9 +54,13 @@ func main() {
 	flags.IntVar(&o.rotations, "rotations", 0, "rotations to wait for after the first SVID")
 	flags.IntVar(&o.port, "port", 0, "TCP port on loopback")
 	flags.StringVar(&o.peer, "peer", "", "the one SPIFFE ID to talk to")
+	flags.StringVar(&o.audience, "audience", "", "a service to fetch a token for")
+	flags.StringVar(&o.other, "other", "", "another service")
 	_ = flags.Parse(os.Args[2:])
 
-	commands := map[string]func(context.Context, options) error{"fetch": fetch, "serve": serve, "dial": dial}
+	commands := map[string]func(context.Context, options) error{
+		"fetch": fetch, "serve": serve, "dial": dial, "jwt": jwt,
+	}
 	command, known := commands[os.Args[1]]
 	if !known {
 		fmt.Fprintln(os.Stderr, "unknown command", os.Args[1])

@@ -21,7 +21,8 @@ BUILD_TIMEOUT_SECS = 1800
 
 @dataclass(frozen=True)
 class Language:
-    """One client program. `follows` tells whether a running server of it takes up renewed SVIDs.
+    """One client program. `follows` tells whether a running server of it takes up renewed SVIDs, `has_jwt` whether it
+    knows the JWT profile.
 
     `lacks` looks closer at tools that are there, and returns what keeps them from building the client.
     """
@@ -33,6 +34,7 @@ class Language:
     command: Callable[[], list[str]]
     user: int
     follows: bool = True
+    has_jwt: bool = True
     lacks: Callable[[], str | None] = lambda: None
 
     @property
@@ -132,7 +134,7 @@ LANGUAGES = (
     ),
     Language(
         name="node",
-        library="grpc-js 1.14.7",
+        library="grpc-js 1.14.7, jose 6.2",
         tools=("node", "npm"),
         build=lambda: [["npm", "ci", "--silent", "--no-audit", "--no-fund"]],
         command=lambda: ["node", str(HERE / "node" / "client.js")],
@@ -149,5 +151,6 @@ LANGUAGES = (
         user=20006,
         # s_server reads its files when it starts and never again.
         follows=False,
+        has_jwt=False,
     ),
 )

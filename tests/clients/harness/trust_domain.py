@@ -141,6 +141,15 @@ class TrustDomain:
             raise Failed(f"token generate printed {json.dumps(printed)}")
         return found.group(1)
 
+    def rotate_jwt_authority(self):
+        """Another key signs tokens from now on; the old one is tainted, so that agents drop the tokens of it."""
+        show = json.loads(self.server("localauthority", "jwt", "show", "-output", "json"))
+        prepared = show.get("prepared") or json.loads(
+            self.server("localauthority", "jwt", "prepare", "-output", "json")
+        ).get("prepared_authority")
+        for step, state in (("activate", prepared), ("taint", show["active"])):
+            self.server("localauthority", "jwt", step, "-authorityID", state["authority_id"])
+
     def agent_is_healthy(self):
         run([self.agent_bin, "healthcheck", "-socketPath", str(self.agent_socket)], COMMAND_TIMEOUT_SECS)
 

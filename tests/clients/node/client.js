@@ -6,6 +6,7 @@
 import { parseArgs } from 'node:util';
 import tls from 'node:tls';
 
+import { jwt } from './jwt.js';
 import { EndOfStream, watch } from './workload.js';
 
 // Long enough for a first SVID while the machine is busy; a peer that hangs is an error.
@@ -125,7 +126,7 @@ function call(options, sent) {
 }
 
 async function main() {
-  const commands = { fetch, serve, dial };
+  const commands = { fetch, serve, dial, jwt: (options) => jwt(options, emit) };
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
@@ -133,11 +134,13 @@ async function main() {
       rotations: { type: 'string', default: '0' },
       port: { type: 'string', default: '0' },
       peer: { type: 'string' },
+      audience: { type: 'string' },
+      other: { type: 'string' },
     },
   });
   const command = commands[positionals[0]];
   if (!command || !values.socket) {
-    console.error('usage: client.js fetch|serve|dial --socket unix:///PATH ...');
+    console.error('usage: client.js fetch|serve|dial|jwt --socket unix:///PATH ...');
     process.exit(EXIT_USAGE);
   }
   const settings = { ...values, rotations: Number(values.rotations), port: Number(values.port) };

@@ -19,13 +19,18 @@ export class EndOfStream extends Error {
   }
 }
 
-// Yields one Svid per update until the stream fails or ends.
-export async function* watch(socket) {
+// A client of the Workload API, and the metadata that each of its calls must carry.
+export function clientOf(socket) {
   const { SpiffeWorkloadAPI } = grpc.loadPackageDefinition(protoLoader.loadSync(PROTO, { keepCase: true }));
-  // grpc-js knows `unix:/path` and `unix:///path` alike.
-  const client = new SpiffeWorkloadAPI(socket, grpc.credentials.createInsecure());
   const metadata = new grpc.Metadata();
   metadata.set('workload.spiffe.io', 'true');
+  // grpc-js knows `unix:/path` and `unix:///path` alike.
+  return { client: new SpiffeWorkloadAPI(socket, grpc.credentials.createInsecure()), metadata };
+}
+
+// Yields one Svid per update until the stream fails or ends.
+export async function* watch(socket) {
+  const { client, metadata } = clientOf(socket);
   const stream = client.FetchX509SVID({}, metadata);
   try {
     for await (const update of stream) yield new Svid(update.svids[0]);

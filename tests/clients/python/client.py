@@ -16,6 +16,8 @@ from spiffetls import create_ssl_context, dial as spiffe_dial
 from spiffetls.errors import TLSConnectionError
 from spiffetls.tlsconfig.authorize import authorize_id
 
+from jwt_svids import jwt
+
 # Long enough for a first SVID while the machine is busy; a peer that hangs is an error.
 START_TIMEOUT_SECS = 30
 PEER_TIMEOUT_SECS = 10
@@ -146,13 +148,16 @@ def dial(options):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("command", choices=["fetch", "serve", "dial"])
+    parser.add_argument("command", choices=["fetch", "serve", "dial", "jwt"])
     parser.add_argument("--socket", required=True)
     parser.add_argument("--rotations", type=int, default=0)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--peer")
+    parser.add_argument("--audience")
+    parser.add_argument("--other")
     options = parser.parse_args()
-    command = {"fetch": fetch, "serve": serve, "dial": dial}[options.command]
+    jwt_command = lambda options: jwt(options, emit)  # noqa: E731
+    command = {"fetch": fetch, "serve": serve, "dial": dial, "jwt": jwt_command}[options.command]
     try:
         command(options)
     except Refused as error:

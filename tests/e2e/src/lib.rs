@@ -285,6 +285,11 @@ impl Node {
         svid_stream(channel).await
     }
 
+    /// A client of its Workload API.
+    pub async fn workload(&self) -> Result<WorkloadClient> {
+        Ok(WorkloadClient::new(connect_unix(&self.socket_path).await?))
+    }
+
     /// Opens a stream once this process is served, and its first message. An acknowledged entry is on its way to the agent,
     /// not yet there: until then the agent rightly knows of no identity.
     pub async fn served_stream(
@@ -321,12 +326,27 @@ impl Node {
     }
 }
 
+/// A client of the Workload API.
+pub type WorkloadClient = workload::spiffe_workload_api_client::SpiffeWorkloadApiClient<Channel>;
+
+/// A request to the Workload API, with the header that every call must carry.
+pub fn with_header<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("workload.spiffe.io", tonic::metadata::MetadataValue::from_static("true"));
+    request
+}
+
 /// Opens a FetchX509SVID stream on a connection to the Workload API.
 pub async fn svid_stream(channel: Channel) -> Result<Streaming<workload::X509svidResponse>, tonic::Status> {
-    let mut client = workload::spiffe_workload_api_client::SpiffeWorkloadApiClient::new(channel);
-    let mut request = Request::new(workload::X509svidRequest {});
-    request.metadata_mut().insert("workload.spiffe.io", tonic::metadata::MetadataValue::from_static("true"));
-    Ok(client.fetch_x509svid(request).await?.into_inner())
+    let request = with_header(workload::X509svidRequest {});
+    Ok(WorkloadClient::new(channel).fetch_x509svid(request).await?.into_inner())
+}
+
+/// The JWT-SVIDs of this process for `audience`.
+pub async fn jwt_svids(channel: Channel, audience: &[&str]) -> Result<Vec<workload::Jwtsvid>, tonic::Status> {
+    let audience = audience.iter().map(|one| (*one).to_owned()).collect();
+    let request = with_header(workload::JwtsvidRequest { audience, spiffe_id: String::new() });
+    Ok(WorkloadClient::new(channel).fetch_jwtsvid(request).await?.into_inner().svids)
 }
 
 /// The next message of a stream; an error when it ends or stays silent.

@@ -21,11 +21,7 @@ use crate::tokens::{Issued, TokenError};
 const LOOKS_MAX: usize = 3;
 
 /// The framed answer to FetchJWTSVID.
-pub(super) async fn fetch(
-    api: &Parts,
-    peer: LocalPeer,
-    request: JwtsvidRequest,
-) -> Result<Bytes, Status> {
+pub(super) async fn fetch(api: &Parts, peer: LocalPeer, request: JwtsvidRequest) -> Result<Bytes, Status> {
     let (audience, spiffe_id) = wanted(request)
         .map_err(|what| api.gate.refuse(&peer, Code::InvalidArgument, Reason::BadRequest, &what))?;
     let mut caller = api.gate.clone().admit(peer).await?;

@@ -17,7 +17,9 @@ use tonic_health::pb::health_client::HealthClient;
 use super::*;
 use crate::cache::{Cache, Change};
 use crate::callers::Callers;
-use crate::fixtures::{Authority, FakeIssuer, ManualClock, entry, signing, trust_domain};
+use crate::fixtures::{Authority, FakeIssuer, entry, signing, trust_domain, workload_api};
+
+mod jwt;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -41,7 +43,7 @@ async fn rig_with(allow_unauthenticated: bool, attestors: Vec<Box<dyn WorkloadAt
     let cache = Arc::new(Cache::new(trust_domain()));
     let issuer = Arc::new(FakeIssuer::default());
     let gate = gate(&cache, attestors, &shutdown);
-    let api = api(gate, &cache, &issuer, allow_unauthenticated);
+    let api = workload_api(gate, &cache, &issuer, allow_unauthenticated);
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
     tasks.spawn("api", socket.serve(api, None, cache.synced(), shutdown.clone()));
@@ -55,23 +57,6 @@ fn unix() -> Box<dyn WorkloadAttestor> {
 
 fn gate(cache: &Arc<Cache>, attestors: Vec<Box<dyn WorkloadAttestor>>, shutdown: &Shutdown) -> Arc<Gate> {
     Gate::new(cache.clone(), Callers::new(attestors, ProcRoot::default()), shutdown.clone())
-}
-
-fn api(
-    gate: Arc<Gate>,
-    cache: &Arc<Cache>,
-    issuer: &Arc<FakeIssuer>,
-    allow_unauthenticated_verifiers: bool,
-) -> WorkloadApi {
-    let clock = ManualClock::default();
-    WorkloadApi::new(Parts {
-        gate,
-        tokens: issuer.source(cache, &clock),
-        clock: clock.shared(),
-        trust_domain: trust_domain(),
-        allowed_foreign_jwt_claims: vec!["department".into()],
-        allow_unauthenticated_verifiers,
-    })
 }
 
 impl Rig {
@@ -301,7 +286,7 @@ async fn call_with_frame(rig: &Rig, compressed: u8, message: &[u8]) -> Status {
     request.extensions_mut().insert(Peer::Local(peer));
     request.headers_mut().insert(SECURITY_HEADER, HeaderValue::from_static("true"));
     *request.uri_mut() = "/SpiffeWorkloadAPI/FetchX509SVID".parse().unwrap();
-    let api = api(gate(&rig.cache, vec![], &rig.shutdown), &rig.cache, &rig.issuer, false);
+    let api = workload_api(gate(&rig.cache, vec![], &rig.shutdown), &rig.cache, &rig.issuer, false);
     api.answer(request).await.expect_err("must be refused")
 }
 

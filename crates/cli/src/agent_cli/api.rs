@@ -1,4 +1,4 @@
-//! `api fetch [x509]`: one answer of the Workload API, verified as a workload should.
+//! `api fetch [x509]`: one answer of the Workload API, verified as a workload should; the way to the other `api` commands.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
-use super::{svids, watch, write};
+use super::{jwt, svids, watch, write};
 use crate::args::{Output, Socket};
 use crate::client::{block_on, connect, refused};
 use crate::console::Console;
@@ -21,8 +21,11 @@ use crate::{duration, output, socket};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Fetches X509-SVIDs from the Workload API.
+    /// Fetches SVIDs from the Workload API: X509-SVIDs, unless another kind is named.
     Fetch(FetchArgs),
+    /// Has a token validated by the Workload API.
+    #[command(subcommand)]
+    Validate(jwt::ValidateCommand),
     /// Stays connected and prints each update.
     Watch(watch::Args),
 }
@@ -40,6 +43,8 @@ pub(super) struct FetchArgs {
 enum FetchKind {
     /// Fetches X509-SVIDs, which is also what fetch alone does.
     X509(X509Args),
+    /// Fetches JWT-SVIDs for services, and the keys that they are checked with.
+    Jwt(jwt::FetchArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,6 +67,7 @@ struct X509Args {
 pub(super) fn run(args: &FetchArgs, console: &mut Console<'_>) -> Result<(), Failure> {
     let args = match &args.kind {
         Some(FetchKind::X509(args)) => args,
+        Some(FetchKind::Jwt(args)) => return jwt::fetch(args, console),
         None => &args.x509,
     };
     let path = socket::resolve(&args.socket, &socket::AGENT, console.vars)?;
@@ -84,15 +90,30 @@ async fn fetch(path: &Path, timeout: Duration) -> Result<(X509svidResponse, Dura
         let mut stream = open(connect(path, "agent").await?).await.map_err(|status| not_served(&status))?;
         stream.message().await.map_err(|status| not_served(&status))
     };
-    // Zero means to wait for ever, as with SPIRE's tool.
-    let answer = match timeout {
-        Duration::ZERO => first.await,
-        timeout => tokio::time::timeout(timeout, first).await.unwrap_or_else(|_| Err(too_late(timeout))),
-    };
-    let response = answer?.ok_or_else(|| {
-        Failure::new("the agent ended the stream without an answer").try_this("look at the agent's log")
-    })?;
-    Ok((response, start.elapsed()))
+    Ok((within(timeout, first).await?.ok_or_else(no_answer)?, start.elapsed()))
+}
+
+/// The answer in time. Zero means to wait for ever, as with SPIRE's tool.
+pub(super) async fn within<T>(
+    timeout: Duration,
+    answer: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match timeout {
+        Duration::ZERO => answer.await,
+        timeout => tokio::time::timeout(timeout, answer).await.unwrap_or_else(|_| Err(too_late(timeout))),
+    }
+}
+
+/// A stream that ended before its first message.
+pub(super) fn no_answer() -> Failure {
+    Failure::new("the agent ended the stream without an answer").try_this("look at the agent's log")
+}
+
+/// A request with the header that proves a caller who means it (Workload Endpoint 3).
+pub(super) fn with_header<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
+    request
 }
 
 fn too_late(timeout: Duration) -> Failure {
@@ -105,9 +126,8 @@ pub(crate) fn not_served(status: &Status) -> Failure {
     refused("cannot fetch X509-SVIDs", status)
 }
 
-/// Opens the stream with the header that proves a caller who means it (Workload Endpoint 3).
+/// Opens the stream.
 pub(crate) async fn open(channel: Channel) -> Result<Streaming<X509svidResponse>, Status> {
-    let mut request = Request::new(X509svidRequest {});
-    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
+    let request = with_header(X509svidRequest {});
     Ok(SpiffeWorkloadApiClient::new(channel).fetch_x509svid(request).await?.into_inner())
 }

@@ -2,6 +2,7 @@
 //! messages left out, 64-bit numbers as texts, bytes in base64.
 
 mod authority;
+mod jwt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +17,8 @@ use spindle_proto::spire::api::server::svid::v1 as svid;
 use spindle_proto::spire::api::server::trustdomain::v1 as trustdomain;
 use spindle_proto::spire::api::types;
 use spindle_proto::workload;
+
+pub use jwt::structure;
 
 /// A message with a JSON form.
 pub trait ToJson {

@@ -8,6 +8,8 @@ pub enum Command {
     Serve,
     /// Connect, send a line and expect it back.
     Dial,
+    /// Fetch tokens and have them validated.
+    Jwt,
 }
 
 /// The parsed command line.
@@ -22,6 +24,10 @@ pub struct Args {
     pub port: u16,
     /// The one SPIFFE ID to talk to.
     pub peer: String,
+    /// A service to fetch a token for.
+    pub audience: String,
+    /// Another service.
+    pub other: String,
 }
 
 impl Args {
@@ -31,9 +37,18 @@ impl Args {
             Some("fetch") => Command::Fetch,
             Some("serve") => Command::Serve,
             Some("dial") => Command::Dial,
-            _ => return Err("usage: spiffe-client fetch|serve|dial --socket unix:///PATH ...".into()),
+            Some("jwt") => Command::Jwt,
+            _ => return Err("usage: spiffe-client fetch|serve|dial|jwt --socket unix:///PATH ...".into()),
         };
-        let mut args = Self { command, socket: String::new(), rotations: 0, port: 0, peer: String::new() };
+        let mut args = Self {
+            command,
+            socket: String::new(),
+            rotations: 0,
+            port: 0,
+            peer: String::new(),
+            audience: String::new(),
+            other: String::new(),
+        };
         while let Some(name) = words.next() {
             let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;
             let number = || value.parse::<u16>().map_err(|error| format!("{name} {value}: {error}"));
@@ -42,6 +57,8 @@ impl Args {
                 "--rotations" => args.rotations = number()?.into(),
                 "--port" => args.port = number()?,
                 "--peer" => args.peer = value,
+                "--audience" => args.audience = value,
+                "--other" => args.other = value,
                 _ => return Err(format!("unknown option {name}")),
             }
         }

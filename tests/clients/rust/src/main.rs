@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod jwt;
 mod tls;
 
 use std::collections::HashSet;
@@ -49,6 +50,7 @@ async fn main() -> ExitCode {
         Command::Fetch => fetch(&args).await,
         Command::Serve => tls::serve(&args).await,
         Command::Dial => tls::dial(&args).await,
+        Command::Jwt => jwt::jwt(&args).await,
     };
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -28,9 +28,9 @@ use super::super::stream::Stream;
 use super::super::validation::Validation;
 use super::*;
 use crate::callers::Callers;
-use crate::fixtures::{FakeIssuer, ManualClock};
+use crate::fixtures::workload_api;
 use crate::gate::Gate;
-use crate::workload_api::{self, Socket, WorkloadApi};
+use crate::workload_api::Socket;
 
 /// A served socket over a cache that the test fills.
 struct Rig {
@@ -55,15 +55,7 @@ async fn rig_with(attestors: Vec<Box<dyn WorkloadAttestor>>, has_sds: bool) -> R
     let (folder, shutdown, mut tasks) = (TestFolder::new(), Shutdown::new(), TaskSet::new());
     let cache = Arc::new(Cache::new(trust_domain()));
     let gate = Gate::new(cache.clone(), Callers::new(attestors, ProcRoot::default()), shutdown.clone());
-    let tokens = Arc::new(FakeIssuer::default()).source(&cache, &ManualClock::default());
-    let api = WorkloadApi::new(workload_api::Parts {
-        gate: gate.clone(),
-        tokens,
-        clock: ManualClock::default().shared(),
-        trust_domain: trust_domain(),
-        allowed_foreign_jwt_claims: Vec::new(),
-        allow_unauthenticated_verifiers: false,
-    });
+    let api = workload_api(gate.clone(), &cache, &Arc::default(), false);
     let sds = has_sds.then(|| Sds::new(gate.clone(), SdsConfig::default()));
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();

@@ -25,6 +25,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
+import java.util.stream.Collectors;
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.SSLException;
 import javax.net.ssl.SSLServerSocket;
@@ -60,7 +61,7 @@ public final class Client {
         int status = 0;
         try {
             if (words.length % 2 == 0) {
-                throw new IllegalArgumentException("usage: Client fetch|serve|dial --socket unix:///PATH ...");
+                throw new IllegalArgumentException("usage: Client fetch|serve|dial|jwt --socket unix:///PATH ...");
             }
             Map<String, String> options = new HashMap<>(Map.of("--rotations", "0", "--port", "0"));
             for (int i = 1; i < words.length; i += 2) {
@@ -70,6 +71,7 @@ public final class Client {
                 case "fetch" -> fetch(options);
                 case "serve" -> serve(options);
                 case "dial" -> dial(options);
+                case "jwt" -> JwtProfile.run(options);
                 default -> throw new IllegalArgumentException("unknown command " + words[0]);
             }
         } catch (IllegalArgumentException wrong) {
@@ -216,16 +218,23 @@ public final class Client {
         }
     }
 
-    /** Prints one JSON line; values are strings or whole numbers. */
-    private static synchronized void emit(String event, Object... namesAndValues) {
+    /** Prints one JSON line; values are strings, lists of them, or whole numbers. */
+    static synchronized void emit(String event, Object... namesAndValues) {
         StringBuilder json = new StringBuilder("{\"event\":").append(quoted(event));
         for (int i = 0; i < namesAndValues.length; i += 2) {
             Object value = namesAndValues[i + 1];
             json.append(',').append(quoted((String) namesAndValues[i])).append(':');
-            json.append(value instanceof Long ? value : quoted(String.valueOf(value)));
+            json.append(printed(value));
         }
         System.out.println(json.append('}'));
         System.out.flush();
+    }
+
+    private static String printed(Object value) {
+        if (value instanceof List<?> all) {
+            return all.stream().map(Client::printed).collect(Collectors.joining(",", "[", "]"));
+        }
+        return value instanceof Long ? value.toString() : quoted(String.valueOf(value));
     }
 
     private static String quoted(String text) {
