@@ -130,7 +130,9 @@ impl Callers {
         }
         self.admission.attestation(peer).map_err(CallerFault::TooOften)?;
         let (callers, socket_peer) = (self.clone(), socket_peer(peer));
-        let caller = self.on_thread(peer.uid, peer.pid, move || callers.attest_now(socket_peer)).await?;
+        // Apart, so that a stream does not carry the room for it as long as it is open; below too.
+        let caller =
+            Box::pin(self.on_thread(peer.uid, peer.pid, move || callers.attest_now(socket_peer))).await?;
         note(peer, &caller);
         Ok(caller)
     }
@@ -151,7 +153,7 @@ impl Callers {
             Err(CallerError::Changed { .. }) => Ok(Look::Changed(callers.attest_now(socket_peer)?)),
             Err(error) => Err(error.into()),
         });
-        let look = look.await?;
+        let look = Box::pin(look).await?;
         if let Look::Changed(caller) = &look {
             note(peer, caller);
         }

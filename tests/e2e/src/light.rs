@@ -24,6 +24,10 @@ const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
+/// `www.example.com` in the Huffman code (RFC 7541 C.4.1), which all but the simplest clients use, and which takes the
+/// other end a buffer.
+const AUTHORITY: [u8; 12] = [0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff];
+
 /// Before the next try when the agent's queue of connections is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(1);
 
@@ -126,7 +130,8 @@ fn header_block() -> Vec<u8> {
     [
         vec![0x83, 0x86],
         named(&[0x04], b"/SpiffeWorkloadAPI/FetchX509SVID"),
-        named(&[0x01], b"localhost"),
+        vec![0x01, 0x80 | AUTHORITY.len() as u8],
+        AUTHORITY.to_vec(),
         named(&[0x0f, 0x10], b"application/grpc"),
         spelled(b"te", b"trailers"),
         spelled(b"workload.spiffe.io", b"true"),
