@@ -16,11 +16,11 @@ use spindle_proto::spire::api::agent::logger::v1::logger_server::LoggerServer;
 use spindle_runtime::{Logs, Shutdown};
 use spindle_transport::{UnixBindError, UnixClients, UnixListener, UnixSocketConfig, grpc_server};
 
-use crate::ending::Ending;
+use crate::workload_api::Ending;
 
 pub(crate) use debug::DebugService;
 pub(crate) use delegated::DelegatedIdentity;
-pub(crate) use place::{NotApart, check_apart};
+pub(crate) use place::check_apart;
 
 use logger::LoggerService;
 

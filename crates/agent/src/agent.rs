@@ -3,6 +3,7 @@
 //! The data directory is locked and the socket bound before anything else, so that a second agent or a wrong path is known
 //! at once and early callers wait instead of failing. Start at [`Agent::start`].
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,26 +11,29 @@ use std::time::Duration;
 use spindle_attest::{ProcRoot, UnixAttestor, WorkloadAttestor};
 use spindle_keys::{DiskKeys, KeyManager, MemoryKeys};
 use spindle_renewal::RenewalPolicy;
-use spindle_runtime::{Shutdown, TaskSet};
+use spindle_runtime::{BoundHealthListener, Shutdown, TaskSet};
 use spindle_spiffe_core::{Clock, Entropy, X509Bundle};
 use spindle_transport::{ExpectedServer, LiveIdentity, TlsDialer, Trust};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+use crate::admin::{self, AdminSocket, DebugService, DelegatedIdentity, check_apart};
 use crate::cache::Cache;
 use crate::callers::Callers;
 use crate::config::{AgentConfig, KeyStorage};
 use crate::data_lock::DataLock;
 use crate::error::AgentError;
 use crate::gate::Gate;
+use crate::health::{self, HealthService};
 use crate::identities::{self, Identities};
+use crate::in_step::InStep;
 use crate::node_identity::{self, NodeIdentity, ProofSource, StateFile};
 use crate::sds::Sds;
 use crate::server::{Heard, ServerLink};
 use crate::sync::{self, Sync};
 use crate::tokens::{self, TokenSource};
 use crate::trust::OwnTrust;
-use crate::workload_api::{self, Socket, WorkloadApi};
+use crate::workload_api::{self, Services, Socket, WorkloadApi};
 
 /// How long open streams may take to end when the agent stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -43,6 +47,8 @@ pub struct Agent;
 /// An agent at work. It stops when its shutdown begins, or by itself on an error.
 pub struct RunningAgent {
     socket_path: PathBuf,
+    admin_socket_path: Option<PathBuf>,
+    health_addr: Option<SocketAddr>,
     ready: watch::Receiver<bool>,
     tasks: TaskSet,
     shutdown: Shutdown,
@@ -71,12 +77,13 @@ impl Agent {
         if let Some(source) = &config.x509pop {
             node_identity::check_files(source).map_err(|why| AgentError::NodeProof { why })?;
         }
-        let socket = Socket::bind(&config.socket_path)?.limited(&config.caller_limits);
-        let socket_path = socket.path();
+        let (socket, admin_socket) = bind_sockets(&config)?;
+        let socket_path = config.socket_path.clone();
+        let health_listener = bind_health(&config)?;
         let file = StateFile::open(&config.data_dir, config.trust_domain.clone())?;
         let keys = open_keys(&config)?;
         let cache = Arc::new(Cache::new(config.trust_domain.clone()));
-        let ready = cache.synced();
+        let (ready, in_step, started_at) = (cache.synced(), InStep::default(), clock.now());
         let failure = Arc::new(OnceLock::new());
         let mut tasks = TaskSet::new();
 
@@ -103,23 +110,55 @@ impl Agent {
             Callers::new(attestors(&config), ProcRoot::new(&config.proc_root)).limited(&config.caller_limits);
         let log_selectors = config.log_selectors.clone();
         let gate = Gate::telling(log_selectors, cache.clone(), callers, shutdown.clone());
-        let sds = (!config.disable_sds_api).then(|| Sds::new(gate.clone(), config.sds.clone()));
-        let api = WorkloadApi::new(workload_api::Parts {
-            gate,
-            tokens,
-            clock: clock.clone(),
-            trust_domain: config.trust_domain.clone(),
-            allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.clone(),
-            allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,
-        });
-        tasks.spawn("Workload API", socket.serve(api, sds, ready.clone(), shutdown.clone()));
-        info!(socket = %socket_path.display(), "the Workload API socket is open");
+        let checked = (!config.disable_workload_api).then(|| socket_path.clone());
+        let checks = health::checks(checked, ready.clone());
+        if let Some(socket) = socket {
+            let api = (!config.disable_workload_api).then(|| {
+                WorkloadApi::new(workload_api::Parts {
+                    gate: gate.clone(),
+                    tokens: tokens.clone(),
+                    clock: clock.clone(),
+                    trust_domain: config.trust_domain.clone(),
+                    allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.clone(),
+                    allow_unauthenticated_verifiers: config.allow_unauthenticated_verifiers,
+                })
+            });
+            let sds = (!config.disable_sds_api).then(|| Sds::new(gate.clone(), config.sds.clone()));
+            let health = HealthService::server(checks.clone(), ready.clone());
+            tasks.spawn(
+                "Workload API",
+                socket.serve(gate.clone(), Services { api, sds, health }, shutdown.clone()),
+            );
+            info!(socket = %socket_path.display(), "the Workload API socket is open");
+        }
+        let admin_socket_path = admin_socket.as_ref().map(AdminSocket::path);
+        if let Some(socket) = admin_socket {
+            let debug = DebugService {
+                cache: cache.clone(),
+                identity: identity.clone(),
+                trust: trust.clone(),
+                in_step: in_step.clone(),
+                tokens: tokens.clone(),
+                clock: clock.clone(),
+                started_at,
+            };
+            let delegated = DelegatedIdentity::new(gate, config.authorized_delegates.clone(), tokens);
+            let services = admin::Services { debug, logs: config.logs.clone(), delegated };
+            info!(socket = %socket.path().display(), "the admin socket is open");
+            tasks.spawn("admin socket", socket.serve(services, shutdown.clone()));
+        }
+        let health_addr = health_listener.as_ref().map(BoundHealthListener::address);
+        if let Some(listener) = health_listener {
+            info!(address = %listener.address(), "Serving health checks");
+            tasks.spawn_infallible("health probes", listener.serve(checks, shutdown.clone()));
+        }
 
         let own_tasks = Tasks {
             config,
             clock,
             entropy,
             cache,
+            in_step,
             keys,
             file,
             trust,
@@ -129,14 +168,33 @@ impl Agent {
             shutdown: shutdown.clone(),
         };
         own_tasks.spawn(&mut tasks, failure.clone());
-        Ok(RunningAgent { socket_path, ready, tasks, shutdown, failure, locks })
+        Ok(RunningAgent {
+            socket_path,
+            admin_socket_path,
+            health_addr,
+            ready,
+            tasks,
+            shutdown,
+            failure,
+            locks,
+        })
     }
 }
 
 impl RunningAgent {
-    /// The Workload API's socket.
+    /// The public socket, which is not there when all its services are off.
     pub fn socket_path(&self) -> &Path {
         &self.socket_path
+    }
+
+    /// The admin socket; none when it is off.
+    pub fn admin_socket_path(&self) -> Option<&Path> {
+        self.admin_socket_path.as_deref()
+    }
+
+    /// Where health probes are answered, with the real port; none when nowhere.
+    pub fn health_addr(&self) -> Option<SocketAddr> {
+        self.health_addr
     }
 
     /// True once the first sync is complete and workloads are served.
@@ -168,6 +226,7 @@ struct Tasks {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     cache: Arc<Cache>,
+    in_step: InStep,
     keys: Arc<dyn KeyManager>,
     file: StateFile,
     trust: OwnTrust,
@@ -179,7 +238,20 @@ struct Tasks {
 
 impl Tasks {
     fn spawn(self, tasks: &mut TaskSet, failure: Arc<OnceLock<AgentError>>) {
-        let Self { config, clock, entropy, cache, keys, file, trust, identity, link, heard, shutdown } = self;
+        let Self {
+            config,
+            clock,
+            entropy,
+            cache,
+            in_step,
+            keys,
+            file,
+            trust,
+            identity,
+            link,
+            heard,
+            shutdown,
+        } = self;
         let (updates, received) = mpsc::channel(UPDATES_WAITING);
         let (established, is_established) = oneshot::channel();
 
@@ -200,6 +272,8 @@ impl Tasks {
             link: link.clone(),
             trust: trust.clone(),
             updates,
+            in_step,
+            clock: clock.clone(),
             entropy: entropy.clone(),
             poll_interval: config.sync_interval,
             poll_differences: config.use_sync_authorized_entries,
@@ -241,6 +315,25 @@ async fn keep_identity(
     let node = NodeIdentity::establish(parts).await?;
     let _ = established.send(());
     node.run().await
+}
+
+/// The public socket, unless all its services are off, and the admin socket if there is to be one.
+fn bind_sockets(config: &AgentConfig) -> Result<(Option<Socket>, Option<AdminSocket>), AgentError> {
+    let has_public = !(config.disable_workload_api && config.disable_sds_api);
+    if let Some(path) = config.admin_socket_path.as_deref().filter(|_| has_public) {
+        check_apart(path, &config.socket_path)
+            .map_err(|error| AgentError::AdminSocketPlace { why: error.to_string() })?;
+    }
+    let public = has_public.then(|| Socket::bind(&config.socket_path)).transpose()?;
+    let public = public.map(|socket| socket.limited(&config.caller_limits));
+    let admin = config.admin_socket_path.as_deref().map(AdminSocket::bind).transpose();
+    Ok((public, admin.map_err(AgentError::AdminSocket)?))
+}
+
+fn bind_health(config: &AgentConfig) -> Result<Option<BoundHealthListener>, AgentError> {
+    let Some(settings) = config.health_checks.clone() else { return Ok(None) };
+    let address = settings.address;
+    settings.bind().map(Some).map_err(|source| AgentError::HealthPort { address, source })
 }
 
 fn open_keys(config: &AgentConfig) -> Result<Arc<dyn KeyManager>, AgentError> {

@@ -25,7 +25,7 @@ pub(crate) use encode_delegated::delegated_x509_svids;
 pub(crate) use hints::unique_hints;
 pub(crate) use near_miss::near_misses;
 pub(crate) use snapshot::Snapshot;
-pub(crate) use view::{Content, HeldSvid, Identity, Unready, View};
+pub(crate) use view::{Content, HeldSvid, Identity, NumberedBundle, Unready, View};
 
 use view::Fingerprint;
 

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use spindle_attest::UnixConfig;
 use spindle_keys::KeyType;
+use spindle_runtime::Logs;
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
 use spindle_transport::KeyExchange;
 use zeroize::Zeroizing;
 
 pub use crate::callers::Rate;
 pub use broker::{ANY_REFERENCE_TYPE, AllowedBroker, AllowedReferenceType, BrokerConfig};
-pub use endpoints::{HealthListener, RateLimits, SdsConfig};
+pub use endpoints::{RateLimits, SdsConfig};
+pub use spindle_runtime::HealthListener;
 
 /// SPIRE's interval between polls, for servers without the push stream.
 pub const SYNC_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
@@ -88,6 +90,8 @@ pub struct AgentConfig {
     pub rate_limits: RateLimits,
     /// The broker endpoint; none leaves it off.
     pub broker: Option<BrokerConfig>,
+    /// The process's log, whose level can be changed over the admin socket.
+    pub logs: Logs,
     /// Where health probes are answered over HTTP; none leaves it off.
     pub health_checks: Option<HealthListener>,
     /// When the agent bootstraps again because the server's certificate is not trusted.
@@ -267,6 +271,7 @@ impl AgentConfig {
             availability_target: None,
             rate_limits: RateLimits::default(),
             broker: None,
+            logs: Logs::default(),
             health_checks: None,
             rebootstrap: Rebootstrap { mode: RebootstrapMode::Never, delay: REBOOTSTRAP_DELAY_DEFAULT },
             log_selectors: Vec::new(),

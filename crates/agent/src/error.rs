@@ -1,5 +1,7 @@
 //! Why an agent cannot start, or cannot go on.
 
+use std::net::SocketAddr;
+
 use spindle_keys::KeyError;
 use spindle_spiffe_core::Reason;
 use spindle_transport::UnixBindError;
@@ -14,6 +16,23 @@ pub enum AgentError {
     /// The Workload API's socket cannot be opened.
     #[error("cannot open the Workload API socket")]
     Socket(#[from] UnixBindError),
+    /// The admin socket cannot be opened.
+    #[error("cannot open the admin socket")]
+    AdminSocket(#[source] UnixBindError),
+    /// The admin socket lies where workloads can find it.
+    #[error("admin_socket_path: {why}")]
+    AdminSocketPlace {
+        /// Which directory is in the way.
+        why: String,
+    },
+    /// The port for health probes is taken, or not allowed.
+    #[error("cannot listen for health probes on {address}")]
+    HealthPort {
+        /// The address as configured.
+        address: SocketAddr,
+        /// What the kernel answered.
+        source: std::io::Error,
+    },
     /// The data directory cannot be held.
     #[error("cannot take the agent's data directory")]
     DataDir(#[from] DataLockError),
@@ -89,10 +108,14 @@ impl AgentError {
             }
             Self::StandingLost { reason } => *reason,
             Self::SvidExpired => Reason::AgentExpired,
-            Self::Socket(UnixBindError::InUse { .. }) | Self::DataDir(DataLockError::Held { .. }) => {
-                Reason::AgentRunning
-            }
-            Self::Socket(_) | Self::DataDir(_) | Self::Keys(_) | Self::State(_) | Self::NodeProof { .. } => {
+            Self::Socket(UnixBindError::InUse { .. })
+            | Self::AdminSocket(UnixBindError::InUse { .. })
+            | Self::DataDir(DataLockError::Held { .. }) => Reason::AgentRunning,
+            Self::Socket(_)
+            | Self::AdminSocket(_)
+            | Self::AdminSocketPlace { .. }
+            | Self::HealthPort { .. } => Reason::LocalFailure,
+            Self::DataDir(_) | Self::Keys(_) | Self::State(_) | Self::NodeProof { .. } => {
                 Reason::LocalFailure
             }
             Self::Bootstrap(_) => Reason::TrustBundleUnusable,
@@ -113,6 +136,11 @@ impl AgentError {
         }
         match self {
             Self::Socket(_) => "stop the other agent, or choose another socket path",
+            Self::AdminSocket(_) => "stop the other agent, or choose another admin_socket_path",
+            Self::AdminSocketPlace { .. } => {
+                "choose a directory for admin_socket_path that workloads are not given"
+            }
+            Self::HealthPort { .. } => "choose another bind_port in health_checks, or stop who has it",
             Self::DataDir(DataLockError::Held { .. }) => {
                 "stop the other agent, or choose another data directory"
             }

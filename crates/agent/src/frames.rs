@@ -1,20 +1,20 @@
-//! gRPC messages read and written by hand, for services whose answers hold private keys: a generated service would leave
-//! copies of them behind.
+//! gRPC calls read and answered by hand, for services whose finished messages are shared or hold private keys: a generated
+//! service would encode each anew and leave copies of it behind.
 //!
-//! Start at [`read_message`] and [`streamed`].
+//! Start at [`read_request`], [`streamed`] and [`single`].
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use futures_util::stream;
+use futures_util::stream::{self, Stream};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
+use spindle_spiffe_core::Reason;
 use tokio::time::timeout;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::{Codec, Streaming};
+use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
 /// A caller sends its request right after the headers.
@@ -23,37 +23,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// One byte that says "not compressed" and four of length stand before each gRPC message.
 const FRAME_BYTES: usize = 5;
 
-/// The one message of a request, of at most `bytes_max`.
-///
-/// # Errors
-/// When it is too large, malformed, late or missing.
-pub(crate) async fn read_message<M>(body: Body, bytes_max: usize) -> Result<M, Status>
-where
-    M: prost::Message + Default + 'static,
-{
-    let decoder = ProstCodec::<M, M>::default().decoder();
-    let mut messages = Streaming::new_request(decoder, body, None, Some(bytes_max));
-    let message = timeout(REQUEST_TIMEOUT, messages.message())
-        .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no request came")));
-    message?.ok_or_else(|| Status::internal("the request has no message"))
-}
-
-/// A message without secrets, framed.
-pub(crate) fn framed(message: &impl prost::Message) -> Bytes {
-    let bytes = message.encode_to_vec();
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let mut frame = Vec::with_capacity(FRAME_BYTES + bytes.len());
-    frame.push(0);
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(&bytes);
-    frame.into()
-}
-
 /// Makes the framed messages of one stream, one after the other.
 pub(crate) trait Messages: Send + 'static {
     /// The next one. Its error ends the stream.
-    fn next(&mut self) -> BoxFuture<'_, Result<Bytes, Status>>;
+    fn next(&mut self) -> impl Future<Output = Result<Bytes, Status>> + Send;
 }
 
 /// Where a stream stands.
@@ -69,33 +42,76 @@ enum Next<S> {
 /// As the first message.
 pub(crate) async fn streamed<S: Messages>(mut messages: S) -> Result<Response<Body>, Status> {
     let first = messages.next().await?;
-    let first_then_rest = stream::unfold(Next::Ready(first, messages), |next| async {
+    Ok(response(stream::unfold(Next::Ready(first, messages), |next| async {
         match next {
-            Next::Ready(bytes, messages) => Some((Ok(Frame::data(bytes)), Next::Wait(messages))),
+            Next::Ready(bytes, messages) => Some((data(bytes), Next::Wait(messages))),
             Next::Wait(mut messages) => Some(match messages.next().await {
-                Ok(bytes) => (Ok(Frame::data(bytes)), Next::Wait(messages)),
+                Ok(bytes) => (data(bytes), Next::Wait(messages)),
                 Err(status) => (trailers(&status), Next::Over),
             }),
             Next::Over => None,
         }
-    });
-    Ok(response(Body::new(StreamBody::new(first_then_rest))))
+    })))
 }
 
-/// The answer to a call that has one message.
+/// One framed message and a good end.
 pub(crate) fn single(message: Bytes) -> Response<Body> {
-    let frames = stream::iter([Ok(Frame::data(message)), trailers(&Status::ok(""))]);
-    response(Body::new(StreamBody::new(frames)))
+    response(stream::iter([data(message), trailers(&Status::ok(""))]))
 }
 
-fn response(body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
+/// A message without secrets, framed.
+pub(crate) fn framed(message: &impl prost::Message) -> Bytes {
+    let bytes = message.encode_to_vec();
+    let length = u32::try_from(bytes.len())
+        .expect("an answer holds a bounded number of bounded certificates and tokens, far below 4 GiB");
+    let mut frame = Vec::with_capacity(FRAME_BYTES + bytes.len());
+    frame.push(0);
+    frame.extend_from_slice(&length.to_be_bytes());
+    frame.extend_from_slice(&bytes);
+    frame.into()
+}
+
+/// An answer of finished frames.
+fn response(frames: impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static) -> Response<Body> {
+    let mut response = Response::new(Body::new(StreamBody::new(frames)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
-fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
+/// One framed message of a stream.
+pub(crate) fn data(bytes: Bytes) -> Result<Frame<Bytes>, Status> {
+    Ok(Frame::data(bytes))
+}
+
+/// The end of a stream.
+pub(crate) fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
     let mut headers = HeaderMap::new();
     status.add_header(&mut headers)?;
     Ok(Frame::trailers(headers))
+}
+
+/// Reads the one message of a request, of at most `bytes_max`. An empty message is read like `()`, which passes over all
+/// fields.
+///
+/// # Errors
+/// When it is too large, malformed, late or missing; see [`reason_for_request`].
+pub(crate) async fn read_request<M>(body: Body, bytes_max: usize) -> Result<M, Status>
+where
+    M: prost::Message + Default + 'static,
+{
+    let read = async {
+        let decoder = ProstCodec::<M, M>::default().decoder();
+        let mut messages = Streaming::new_request(decoder, body, None, Some(bytes_max));
+        messages.message().await?.ok_or_else(|| Status::internal("the request has no message"))
+    };
+    timeout(REQUEST_TIMEOUT, read).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no request came")))
+}
+
+/// What is wrong with a request that could not be read.
+pub(crate) fn reason_for_request(status: &Status) -> Reason {
+    match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted => Reason::MessageTooLarge,
+        Code::DeadlineExceeded => Reason::TooSlow,
+        _ => Reason::BadRequest,
+    }
 }

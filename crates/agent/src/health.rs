@@ -35,7 +35,10 @@ pub(crate) fn checks(workload_api: Option<PathBuf>, synced: watch::Receiver<bool
         Box::pin(async move {
             if !is_synced {
                 let fault = Some("the agent has not reached its server yet".to_owned());
-                return HealthReport(vec![Finding { is_starting: true, ..Finding::new(CHECK, DETAIL, fault) }]);
+                return HealthReport(vec![Finding {
+                    is_starting: true,
+                    ..Finding::new(CHECK, DETAIL, fault)
+                }]);
             }
             let fault = match workload_api {
                 Some(path) => fault_in_time(async move { ask(&path).await }).await,

@@ -4,6 +4,7 @@
 //! signed, `cache` shows it to the streams it concerns. It leaves out configuration files and flags (`spindle-cli`) and
 //! talks to the server through `spindle-proto` only. Start at [`Agent::start`].
 
+mod admin;
 mod agent;
 pub mod bootstrap;
 mod cache;
@@ -14,8 +15,11 @@ mod data_lock;
 mod error;
 #[cfg(test)]
 mod fixtures;
+mod frames;
 mod gate;
+mod health;
 mod identities;
+mod in_step;
 mod node_identity;
 mod other_agent;
 mod sds;

@@ -29,8 +29,8 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use crate::config::SdsConfig;
+use crate::frames::{data, trailers};
 use crate::gate::Gate;
-use crate::workload_api::{data, trailers};
 use delta::Delta;
 use exchange::Exchange;
 use sotw::Sotw;

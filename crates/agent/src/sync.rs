@@ -16,12 +16,13 @@ use spindle_proto::spire::api::server::agent::v1::PostStatusRequest;
 use spindle_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use spindle_renewal::{Backoff, BackoffPolicy, Jitter};
 use spindle_runtime::Shutdown;
-use spindle_spiffe_core::{Entropy, EntryId, RegistrationEntry, TrustDomain};
+use spindle_spiffe_core::{Clock, Entropy, EntryId, RegistrationEntry, TrustDomain};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use crate::call_error::CallError;
 use crate::identities::Update;
+use crate::in_step::InStep;
 use crate::server::ServerLink;
 use crate::trust::OwnTrust;
 use poll::Polled;
@@ -45,6 +46,8 @@ pub(crate) struct Parts {
     pub(crate) link: ServerLink,
     pub(crate) trust: OwnTrust,
     pub(crate) updates: mpsc::Sender<Update>,
+    pub(crate) in_step: InStep,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) poll_interval: Duration,
     /// Whether a server that is polled is asked for differences alone, which old ones cannot answer.
@@ -103,6 +106,7 @@ impl Sync {
                 ended = self.follow_or_poll(&mut progress) => ended,
                 never = posting => never,
             };
+            self.parts.in_step.is_cut_off(self.parts.clock.now());
             if progress {
                 backoff.reset();
                 failures = 0;
@@ -148,7 +152,11 @@ impl Sync {
         if let Some(bundle) = &update.own_bundle {
             self.parts.trust.set(bundle.x509_bundle());
         }
-        self.parts.updates.send(update).await.is_ok() && shown.await.is_ok()
+        let is_shown = self.parts.updates.send(update).await.is_ok() && shown.await.is_ok();
+        if is_shown {
+            self.parts.in_step.applied(self.parts.clock.now());
+        }
+        is_shown
     }
 
     /// The entries that can be served here. Others are named, left out so that they do not hold up the rest, and added to

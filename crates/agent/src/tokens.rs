@@ -100,12 +100,26 @@ impl TokenSource {
         spiffe_id: Option<&SpiffeId>,
         audience: &Audience,
     ) -> Result<Vec<Issued>, TokenError> {
+        let wanted = |entry: &RegistrationEntry| spiffe_id.is_none_or(|id| entry.spiffe_id == *id);
+        self.fetch_where(selectors, wanted, audience).await
+    }
+
+    /// As [`TokenSource::fetch`], for those of the matching entries that are `wanted`.
+    ///
+    /// # Errors
+    /// As [`TokenSource::fetch`].
+    pub(crate) async fn fetch_where(
+        &self,
+        selectors: &Selectors,
+        wanted: impl Fn(&RegistrationEntry) -> bool,
+        audience: &Audience,
+    ) -> Result<Vec<Issued>, TokenError> {
         if !*self.0.parts.cache.synced().borrow() {
             return Err(TokenError::AgentStarting);
         }
         let entitled = || {
             let matching = self.0.parts.cache.matching(selectors).into_iter();
-            matching.filter(|one| spiffe_id.is_none_or(|id| one.entry.spiffe_id == *id))
+            matching.filter(|one| wanted(&one.entry))
         };
         let asked = stream::iter(entitled()).map(|one| self.issued(one, audience));
         let mut issued: Vec<Issued> = asked.buffered(CALLER_CALLS_MAX).try_collect().await?;
@@ -116,7 +130,6 @@ impl TokenSource {
     }
 
     /// How many tokens are held that still serve.
-    #[allow(dead_code, reason = "for the figures of the admin socket")]
     pub(crate) fn held(&self) -> usize {
         let now = self.0.parts.clock.now();
         let mut state = self.lock();

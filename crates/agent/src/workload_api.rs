@@ -15,33 +15,28 @@ mod validate;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, Stream};
-use http::{HeaderMap, HeaderValue, Request, Response, header};
-use http_body_util::StreamBody;
-use hyper::body::Frame;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use spindle_proto::refusal::refusal;
 use spindle_spiffe_core::audience::AUDIENCE_BYTES_MAX;
 use spindle_spiffe_core::jws::TOKEN_BYTES_MAX;
 use spindle_spiffe_core::{Clock, Reason, TrustDomain};
 use spindle_transport::{LocalPeer, Peer};
-use tokio::time::timeout;
 use tonic::body::Body;
-use tonic::codec::{Codec, Streaming};
 use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
-use tonic_prost::ProstCodec;
 
+use crate::frames::{framed, read_request, reason_for_request, single, streamed};
 use crate::gate::{Gate, stopping};
 use crate::tokens::TokenSource;
 use decide::Method;
 use session::Session;
 
-pub(crate) use socket::Socket;
+pub(crate) use ending::Ending;
+pub(crate) use socket::{Services, Socket};
 
 /// The metadata every call must carry (Workload Endpoint 3).
 const SECURITY_HEADER: &str = "workload.spiffe.io";
@@ -75,9 +70,6 @@ const CALLS: [(&str, Call); 5] = [
     ("ValidateJWTSVID", Call::ValidateJwtSvid),
 ];
 
-/// A caller sends its request right after the headers.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The service. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct WorkloadApi(Arc<Parts>);
@@ -96,10 +88,6 @@ pub(crate) struct Parts {
 impl WorkloadApi {
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
-    }
-
-    fn gate(&self) -> Arc<Gate> {
-        self.0.gate.clone()
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -129,7 +117,7 @@ impl WorkloadApi {
             }
             Call::ValidateJwtSvid => {
                 let request = read_request(body, VALIDATE_BYTES_MAX).await.map_err(unread)?;
-                self.unary(async { Ok(frame(&validate::validate(&self.0, peer, request).await?)) }).await
+                self.unary(async { Ok(framed(&validate::validate(&self.0, peer, request).await?)) }).await
             }
         }
     }
@@ -145,90 +133,20 @@ impl WorkloadApi {
             () = self.0.gate.shutdown().begun() => return Err(stopping()),
             message = answer => message?,
         };
-        Ok(framed(stream::iter([data(message), trailers(&Status::ok(""))])))
+        Ok(single(message))
     }
 
     /// Waits for the first message, so that a refusal is the whole answer, and streams the later ones.
     async fn stream(self, method: Method, peer: LocalPeer) -> Result<Response<Body>, Status> {
         let caller = self.0.gate.clone().admit(peer).await?;
-        let mut session = Session::new(caller, method, self.0.allow_unauthenticated_verifiers);
-        let first = session.next().await?;
-        let first_then_rest = stream::unfold(Next::Ready(first, session), |next| async {
-            match next {
-                Next::Ready(bytes, session) => Some((data(bytes), Next::Wait(session))),
-                Next::Wait(mut session) => Some(match session.next().await {
-                    Ok(bytes) => (data(bytes), Next::Wait(session)),
-                    Err(status) => (trailers(&status), Next::Over),
-                }),
-                Next::Over => None,
-            }
-        });
-        Ok(framed(first_then_rest))
+        streamed(Session::new(caller, method, self.0.allow_unauthenticated_verifiers)).await
     }
-}
-
-/// An answer of finished frames.
-fn framed(frames: impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static) -> Response<Body> {
-    let mut response = Response::new(Body::new(StreamBody::new(frames)));
-    let grpc = HeaderValue::from_static("application/grpc");
-    response.headers_mut().insert(header::CONTENT_TYPE, grpc);
-    response
-}
-
-/// Where a stream stands.
-enum Next {
-    Ready(Bytes, Session),
-    Wait(Session),
-    Over,
-}
-
-pub(crate) fn data(bytes: Bytes) -> Result<Frame<Bytes>, Status> {
-    Ok(Frame::data(bytes))
-}
-
-/// A message behind the one byte that says "not compressed" and its length.
-fn frame(message: &impl prost::Message) -> Bytes {
-    let bytes = message.encode_to_vec();
-    let length = u32::try_from(bytes.len()).expect("an answer is no longer than a few requests");
-    let mut frame = Vec::with_capacity(5 + bytes.len());
-    frame.push(0);
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(&bytes);
-    frame.into()
-}
-
-pub(crate) fn trailers(status: &Status) -> Result<Frame<Bytes>, Status> {
-    let mut headers = HeaderMap::new();
-    status.add_header(&mut headers)?;
-    Ok(Frame::trailers(headers))
 }
 
 /// Exactly one value, exactly `true`. Checked before anything else is looked at.
 fn has_security_header(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(SECURITY_HEADER).iter();
     matches!((values.next().map(HeaderValue::as_bytes), values.next()), (Some(b"true"), None))
-}
-
-/// What is wrong with a request that could not be read.
-pub(crate) fn reason_for_request(status: &Status) -> Reason {
-    match status.code() {
-        Code::OutOfRange | Code::ResourceExhausted => Reason::MessageTooLarge,
-        Code::DeadlineExceeded => Reason::TooSlow,
-        _ => Reason::BadRequest,
-    }
-}
-
-/// Reads the one message of a request. An empty message is read like `()`, which passes over all fields.
-async fn read_request<M>(body: Body, bytes_max: usize) -> Result<M, Status>
-where
-    M: prost::Message + Default + 'static,
-{
-    let read = async {
-        let decoder = ProstCodec::<M, M>::default().decoder();
-        let mut messages = Streaming::new_request(decoder, body, None, Some(bytes_max));
-        messages.message().await?.ok_or_else(|| Status::internal("the request has no message"))
-    };
-    timeout(REQUEST_TIMEOUT, read).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no request came")))
 }
 
 impl Service<Request<Body>> for WorkloadApi {

@@ -27,9 +27,8 @@ static SIGNERS: LazyLock<Vec<(KeyType, WitSigner)>> =
     LazyLock::new(|| KeyType::ALL.into_iter().map(|kind| (kind, signer(kind))).collect());
 
 /// The workload's key.
-static WORKLOAD: LazyLock<ConfirmationKey> = LazyLock::new(|| {
-    confirmation_key(Key::generate(KeyType::EcP256).unwrap().spki_der(), "ES256").unwrap()
-});
+static WORKLOAD: LazyLock<ConfirmationKey> =
+    LazyLock::new(|| confirmation_key(Key::generate(KeyType::EcP256).unwrap().spki_der(), "ES256").unwrap());
 
 fn at(secs: i64) -> Timestamp {
     Timestamp::from_unix_secs(secs)

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::cache::Cache;
 use crate::in_step::InStep;
+use crate::tokens::TokenSource;
 use crate::trust::{OwnTrust, authority_of};
 
 /// What the service looks at.
@@ -18,6 +19,7 @@ pub(crate) struct DebugService {
     pub(crate) identity: LiveIdentity,
     pub(crate) trust: OwnTrust,
     pub(crate) in_step: InStep,
+    pub(crate) tokens: TokenSource,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) started_at: Timestamp,
 }
@@ -61,7 +63,7 @@ impl wire::debug_server::Debug for DebugService {
             svids_count: count(ready),
             last_sync_success: self.in_step.last(now).map_or(0, Timestamp::unix_secs),
             cached_x509_svids_count: count(ready),
-            cached_jwt_svids_count: 0,
+            cached_jwt_svids_count: count(self.tokens.held()),
             // Nothing is put into stores: entries for them are left alone.
             cached_svidstore_x509_svids_count: 0,
         }))

@@ -27,8 +27,8 @@ use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 
-use crate::frames::{framed, read_message, single, streamed};
-use crate::gate::Gate;
+use crate::frames::{framed, read_request, reason_for_request, single, streamed};
+use crate::gate::{Gate, stopping};
 use crate::tokens::TokenSource;
 use bundles::{Bundles, Kind};
 use delegate::Delegate;
@@ -81,14 +81,13 @@ impl DelegatedIdentity {
                 streamed(Bundles::new(self.gate, delegate, Kind::Jwt)).await
             }
             Some("FetchJWTSVIDs") => {
-                let asked: wire::FetchJwtsviDsRequest = read(body).await?;
-                let audience = tokens::audience(&asked.audience)?;
-                let mut delegate = delegate.admitted().await?;
-                let subject = Subject::named(self.gate.callers(), &asked.selectors, asked.pid).await?;
-                let answer = tokens::fetch(&self.tokens, subject, &audience).await?;
-                // The server may have taken its time.
-                delegate.check_again().await?;
-                Ok(single(framed(&answer)))
+                let asked = read(body).await?;
+                // Cancel-safe: an answer that is not given is made anew for the next call.
+                tokio::select! {
+                    biased;
+                    () = self.gate.shutdown().begun() => Err(stopping()),
+                    answer = self.fetch_tokens(delegate, asked) => Ok(single(framed(&answer?))),
+                }
             }
             _ => {
                 let text = "the Delegated Identity API has no such method";
@@ -96,17 +95,26 @@ impl DelegatedIdentity {
             }
         }
     }
+
+    async fn fetch_tokens(
+        &self,
+        delegate: Delegate,
+        asked: wire::FetchJwtsviDsRequest,
+    ) -> Result<wire::FetchJwtsviDsResponse, Status> {
+        let audience = tokens::audience(&asked.audience)?;
+        let mut delegate = delegate.admitted().await?;
+        let subject = Subject::named(self.gate.callers(), &asked.selectors, asked.pid).await?;
+        let answer = tokens::fetch(&self.tokens, subject, &audience).await?;
+        // The server may have taken its time.
+        delegate.check_again().await?;
+        Ok(answer)
+    }
 }
 
 async fn read<M: prost::Message + Default + 'static>(body: Body) -> Result<M, Status> {
-    read_message(body, REQUEST_BYTES_MAX).await.map_err(|status| {
-        let reason = match status.code() {
-            Code::OutOfRange | Code::ResourceExhausted => Reason::MessageTooLarge,
-            Code::DeadlineExceeded => Reason::TooSlow,
-            _ => Reason::BadRequest,
-        };
-        refusal(status.code(), reason, status.message())
-    })
+    read_request(body, REQUEST_BYTES_MAX)
+        .await
+        .map_err(|status| refusal(status.code(), reason_for_request(&status), status.message()))
 }
 
 impl Service<Request<Body>> for DelegatedIdentity {

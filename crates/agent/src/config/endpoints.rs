@@ -1,7 +1,5 @@
 //! What the sockets of an agent offer, as ready values.
 
-use std::net::SocketAddr;
-
 /// Names and forms of Envoy's SDS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SdsConfig {
@@ -43,15 +41,4 @@ pub struct RateLimits {
     pub stream_secrets: u32,
     /// Calls of SDS' FetchSecrets.
     pub fetch_secrets: u32,
-}
-
-/// Where health probes are answered over HTTP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthListener {
-    /// The address.
-    pub address: SocketAddr,
-    /// The path of the liveness probe.
-    pub live_path: String,
-    /// The path of the readiness probe.
-    pub ready_path: String,
 }

@@ -17,8 +17,8 @@ use super::catalog::Catalog;
 use super::exchange::{BadRequest, Exchange, Refused, Step};
 use super::secret::encode_wiped;
 use crate::config::SdsConfig;
+use crate::frames::reason_for_request;
 use crate::gate::{Admitted, stopping};
-use crate::workload_api::reason_for_request;
 
 /// The largest request taken, in bytes. Envoy describes itself in some 60 KiB, and its operator can add to that.
 const REQUEST_BYTES_MAX: usize = 1024 * 1024;

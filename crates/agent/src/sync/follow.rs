@@ -137,6 +137,7 @@ impl Sync {
             .await;
         if applied {
             self.held = Some(revision);
+            self.parts.in_step.follows();
         }
         applied
     }

@@ -88,7 +88,6 @@ impl Token {
         &self.spiffe_id
     }
 
-    #[allow(dead_code, reason = "for Delegated Identity")]
     /// When it was issued, by the server's clock.
     pub(crate) fn issued_at(&self) -> Timestamp {
         self.issued_at

@@ -13,18 +13,18 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
 
-use super::trailers;
+use crate::frames::trailers;
 use crate::gate::stopping;
 
 /// A service whose answers end with the agent.
 #[derive(Clone)]
-pub(super) struct Ending<S> {
+pub(crate) struct Ending<S> {
     service: S,
     shutdown: Shutdown,
 }
 
 impl<S> Ending<S> {
-    pub(super) fn new(service: S, shutdown: Shutdown) -> Self {
+    pub(crate) fn new(service: S, shutdown: Shutdown) -> Self {
         Self { service, shutdown }
     }
 }

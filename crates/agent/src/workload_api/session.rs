@@ -5,6 +5,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use super::decide::{Decision, Method, decide};
+use crate::frames::Messages;
 use crate::gate::{Admitted, stopping};
 
 /// An attested caller and what it was sent.
@@ -18,20 +19,6 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(caller: Admitted, method: Method, allow_unauthenticated_verifiers: bool) -> Self {
         Self { caller, method, allow_unauthenticated_verifiers, sent: None }
-    }
-
-    /// The next message, when there is one that differs from the last.
-    ///
-    /// # Errors
-    /// The status that ends the stream.
-    pub(super) async fn next(&mut self) -> Result<Bytes, Status> {
-        let shutdown = self.caller.shutdown();
-        // Cancel-safe: a message is kept as sent only when it is returned.
-        tokio::select! {
-            biased;
-            () = shutdown.begun() => Err(stopping()),
-            next = self.wait() => next,
-        }
     }
 
     async fn wait(&mut self) -> Result<Bytes, Status> {
@@ -75,5 +62,21 @@ impl Session {
             _ => Bytes::new(),
         };
         (decision, message)
+    }
+}
+
+impl Messages for Session {
+    /// The next message, when there is one that differs from the last.
+    ///
+    /// # Errors
+    /// The status that ends the stream.
+    async fn next(&mut self) -> Result<Bytes, Status> {
+        let shutdown = self.caller.shutdown();
+        // Cancel-safe: a message is kept as sent only when it is returned.
+        tokio::select! {
+            biased;
+            () = shutdown.begun() => Err(stopping()),
+            next = self.wait() => next,
+        }
     }
 }

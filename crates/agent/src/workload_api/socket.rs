@@ -3,19 +3,21 @@
 //! Bound first and served later: until then callers wait in the kernel's queue. SDS, health and reflection need no
 //! security header, as with SPIRE (Workload Endpoint 3 speaks of the Workload API).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use spindle_proto::{ENVOY_DESCRIPTOR_SET, WORKLOAD_DESCRIPTOR_SET};
 use spindle_runtime::Shutdown;
 use spindle_transport::{CrowdLimits, UnixBindError, UnixClients, UnixListener, UnixSocketConfig, serve};
-use tokio::sync::watch;
 use tonic::service::Routes;
-use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
 
 use super::WorkloadApi;
 use super::admitting::{Admitting, too_many_connections};
 use super::ending::Ending;
 use crate::config::CallerLimits;
+use crate::gate::Gate;
+use crate::health::HealthService;
 use crate::sds::Sds;
 
 /// Anybody on the node may ask; who gets what is decided by what the process shows.
@@ -30,6 +32,15 @@ pub(crate) enum SocketError {
     /// The reflection service cannot be built.
     #[error("cannot offer reflection: {0}")]
     Reflection(String),
+}
+
+/// What is served on the socket.
+pub(crate) struct Services {
+    /// None when the Workload API is switched off.
+    pub(crate) api: Option<WorkloadApi>,
+    /// None when SDS is switched off.
+    pub(crate) sds: Option<Sds>,
+    pub(crate) health: HealthServer<HealthService>,
 }
 
 /// A bound socket.
@@ -57,55 +68,42 @@ impl Socket {
         }))
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> PathBuf {
-        self.0.path().to_owned()
-    }
-
-    /// Serves until the shutdown begins. `ready` says when the health service may answer SERVING.
+    /// Serves until the shutdown begins. Calls are let in by `gate`.
     pub(crate) async fn serve(
         self,
-        api: WorkloadApi,
-        sds: Option<Sds>,
-        mut ready: watch::Receiver<bool>,
+        gate: Arc<Gate>,
+        services: Services,
         shutdown: Shutdown,
     ) -> Result<(), SocketError> {
-        let (reporter, health) = tonic_health::server::health_reporter();
-        reporter.set_service_status("", ServingStatus::NotServing).await;
-        let reflection = || reflection(sds.is_some());
+        let Services { api, sds, health } = services;
+        let reflection = || reflection(api.is_some(), sds.is_some());
         let (v1, v1alpha) =
             (reflection().build_v1().map_err(unbuilt)?, reflection().build_v1alpha().map_err(unbuilt)?);
-        let (gate, routes) = (api.gate(), Routes::new(api));
-        let routes = match sds {
-            Some(sds) => routes.add_service(sds),
-            None => routes,
-        };
+        let mut routes = Routes::new(Ending::new(health, shutdown.clone()));
+        if let Some(api) = api {
+            routes = routes.add_service(api);
+        }
+        if let Some(sds) = sds {
+            routes = routes.add_service(sds);
+        }
         let routes = routes
-            .add_service(Ending::new(health, shutdown.clone()))
             .add_service(Ending::new(v1, shutdown.clone()))
             .add_service(Ending::new(v1alpha, shutdown.clone()))
             .prepare();
         let service = Admitting::new(routes, gate);
-        let served = serve(self.0.incoming(), service, too_many_connections, shutdown.begun());
-        let report = async {
-            if ready.wait_for(|ready| *ready).await.is_ok() {
-                reporter.set_service_status("", ServingStatus::Serving).await;
-            }
-            std::future::pending::<()>().await;
-        };
-        // Cancel-safe: the report only sets a value.
-        tokio::select! {
-            () = served => Ok(()),
-            () = report => Ok(()),
-        }
+        serve(self.0.incoming(), service, too_many_connections, shutdown.begun()).await;
+        Ok(())
     }
 }
 
-fn reflection(has_sds: bool) -> tonic_reflection::server::Builder<'static> {
-    let builder = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(WORKLOAD_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-    if has_sds { builder.register_encoded_file_descriptor_set(ENVOY_DESCRIPTOR_SET) } else { builder }
+fn reflection(has_workload_api: bool, has_sds: bool) -> tonic_reflection::server::Builder<'static> {
+    let sets = [(has_workload_api, WORKLOAD_DESCRIPTOR_SET), (has_sds, ENVOY_DESCRIPTOR_SET)];
+    let offered = sets.into_iter().filter(|(is_offered, _)| *is_offered).map(|(_, set)| set);
+    offered.fold(
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET),
+        tonic_reflection::server::Builder::register_encoded_file_descriptor_set,
+    )
 }
 
 fn unbuilt(error: impl std::fmt::Display) -> SocketError {

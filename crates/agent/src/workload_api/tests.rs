@@ -1,5 +1,6 @@
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use prost::Message;
 use spindle_attest::{ProcRoot, UnixAttestor, UnixConfig, WorkloadAttestor};
@@ -10,14 +11,18 @@ use spindle_runtime::{Shutdown, TaskSet};
 use spindle_spiffe_core::RegistrationEntry;
 use spindle_testkit::TestFolder;
 use spindle_transport::{Notes, connect_unix};
+use tokio::time::timeout;
+use tonic::Streaming;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_prost::ProstCodec;
 
 use super::*;
 use crate::cache::{Cache, Change};
 use crate::callers::Callers;
 use crate::fixtures::{Authority, FakeIssuer, entry, signing, trust_domain, workload_api};
+use crate::frames::Messages as _;
 
 mod jwt;
 
@@ -43,10 +48,12 @@ async fn rig_with(allow_unauthenticated: bool, attestors: Vec<Box<dyn WorkloadAt
     let cache = Arc::new(Cache::new(trust_domain()));
     let issuer = Arc::new(FakeIssuer::default());
     let gate = gate(&cache, attestors, &shutdown);
-    let api = workload_api(gate, &cache, &issuer, allow_unauthenticated);
+    let api = workload_api(gate.clone(), &cache, &issuer, allow_unauthenticated);
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
-    tasks.spawn("api", socket.serve(api, None, cache.synced(), shutdown.clone()));
+    let checks = crate::health::checks(Some(path.clone()), cache.synced());
+    let health = crate::health::HealthService::server(checks, cache.synced());
+    tasks.spawn("api", socket.serve(gate, Services { api: Some(api), sds: None, health }, shutdown.clone()));
     let channel = connect_unix(&path).await.unwrap();
     Rig { cache, ca: Authority::new(&trust_domain()), issuer, channel, shutdown, tasks, folder }
 }
@@ -326,6 +333,41 @@ async fn health_serves_without_a_header_once_the_agent_is_in_step() {
         watch.message().await.unwrap().unwrap().status(),
         tonic_health::pb::health_check_response::ServingStatus::Serving
     );
+}
+
+#[tokio::test]
+async fn a_health_check_asks_the_workload_api_itself_and_takes_a_refusal_for_health() {
+    use tonic_health::pb::health_check_response::ServingStatus;
+    let rig = rig().await;
+    let mut health = HealthClient::new(rig.channel.clone());
+    let mut check = async || {
+        let answer = health.check(HealthCheckRequest::default()).await.unwrap();
+        answer.into_inner().status()
+    };
+    assert_eq!(check().await, ServingStatus::NotServing);
+    rig.publish(vec![nobodys("a")]);
+    check_refused(rig.bundles().await, Code::PermissionDenied, Reason::NoMatchingEntry, "no identity issued");
+    assert_eq!(check().await, ServingStatus::Serving);
+}
+
+#[tokio::test]
+async fn an_agent_whose_attestation_fails_is_not_healthy() {
+    let rig = rig_with(false, vec![]).await;
+    rig.publish(vec![mine("a")]);
+    let mut health = HealthClient::new(rig.channel.clone());
+    let answer = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(answer.status(), tonic_health::pb::health_check_response::ServingStatus::NotServing);
+}
+
+#[tokio::test]
+async fn health_is_that_of_the_whole_agent() {
+    let rig = rig().await;
+    let mut health = HealthClient::new(rig.channel.clone());
+    let request = || HealthCheckRequest { service: "SpiffeWorkloadAPI".into() };
+    let text = "per-service health is not supported";
+    for answer in [health.check(request()).await.map(drop), health.watch(request()).await.map(drop)] {
+        check_refused(answer, Code::InvalidArgument, Reason::BadRequest, text);
+    }
 }
 
 #[tokio::test]

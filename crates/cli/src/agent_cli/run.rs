@@ -27,9 +27,10 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     if args.check_config {
         return service::print_checked(console, "agent", &settings.notes);
     }
-    let (logs, notes) = (settings.logs.clone(), settings.notes.clone());
-    let config = settings::config(settings, (console.vars)("HOST_PROC"))?;
-    let logs = init_logs(&logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
+    let (log_settings, notes) = (settings.logs.clone(), settings.notes.clone());
+    let mut config = settings::config(settings, (console.vars)("HOST_PROC"))?;
+    let logs = init_logs(&log_settings).map_err(|error| Failure::because("cannot set up logs", &error))?;
+    config.logs = logs.clone();
     harden();
     service::log_notes(&notes);
     let reload = Reload::new(args, console.vars, &logs, file);

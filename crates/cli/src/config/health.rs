@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use spindle_server::HealthListener;
+use spindle_runtime::HealthListener;
 
 use super::ConfigError;
 use super::keys::{Key, Support, check_keys};

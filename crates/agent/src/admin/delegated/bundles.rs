@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use spindle_proto::spire::api::agent::delegatedidentity::v1 as wire;
 use tokio::sync::watch;
 use tonic::Status;
@@ -66,22 +65,20 @@ fn encode(kind: Kind, snapshot: &Snapshot) -> Bytes {
         Kind::X509 => framed(&wire::SubscribeToX509BundlesResponse {
             ca_certificates: map(|one| one.bundle.to_der().into()),
         }),
-        Kind::Jwt => framed(&wire::SubscribeToJwtBundlesResponse {
-            bundles: map(|one| one.jwt_key_set().clone()),
-        }),
+        Kind::Jwt => {
+            framed(&wire::SubscribeToJwtBundlesResponse { bundles: map(|one| one.jwt_key_set().clone()) })
+        }
     }
 }
 
 impl Messages for Bundles {
-    fn next(&mut self) -> BoxFuture<'_, Result<Bytes, Status>> {
+    async fn next(&mut self) -> Result<Bytes, Status> {
         let shutdown = self.gate.shutdown().clone();
-        Box::pin(async move {
-            // Cancel-safe: a message is kept as sent only when it is returned.
-            tokio::select! {
-                biased;
-                () = shutdown.begun() => Err(stopping()),
-                next = self.wait() => next,
-            }
-        })
+        // Cancel-safe: a message is kept as sent only when it is returned.
+        tokio::select! {
+            biased;
+            () = shutdown.begun() => Err(stopping()),
+            next = self.wait() => next,
+        }
     }
 }

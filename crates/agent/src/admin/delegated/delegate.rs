@@ -72,10 +72,10 @@ impl AdmittedDelegate {
 /// Whether a process with this view is a delegate. Whether its own SVIDs are signed by now does not matter.
 fn standing(view: &View, listed: &BTreeSet<SpiffeId>) -> Result<(), Reason> {
     let signed = view.content.identities.iter().map(|one| &one.entry.spiffe_id);
-    let mut ids = signed.chain(view.unready.iter().map(|(_, id, _)| id)).peekable();
-    match ids.peek() {
-        None => Err(Reason::NoMatchingEntry),
-        Some(_) if ids.any(|id| listed.contains(id)) => Ok(()),
-        Some(_) => Err(Reason::NotADelegate),
+    let ids: Vec<&SpiffeId> = signed.chain(view.unready.iter().map(|(_, id, _)| id)).collect();
+    match ids.as_slice() {
+        [] => Err(Reason::NoMatchingEntry),
+        ids if ids.iter().any(|id| listed.contains(*id)) => Ok(()),
+        _ => Err(Reason::NotADelegate),
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
@@ -83,16 +82,14 @@ fn patience(view: &View) -> Duration {
 }
 
 impl Messages for Identities {
-    fn next(&mut self) -> BoxFuture<'_, Result<Bytes, Status>> {
+    async fn next(&mut self) -> Result<Bytes, Status> {
         let (shutdown, ended) = (self.gate.shutdown().clone(), self.subject.ended());
-        Box::pin(async move {
-            // Cancel-safe: a message is kept as sent only when it is returned.
-            tokio::select! {
-                biased;
-                () = shutdown.begun() => Err(stopping()),
-                () = ended => Err(gone()),
-                next = self.wait() => next,
-            }
-        })
+        // Cancel-safe: a message is kept as sent only when it is returned.
+        tokio::select! {
+            biased;
+            () = shutdown.begun() => Err(stopping()),
+            () = ended => Err(gone()),
+            next = self.wait() => next,
+        }
     }
 }

@@ -28,9 +28,9 @@ use super::super::stream::Stream;
 use super::super::validation::Validation;
 use super::*;
 use crate::callers::Callers;
-use crate::fixtures::workload_api;
 use crate::gate::Gate;
-use crate::workload_api::Socket;
+use crate::health::{self, HealthService};
+use crate::workload_api::{Services, Socket};
 
 /// A served socket over a cache that the test fills.
 struct Rig {
@@ -55,11 +55,12 @@ async fn rig_with(attestors: Vec<Box<dyn WorkloadAttestor>>, has_sds: bool) -> R
     let (folder, shutdown, mut tasks) = (TestFolder::new(), Shutdown::new(), TaskSet::new());
     let cache = Arc::new(Cache::new(trust_domain()));
     let gate = Gate::new(cache.clone(), Callers::new(attestors, ProcRoot::default()), shutdown.clone());
-    let api = workload_api(gate.clone(), &cache, &Arc::default(), false);
     let sds = has_sds.then(|| Sds::new(gate.clone(), SdsConfig::default()));
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
-    tasks.spawn("api", socket.serve(api, sds, cache.synced(), shutdown.clone()));
+    let checks = health::checks(None, cache.synced());
+    let health = HealthService::server(checks, cache.synced());
+    tasks.spawn("api", socket.serve(gate.clone(), Services { api: None, sds, health }, shutdown.clone()));
     let client = SecretDiscoveryServiceClient::new(connect_unix(&path).await.unwrap());
     let ca = Authority::new(&trust_domain());
     Rig { cache, ca, gate, client, shutdown, _tasks: tasks, _folder: folder }

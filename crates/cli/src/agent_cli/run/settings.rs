@@ -3,8 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use spindle_agent::config::{HealthListener, PROC_ROOT_DEFAULT};
+use spindle_agent::config::PROC_ROOT_DEFAULT;
 use spindle_agent::{AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage, UnixConfig, X509PopSource};
+use spindle_runtime::Logs;
 use zeroize::Zeroizing;
 
 use crate::config::agent as chosen;
@@ -61,11 +62,9 @@ pub(in crate::agent_cli) fn config(
         availability_target: limits.availability_target,
         rate_limits: limits.rate_limits,
         broker: settings.broker,
-        health_checks: settings.health_checks.map(|listener| HealthListener {
-            address: listener.address,
-            live_path: listener.live_path,
-            ready_path: listener.ready_path,
-        }),
+        // Set up after this, so that a bad configuration leaves no log file behind.
+        logs: Logs::default(),
+        health_checks: settings.health_checks,
         rebootstrap: bootstrap.rebootstrap,
         log_selectors: settings.log_selectors,
         use_sync_authorized_entries: experimental.use_sync_authorized_entries,
