@@ -33,6 +33,7 @@ use crate::server::{Heard, ServerLink};
 use crate::sync::{self, Sync};
 use crate::tokens::{self, TokenSource};
 use crate::trust::OwnTrust;
+use crate::wits::{self, WitKeeper, WitSource};
 use crate::workload_api::{self, Services, Socket, WorkloadApi};
 
 /// How long open streams may take to end when the agent stops.
@@ -110,6 +111,14 @@ impl Agent {
             Callers::new(attestors(&config), ProcRoot::new(&config.proc_root)).limited(&config.caller_limits);
         let log_selectors = config.log_selectors.clone();
         let gate = Gate::telling(log_selectors, cache.clone(), callers, shutdown.clone());
+        let wits = WitSource::new(cache.clone());
+        let keeper = WitKeeper::new(wits::Parts {
+            source: wits.clone(),
+            issuer: Arc::new(link.clone()),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+        });
+        tasks.spawn_infallible("WIT-SVIDs", keeper.run(shutdown.clone()));
         let checked = (!config.disable_workload_api).then(|| socket_path.clone());
         let checks = health::checks(checked, ready.clone());
         if let Some(socket) = socket {
@@ -117,6 +126,7 @@ impl Agent {
                 WorkloadApi::new(workload_api::Parts {
                     gate: gate.clone(),
                     tokens: tokens.clone(),
+                    wits,
                     clock: clock.clone(),
                     trust_domain: config.trust_domain.clone(),
                     allowed_foreign_jwt_claims: config.allowed_foreign_jwt_claims.clone(),

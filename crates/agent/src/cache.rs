@@ -20,7 +20,7 @@ use spindle_spiffe_core::{Bundle, EntryId, Hint, RegistrationEntry, Selectors, T
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
-pub(crate) use encode::jwt_svids as encode_jwt_svids;
+pub(crate) use encode::{jwt_svids as encode_jwt_svids, wit_svids as encode_wit_svids};
 pub(crate) use encode_delegated::delegated_x509_svids;
 pub(crate) use hints::unique_hints;
 pub(crate) use near_miss::near_misses;
@@ -68,6 +68,8 @@ pub(crate) struct Cache {
     demanded: Notify,
     /// Counts the changes of bundles.
     bundle_changes: watch::Sender<u64>,
+    /// Counts what was published.
+    published: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -98,6 +100,7 @@ impl Cache {
             numbers: AtomicU64::new(1),
             demanded: Notify::new(),
             bundle_changes: watch::Sender::new(0),
+            published: watch::Sender::new(0),
         }
     }
 
@@ -124,6 +127,11 @@ impl Cache {
     /// Whether it is complete now. Once it is, it stays so.
     pub(crate) fn is_synced(&self) -> bool {
         *self.synced.borrow()
+    }
+
+    /// Told of each change that is published, whomever it concerns.
+    pub(crate) fn published(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
     }
 
     /// A live view for a workload that shows `selectors`, current when this returns.
@@ -228,6 +236,7 @@ impl Cache {
         if views.refresh(&after, &touched, bundles_changed) {
             self.demanded.notify_one();
         }
+        self.published.send_modify(|count| *count += 1);
     }
 
     fn apply_bundles(&self, snapshot: &mut Snapshot, change: &Change) -> bool {

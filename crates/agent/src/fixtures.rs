@@ -2,6 +2,7 @@
 
 mod api;
 mod issuer;
+mod wit_issuer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use spindle_testkit::TestAuthority;
 use crate::cache::{Cache, HeldSvid, Identity, Unready};
 use crate::config::{AgentConfig, Bootstrap};
 
-pub(crate) use api::workload_api;
+pub(crate) use api::{workload_api, workload_api_with};
 pub(crate) use issuer::{FakeIssuer, HIT_TIMEOUT};
+pub(crate) use wit_issuer::FakeWitIssuer;
 pub(crate) use spindle_testkit::{ManualClock, NOW};
 
 pub(crate) fn trust_domain() -> TrustDomain {

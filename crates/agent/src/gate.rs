@@ -26,6 +26,9 @@ use refusals::{Kind, Line, Refusals};
 
 const STARTING: &str = "the agent has not reached its server yet";
 
+/// What is said of a method that is not there, or not for this trust domain.
+pub(crate) const NOT_SUPPORTED: &str = "this profile of the Workload API is not supported";
+
 /// What all services of the public socket share.
 pub(crate) struct Gate {
     cache: Arc<Cache>,
@@ -51,6 +54,11 @@ impl Gate {
         shutdown: Shutdown,
     ) -> Arc<Self> {
         Arc::new(Self { cache, callers, shutdown, refusals: Refusals::default(), log_selectors })
+    }
+
+    /// Whether the agent has reached its server.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.cache.is_synced()
     }
 
     /// Attests the caller. Before the first sync nobody is: the answer would be a guess.
@@ -147,6 +155,7 @@ pub(crate) fn status_of(reason: Reason) -> Status {
         Reason::NoMatchingEntry => (Code::PermissionDenied, "no identity issued"),
         Reason::NotADelegate => (Code::PermissionDenied, "caller not configured as an authorized delegate"),
         Reason::AgentStarting => (Code::Unavailable, STARTING),
+        Reason::NotSupported => (Code::Unimplemented, NOT_SUPPORTED),
         Reason::SvidNotReady => (Code::Unavailable, "the identity is not ready yet"),
         _ => (Code::Unavailable, "workload attestation failed"),
     };

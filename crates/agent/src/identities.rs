@@ -6,7 +6,7 @@
 
 mod batch;
 pub(crate) mod pace;
-mod plan;
+pub(crate) mod plan;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -387,7 +387,7 @@ impl Identities {
     }
 }
 
-async fn instant(at: Option<Instant>) {
+pub(crate) async fn instant(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
@@ -395,7 +395,7 @@ async fn instant(at: Option<Instant>) {
 }
 
 /// Ends early after each nap, so that the plan is asked anew: the clock may have been set.
-async fn moment(clock: &dyn Clock, at: Option<Timestamp>) {
+pub(crate) async fn moment(clock: &dyn Clock, at: Option<Timestamp>) {
     match at {
         Some(at) => nap_until(clock, at).await,
         None => std::future::pending().await,

@@ -27,6 +27,7 @@ mod server;
 mod sync;
 mod tokens;
 mod trust;
+mod wits;
 mod workload_api;
 
 pub use agent::{Agent, RunningAgent};

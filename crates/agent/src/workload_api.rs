@@ -1,8 +1,9 @@
 //! The SPIFFE Workload API on the agent's Unix socket, with health and reflection beside it.
 //!
 //! Thin: header rule, caller, view, answer. Finished messages come from the cache and are shared by all streams with the
-//! same view, so the service writes them itself instead of having each stream encode its own copy. The WIT profile is not
-//! here yet: its methods answer UNIMPLEMENTED. Start at [`WorkloadApi`]; the methods are in one table, [`CALLS`].
+//! same view, so the service writes them itself instead of having each stream encode its own copy. The WIT profile
+//! is there when the trust domain has it; otherwise its methods answer UNIMPLEMENTED. Start at [`WorkloadApi`]; the methods
+//! are in one table, [`CALLS`].
 
 mod admitting;
 mod decide;
@@ -11,6 +12,7 @@ mod jwt;
 mod session;
 mod socket;
 mod validate;
+mod wit;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -30,10 +32,12 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use crate::frames::{framed, read_request, reason_for_request, single, streamed};
-use crate::gate::{Gate, stopping};
+use crate::gate::{Gate, NOT_SUPPORTED, stopping};
 use crate::tokens::TokenSource;
+use crate::wits::WitSource;
 use decide::Method;
 use session::Session;
+use wit::WitSession;
 
 pub(crate) use ending::Ending;
 pub(crate) use socket::{Services, Socket};
@@ -59,15 +63,19 @@ enum Call {
     JwtSvids,
     /// What a token says.
     ValidateJwtSvid,
+    /// Tokens that are bound to keys, without an end.
+    WitSvids,
 }
 
 /// Every method there is. Others answer UNIMPLEMENTED.
-const CALLS: [(&str, Call); 5] = [
+const CALLS: [(&str, Call); 7] = [
     ("FetchX509SVID", Call::Stream(Method::X509Svids)),
     ("FetchX509Bundles", Call::Stream(Method::X509Bundles)),
     ("FetchJWTSVID", Call::JwtSvids),
     ("FetchJWTBundles", Call::Stream(Method::JwtBundles)),
     ("ValidateJWTSVID", Call::ValidateJwtSvid),
+    ("FetchWITSVID", Call::WitSvids),
+    ("FetchWITBundles", Call::Stream(Method::WitBundles)),
 ];
 
 /// The service. Cheap to clone.
@@ -78,6 +86,7 @@ pub(crate) struct WorkloadApi(Arc<Parts>);
 pub(crate) struct Parts {
     pub(crate) gate: Arc<Gate>,
     pub(crate) tokens: TokenSource,
+    pub(crate) wits: WitSource,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) trust_domain: TrustDomain,
     /// Claims of foreign tokens that are told, beside those that always are.
@@ -88,6 +97,13 @@ pub(crate) struct Parts {
 impl WorkloadApi {
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Whether the call is one that this trust domain has not. Before the first sync nobody knows.
+    fn lacks(&self, call: Call) -> bool {
+        matches!(call, Call::WitSvids | Call::Stream(Method::WitBundles))
+            && self.0.gate.is_synced()
+            && !self.0.wits.is_supported()
     }
 
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -101,9 +117,11 @@ impl WorkloadApi {
         }
         let name = request.uri().path().rsplit_once('/').map_or("", |(_, name)| name);
         let Some((_, call)) = CALLS.into_iter().find(|(known, _)| *known == name) else {
-            let text = "this profile of the Workload API is not supported";
-            return Err(refuse(Code::Unimplemented, Reason::NotSupported, text));
+            return Err(refuse(Code::Unimplemented, Reason::NotSupported, NOT_SUPPORTED));
         };
+        if self.lacks(call) {
+            return Err(refuse(Code::Unimplemented, Reason::NotSupported, NOT_SUPPORTED));
+        }
         let unread = |status: Status| refuse(status.code(), reason_for_request(&status), status.message());
         let body = request.into_body();
         match call {
@@ -118,6 +136,13 @@ impl WorkloadApi {
             Call::ValidateJwtSvid => {
                 let request = read_request(body, VALIDATE_BYTES_MAX).await.map_err(unread)?;
                 self.unary(async { Ok(framed(&validate::validate(&self.0, peer, request).await?)) }).await
+            }
+            Call::WitSvids => {
+                let request = read_request(body, EMPTY_BYTES_MAX).await.map_err(unread)?;
+                let spiffe_id = wit::wanted(&request)
+                    .map_err(|what| refuse(Code::InvalidArgument, Reason::BadRequest, &what))?;
+                let caller = self.0.gate.clone().admit(peer).await?;
+                streamed(WitSession::new(caller, &self.0.wits, spiffe_id)).await
             }
         }
     }
@@ -136,7 +161,6 @@ impl WorkloadApi {
         Ok(single(message))
     }
 
-    /// Waits for the first message, so that a refusal is the whole answer, and streams the later ones.
     async fn stream(self, method: Method, peer: LocalPeer) -> Result<Response<Body>, Status> {
         let caller = self.0.gate.clone().admit(peer).await?;
         streamed(Session::new(caller, method, self.0.allow_unauthenticated_verifiers)).await

@@ -9,6 +9,7 @@ mod run;
 mod svids;
 mod validate;
 mod watch;
+mod wit;
 mod write;
 
 pub(crate) use api::{not_served, open};

@@ -149,6 +149,15 @@ enum Usable {
 /// # Errors
 /// When the document is too long, not JSON, ambiguous, without `keys`, or has too many.
 pub fn parse(trust_domain: TrustDomain, json: &[u8]) -> Result<ParsedBundle, BundleDocumentError> {
+    read(trust_domain, json, None)
+}
+
+/// With a `usage` all keys are for that, whatever they say.
+fn read(
+    trust_domain: TrustDomain,
+    json: &[u8],
+    usage: Option<&str>,
+) -> Result<ParsedBundle, BundleDocumentError> {
     if json.len() > DOCUMENT_BYTES_MAX {
         return Err(BundleDocumentError::Length { bytes: json.len(), max: DOCUMENT_BYTES_MAX });
     }
@@ -164,16 +173,16 @@ pub fn parse(trust_domain: TrustDomain, json: &[u8]) -> Result<ParsedBundle, Bun
     bundle.refresh_hint_secs = hint.filter(|hint| (1..=crate::bundle::REFRESH_HINT_SECS_MAX).contains(hint));
     let mut ignored = Vec::new();
     for (index, key) in keys.into_iter().enumerate() {
-        if let Err(why) = read_key(key).and_then(|key| add(&mut bundle, key)) {
+        if let Err(why) = read_key(key, usage).and_then(|key| add(&mut bundle, key)) {
             ignored.push(IgnoredKey { index, why });
         }
     }
     Ok(ParsedBundle { bundle, ignored })
 }
 
-fn read_key(raw: &RawValue) -> Result<Usable, KeyFault> {
+fn read_key(raw: &RawValue, usage: Option<&str>) -> Result<Usable, KeyFault> {
     let jwk: Jwk = serde_json::from_str(raw.get()).map_err(|error| KeyFault::NotAJwk(error.to_string()))?;
-    match jwk.usage.as_deref() {
+    match usage.or(jwk.usage.as_deref()) {
         Some("x509-svid") => x509_authority(&jwk).map(Usable::X509),
         Some("jwt-svid") => token_authority(&jwk).map(Usable::Jwt),
         Some("wit-svid") => token_authority(&jwk).map(Usable::Wit),
@@ -261,6 +270,20 @@ impl Bundle {
     /// there are none (Workload API 6.2.2).
     pub fn jwt_key_set(&self) -> String {
         print(&KeySet { keys: printed_tokens(None, &self.jwt_authorities).collect() })
+    }
+
+    /// The keys of WIT-SVIDs in the same form (Workload API 7.1).
+    pub fn wit_key_set(&self) -> String {
+        print(&KeySet { keys: printed_tokens(None, &self.wit_authorities).collect() })
+    }
+
+    /// The bundle whose keys of WIT-SVIDs stand in a plain JWK Set: each key needs a `kid`, and a `use` means nothing (Workload
+    /// API 7.1). Keys that cannot be used are passed over.
+    ///
+    /// # Errors
+    /// As [`parse`].
+    pub fn from_wit_key_set(trust_domain: TrustDomain, json: &[u8]) -> Result<Self, BundleDocumentError> {
+        read(trust_domain, json, Some("wit-svid")).map(|parsed| parsed.bundle)
     }
 
     fn printed(&self, spiffe_refresh_hint: Option<u64>) -> Printed {

@@ -162,6 +162,11 @@ impl UnprovenWit {
         &self.spiffe_id
     }
 
+    /// The first second in which it is not accepted any more, without leeway.
+    pub fn expires_at(&self) -> Timestamp {
+        self.facts.expires_at
+    }
+
     /// The key that the proof must be signed with.
     pub fn key(&self) -> &ConfirmationKey {
         &self.key

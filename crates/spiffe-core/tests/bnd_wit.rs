@@ -82,3 +82,26 @@ fn a_wit_key_without_an_id_is_passed_over() {
     assert_eq!(parsed.ignored.iter().map(|key| &key.why).collect::<Vec<_>>(), [&KeyFault::NoKeyId]);
     assert!(parsed.bundle.wit_authorities.is_empty());
 }
+
+#[test]
+fn wap_72_wap_74_the_keys_of_a_wit_key_set_vouch_for_wit_svids_alone() {
+    let bundle = mixed_bundle("td");
+    let text = bundle.wit_key_set();
+    let set: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(set.as_object().unwrap().keys().collect::<Vec<_>>(), ["keys"]);
+    assert_eq!(set["keys"].as_array().unwrap().len(), bundle.wit_authorities.len());
+    assert!(set["keys"][0]["use"].is_null() && set["keys"][0]["kid"].is_string());
+    let read = Bundle::from_wit_key_set(trust_domain("td"), text.as_bytes()).unwrap();
+    assert_eq!(read.wit_authorities, bundle.wit_authorities);
+    assert!(read.jwt_authorities.is_empty() && read.x509_authorities.is_empty());
+    // A "use" says nothing there, and a key without an ID or with that of another is none.
+    let key = set["keys"][0].clone();
+    let mut strange = key.clone();
+    strange["use"] = "x509-svid".into();
+    let mut nameless = key.clone();
+    nameless.as_object_mut().unwrap().remove("kid");
+    let text = json!({ "keys": [strange, nameless, key] }).to_string();
+    let read = Bundle::from_wit_key_set(trust_domain("td"), text.as_bytes()).unwrap();
+    assert_eq!(read.wit_authorities, bundle.wit_authorities);
+    assert_eq!(Bundle::new(trust_domain("td")).wit_key_set().matches("\"keys\": []").count(), 1);
+}

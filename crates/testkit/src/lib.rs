@@ -13,6 +13,7 @@ mod jwt_authority;
 mod left_out;
 mod node_pki;
 mod upstream;
+mod wit_authority;
 
 pub use authority::{TestAuthority, TestIdentity};
 pub use clock::{ManualClock, NOW};
@@ -22,3 +23,4 @@ pub use jwt_authority::TestJwtAuthority;
 pub use left_out::left_out;
 pub use node_pki::{NodeCertificate, NodeKeyKind, NodePki, NodeRequest};
 pub use upstream::UpstreamFiles;
+pub use wit_authority::TestWitAuthority;

@@ -49,6 +49,23 @@ pub(crate) fn jwt_svids<'a>(svids: impl Iterator<Item = [&'a str; 3]>) -> Bytes 
     finish(message)
 }
 
+/// The framed `WITBundlesResponse` of the Workload API.
+pub(super) fn wit_bundles(content: &Content) -> Bytes {
+    map(1, &map_entries(all_bundles(content), |one| one.wit_key_set().clone()))
+}
+
+/// The framed `WITSVIDResponse` of the Workload API: for each the SPIFFE ID, the token, its key and the hint.
+pub(crate) fn wit_svids<'a>(svids: impl Iterator<Item = [&'a str; 4]>) -> Bytes {
+    let svids: Vec<Zeroizing<Vec<u8>>> = svids
+        .map(|[id, token, key, hint]| {
+            fields(&[(1, id.as_bytes()), (2, token.as_bytes()), (3, key.as_bytes()), (4, hint.as_bytes())])
+        })
+        .collect();
+    let mut message = framed(svids.iter().map(|one| field_bytes(one.len())).sum());
+    svids.iter().for_each(|one| put(&mut message, 1, one));
+    finish(message)
+}
+
 /// The own bundle first.
 fn all_bundles(content: &Content) -> impl Iterator<Item = &NumberedBundle> {
     std::iter::once(&content.own).chain(&content.federated)

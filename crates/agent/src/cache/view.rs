@@ -85,16 +85,23 @@ pub(crate) struct NumberedBundle {
     /// The keys of all SVID types.
     pub(crate) whole: Arc<Bundle>,
     jwt_key_set: Arc<OnceLock<Bytes>>,
+    wit_key_set: Arc<OnceLock<Bytes>>,
 }
 
 impl NumberedBundle {
     pub(crate) fn new(number: u64, whole: Bundle) -> Self {
-        Self { number, bundle: whole.x509_bundle(), whole: Arc::new(whole), jwt_key_set: Arc::default() }
+        let (bundle, whole) = (whole.x509_bundle(), Arc::new(whole));
+        Self { number, bundle, whole, jwt_key_set: Arc::default(), wit_key_set: Arc::default() }
     }
 
     /// The keys of JWT-SVIDs as a plain JWK Set (RFC 7517 5) in JSON; built on first use.
     pub(crate) fn jwt_key_set(&self) -> &Bytes {
         self.jwt_key_set.get_or_init(|| self.whole.jwt_key_set().into())
+    }
+
+    /// The keys of WIT-SVIDs in the same form.
+    pub(crate) fn wit_key_set(&self) -> &Bytes {
+        self.wit_key_set.get_or_init(|| self.whole.wit_key_set().into())
     }
 }
 
@@ -116,6 +123,7 @@ pub(crate) struct Content {
     x509_svids: OnceLock<Bytes>,
     x509_bundles: OnceLock<Bytes>,
     jwt_bundles: OnceLock<Bytes>,
+    wit_bundles: OnceLock<Bytes>,
 }
 
 impl fmt::Debug for Content {
@@ -147,6 +155,11 @@ impl Content {
     /// The framed answer to FetchJWTBundles; built on first use.
     pub(crate) fn jwt_bundles(&self) -> Bytes {
         self.jwt_bundles.get_or_init(|| encode::jwt_bundles(self)).clone()
+    }
+
+    /// The framed answer to FetchWITBundles; built on first use.
+    pub(crate) fn wit_bundles(&self) -> Bytes {
+        self.wit_bundles.get_or_init(|| encode::wit_bundles(self)).clone()
     }
 
     /// What distinguishes this content from another.
@@ -188,6 +201,7 @@ impl View {
             x509_svids: OnceLock::new(),
             x509_bundles: OnceLock::new(),
             jwt_bundles: OnceLock::new(),
+            wit_bundles: OnceLock::new(),
         };
         Self { content: Arc::new(content), unready: unready.into() }
     }

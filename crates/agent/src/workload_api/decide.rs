@@ -17,12 +17,14 @@ pub(super) enum Method {
     X509Bundles,
     /// JWT bundles.
     JwtBundles,
+    /// WIT bundles.
+    WitBundles,
 }
 
 impl Method {
     /// Whether the answer is bundles alone, which do not depend on any SVID.
     fn is_of_bundles(self) -> bool {
-        matches!(self, Self::X509Bundles | Self::JwtBundles)
+        matches!(self, Self::X509Bundles | Self::JwtBundles | Self::WitBundles)
     }
 }
 
@@ -38,10 +40,10 @@ pub(super) enum Decision {
 }
 
 /// How long an answer waits for the rest when it could be given now. Clients that give up after a second must have it.
-const COMPLETE_WAIT: Duration = Duration::from_millis(500);
+pub(super) const COMPLETE_WAIT: Duration = Duration::from_millis(500);
 
 /// How long an answer waits for the first identity that is being signed.
-const FIRST_WAIT: Duration = Duration::from_secs(5);
+pub(super) const FIRST_WAIT: Duration = Duration::from_secs(5);
 
 /// Decides for a caller who is attested. `waited` is how long its stream has been waiting already; `is_first` says
 /// whether it has been sent nothing so far.
@@ -56,6 +58,10 @@ pub(super) fn decide(
     let (has_identity, has_match) = (!view.content.identities.is_empty(), !view.unready.is_empty());
     if !is_synced || view.content.own.bundle.is_empty() {
         return Decision::Refuse(Reason::AgentStarting);
+    }
+    if method == Method::WitBundles && view.content.own.whole.wit_authorities.is_empty() {
+        // A trust domain without such keys has no WIT-SVIDs (WIT-SVID 6.2), and so the agent has not that profile.
+        return Decision::Refuse(Reason::NotSupported);
     }
     if !has_identity && !has_match {
         let is_open = method.is_of_bundles() && allow_unauthenticated_verifiers;

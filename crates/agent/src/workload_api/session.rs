@@ -59,6 +59,7 @@ impl Session {
             (Decision::Send, Method::X509Svids) => view.content.x509_svids(),
             (Decision::Send, Method::X509Bundles) => view.content.x509_bundles(),
             (Decision::Send, Method::JwtBundles) => view.content.jwt_bundles(),
+            (Decision::Send, Method::WitBundles) => view.content.wit_bundles(),
             _ => Bytes::new(),
         };
         (decision, message)

@@ -21,10 +21,14 @@ use tonic_prost::ProstCodec;
 use super::*;
 use crate::cache::{Cache, Change};
 use crate::callers::Callers;
-use crate::fixtures::{Authority, FakeIssuer, entry, signing, trust_domain, workload_api};
+use crate::fixtures::{
+    Authority, FakeIssuer, FakeWitIssuer, ManualClock, entry, signing, trust_domain, workload_api,
+    workload_api_with,
+};
 use crate::frames::Messages as _;
 
 mod jwt;
+mod wit;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -33,6 +37,7 @@ struct Rig {
     cache: Arc<Cache>,
     ca: Authority,
     issuer: Arc<FakeIssuer>,
+    wit_issuer: Arc<FakeWitIssuer>,
     channel: Channel,
     shutdown: Shutdown,
     tasks: TaskSet,
@@ -48,14 +53,17 @@ async fn rig_with(allow_unauthenticated: bool, attestors: Vec<Box<dyn WorkloadAt
     let cache = Arc::new(Cache::new(trust_domain()));
     let issuer = Arc::new(FakeIssuer::default());
     let gate = gate(&cache, attestors, &shutdown);
-    let api = workload_api(gate.clone(), &cache, &issuer, allow_unauthenticated);
+    let wit_issuer = Arc::new(FakeWitIssuer::default());
+    let (wits, keeper) = wit_issuer.source(&cache, &ManualClock::default());
+    tasks.spawn_infallible("wits", keeper.run(shutdown.clone()));
+    let api = workload_api_with(gate.clone(), &cache, &issuer, wits, allow_unauthenticated);
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
     let checks = crate::health::checks(Some(path.clone()), cache.synced());
     let health = crate::health::HealthService::server(checks, cache.synced());
     tasks.spawn("api", socket.serve(gate, Services { api: Some(api), sds: None, health }, shutdown.clone()));
     let channel = connect_unix(&path).await.unwrap();
-    Rig { cache, ca: Authority::new(&trust_domain()), issuer, channel, shutdown, tasks, folder }
+    Rig { cache, ca: Authority::new(&trust_domain()), issuer, wit_issuer, channel, shutdown, tasks, folder }
 }
 
 fn unix() -> Box<dyn WorkloadAttestor> {
@@ -312,6 +320,7 @@ async fn a_request_that_cannot_be_read_is_refused_with_a_reason() {
 #[tokio::test]
 async fn profiles_that_are_not_here_answer_unimplemented() {
     let rig = rig().await;
+    rig.publish(vec![]);
     for method in ["FetchWITSVID", "FetchWITBundles"] {
         let status = call_with_header(&rig, method, &["true"]).await;
         let text = "this profile of the Workload API is not supported";

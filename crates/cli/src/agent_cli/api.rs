@@ -12,7 +12,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
-use super::{jwt, svids, watch, write};
+use super::{jwt, svids, watch, wit, write};
 use crate::args::{Output, Socket};
 use crate::client::{block_on, connect, refused};
 use crate::console::Console;
@@ -45,6 +45,8 @@ enum FetchKind {
     X509(X509Args),
     /// Fetches JWT-SVIDs for services, and the keys that they are checked with.
     Jwt(jwt::FetchArgs),
+    /// Fetches WIT-SVIDs with the bundles to verify them by.
+    Wit(wit::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -68,6 +70,7 @@ pub(super) fn run(args: &FetchArgs, console: &mut Console<'_>) -> Result<(), Fai
     let args = match &args.kind {
         Some(FetchKind::X509(args)) => args,
         Some(FetchKind::Jwt(args)) => return jwt::fetch(args, console),
+        Some(FetchKind::Wit(args)) => return wit::run(args, console),
         None => &args.x509,
     };
     let path = socket::resolve(&args.socket, &socket::AGENT, console.vars)?;
