@@ -59,7 +59,7 @@ func main() {
 	_ = flags.Parse(os.Args[2:])
 
 	commands := map[string]func(context.Context, options) error{
-		"fetch": fetch, "serve": serve, "dial": dial, "jwt": jwt,
+		"fetch": fetch, "serve": serve, "dial": dial, "jwt": jwt, "wit": wit,
 	}
 	command, known := commands[os.Args[1]]
 	if !known {

@@ -35,6 +35,7 @@ class Language:
     user: int
     follows: bool = True
     has_jwt: bool = True
+    has_wit: bool = False
     lacks: Callable[[], str | None] = lambda: None
 
     @property
@@ -103,6 +104,7 @@ LANGUAGES = (
         build=lambda: [["go", "build", "-mod=readonly", "-o", str(OUT / "go" / "client"), "."]],
         command=lambda: [str(OUT / "go" / "client")],
         user=20001,
+        has_wit=True,
         # GOTOOLCHAIN=local: an answer about this machine, not about what it could download.
         lacks=lambda: older_than("go", ["env", "GOTOOLCHAIN=local", "go", "env", "GOVERSION"], (1, 25)),
     ),

@@ -65,6 +65,8 @@ class Scenario:
     def run(self):
         self.start_domain()
         fetches = [(language, time.monotonic(), self.start_fetch(language)) for language in self.languages]
+        wits = [(language, time.monotonic(), self.start(language, "wit", "--rotations", str(ROTATIONS)))
+                for language in self.languages if language.has_wit and not self.domain.sql]  # fmt: skip
         ring = self.ring()
         if len(self.languages) < 2:
             self.report.add("mutual TLS", "skipped", "needs two languages")
@@ -72,6 +74,10 @@ class Scenario:
         servers = {server.name: self.call_in_ring(server, client) for server, client in ring}
         for language, began, process in fetches:
             self.case(f"{language.name} fetches and follows {ROTATIONS} rotations",
+                      lambda: self.check_fetch(language, process), began)  # fmt: skip
+        for language, began, process in wits:
+            self.case(f"{language.name} fetches WIT-SVIDs with their keys and follows {ROTATIONS} rotations "
+                      "(WAP-64 WAP-66 WAP-73 WAP-74 WAP-75 WIT-01 WIT-06 WIT-12 WIT-30)",
                       lambda: self.check_fetch(language, process), began)  # fmt: skip
         for server, client in ring:
             # By now every identity has been renewed at least twice since the server started.

@@ -34,12 +34,20 @@ server {{
   ca_ttl = "{ca_ttl}"
   ca_key_type = "{ca_key}"
   jwt_issuer = "{issuer}"
+{experimental}\
 }}
 plugins {{
 {data_store}\
   KeyManager "memory" {{ plugin_data {{}} }}
   NodeAttestor "join_token" {{ plugin_data {{}} }}
 }}
+"""
+
+# Not for servers of SPIRE, whose agents have no WIT-SVIDs to give.
+WIT_SVIDS = """\
+  experimental {
+    feature_flags = ["wit-svid"]
+  }
 """
 
 SQL_DATA_STORE = """\
@@ -116,7 +124,8 @@ class TrustDomain:
         # Entries come first: the agent then has them all when it first answers.
         for path, user in identities.items():
             self.server(
-                "entry", "create", "-spiffeID", spiffe_id(path), "-parentID", NODE, "-selector", f"unix:uid:{user}"
+                "entry", "create", "-spiffeID", spiffe_id(path), "-parentID", NODE, "-selector", f"unix:uid:{user}",
+                "-x509SVIDTTL", SVID_TTL.removesuffix("s"),
             )
         agent = self.processes.start(
             "agent-process", [self.agent_bin, "run", "-config", f"{self.work}/agent.conf", "-joinToken", token]
@@ -126,6 +135,7 @@ class TrustDomain:
     def write_configuration(self):
         values = {"name": NAME, "port": free_port(), "work": self.work, "svid_ttl": SVID_TTL, "ca_ttl": CA_TTL}
         values |= {"ca_key": self.keys.authority, "workload_key": self.keys.workload, "issuer": self.issuer}
+        values["experimental"] = "" if self.sql else WIT_SVIDS
         values["data_store"] = SQL_DATA_STORE.format(**values) if self.sql else ""
         (self.work / "server.conf").write_text(SERVER_CONF.format(**values))
         (self.work / "agent.conf").write_text(AGENT_CONF.format(**values))
