@@ -41,6 +41,14 @@ server {
     jwt_key_type = "ec-p256"
     # jwt_issuer = "https://issuer.example.org"
 
+    # WIT-SVIDs, tokens that are bound to a key of the workload. There are none unless the flag names them; whoever reads the bundle
+    # document must know their keys by then, as SPIRE does since 1.15.3.
+    # experimental {
+    #     feature_flags = ["wit-svid"]
+    #     wit_key_type = "ec-p256"                   # that of ca_key_type when not set
+    #     wit_issuer = "spiffe://example.org"
+    # }
+
     # Workloads with these identities may manage the server over TLS. (reload)
     admin_ids = []
 

@@ -45,6 +45,11 @@ pub fn print_defaults() -> String {
     # prune_attested_nodes_expired_for = "720h"   # agents are kept
     # prune_tofu_nodes = false
     # prune_attested_nodes_batch_size = 1000
+    # experimental {{
+    #     feature_flags = []         # "wit-svid" switches WIT-SVIDs on
+    #     wit_key_type = "ec-p256"   # as ca_key_type
+    #     wit_issuer = ""            # tokens name no issuer
+    # }}
 }}
 
 health_checks {{

@@ -82,8 +82,9 @@ pub(in crate::server_cli) fn read(
                     .try_this("give a SPIFFE bundle document, or certificates in PEM with the format pem")
             })?;
             let bundle = bundle_to_proto(&parsed.bundle);
+            let has_tokens = !bundle.jwt_authorities.is_empty() || !bundle.wit_authorities.is_empty();
             match parsed.ignored.first() {
-                Some(first) if bundle.x509_authorities.is_empty() && bundle.jwt_authorities.is_empty() => {
+                Some(first) if bundle.x509_authorities.is_empty() && !has_tokens => {
                     let what = format!("no key of the bundle document can be used; key {}", first.index);
                     Err(Failure::because(what, &first.why)
                         .try_this("correct the document, or ask its publisher"))

@@ -1,6 +1,7 @@
 //! The part of a report about bundles and relationships, which comes before the one about entries.
 
 use serde_json::{Value, json};
+use spindle_proto::spire::api::types::Bundle;
 
 use super::{outcome_json, print_outcome};
 use crate::console::Console;
@@ -96,15 +97,24 @@ fn name(item: &Item) -> String {
     }
 }
 
+/// Told only where there are some: few trust domains have them.
+fn wit(bundle: &Bundle) -> Option<String> {
+    let count = bundle.wit_authorities.len();
+    (count > 0).then(|| format!("wit_authorities {count}"))
+}
+
 fn details(step: &FederationStep) -> Vec<String> {
     if !step.changes.is_empty() {
         return step.changes.clone();
     }
     match &step.item {
-        Item::Bundle(bundle) => vec![
+        Item::Bundle(bundle) => [
             format!("x509_authorities {}", bundle.x509_authorities.len()),
             format!("jwt_authorities {}", bundle.jwt_authorities.len()),
-        ],
+        ]
+        .into_iter()
+        .chain(wit(bundle))
+        .collect(),
         Item::Relationship(relationship) => vec![
             format!("bundle_endpoint_url {}", relationship.bundle_endpoint_url),
             format!("bundle_endpoint_profile {}", profile(relationship)),
