@@ -227,6 +227,15 @@ mod tests {
     }
 
     #[test]
+    fn wap_78_a_token_whose_bundle_is_gone_is_not_shown() {
+        let mut answer = fetched("");
+        answer.bundles.bundles.clear();
+        assert!(verify(&answer, NOW).unwrap_err().what().contains("no bundle came for"));
+        answer.bundles.bundles.insert("spiffe://example.org".into(), "{\"keys\":[]}".into());
+        assert!(verify(&answer, NOW).unwrap_err().what().contains("is not valid"), "its key is gone");
+    }
+
+    #[test]
     fn wit_38_people_see_tokens_and_bundles_and_the_key_is_not_shown() {
         let answer = fetched("web");
         let screen = Screen::show(|console| print(console, &answer, &[NOW + 60], Duration::from_millis(3)));

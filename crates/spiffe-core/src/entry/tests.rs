@@ -61,7 +61,7 @@ fn an_entry_id_has_1_to_255_bytes_of_its_alphabet() {
 }
 
 #[test]
-fn a_hint_is_counted_in_bytes_and_an_empty_one_is_none() {
+fn wap_80_a_hint_is_counted_in_bytes_and_an_empty_one_is_none() {
     assert!("".parse::<Hint>().unwrap().is_empty());
     assert_eq!("".parse::<Hint>().unwrap(), Hint::default());
     assert_eq!("internal".parse::<Hint>().unwrap().as_str(), "internal");
