@@ -19,8 +19,8 @@ use crate::config::{AgentConfig, Bootstrap};
 
 pub(crate) use api::{workload_api, workload_api_with};
 pub(crate) use issuer::{FakeIssuer, HIT_TIMEOUT};
-pub(crate) use wit_issuer::FakeWitIssuer;
 pub(crate) use spindle_testkit::{ManualClock, NOW};
+pub(crate) use wit_issuer::FakeWitIssuer;
 
 pub(crate) fn trust_domain() -> TrustDomain {
     "prod.example".parse().unwrap()

@@ -9,9 +9,9 @@
 pub(crate) mod ask;
 mod batch;
 mod keeper;
-mod token;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -136,7 +136,7 @@ fn type_name(field: &FieldDescriptorProto) -> String {
 }
 
 #[test]
-fn the_workload_api_is_the_one_of_the_standard() {
+fn wap_05_wap_06_wep_25_the_workload_api_is_the_one_of_the_standard() {
     let facts = Facts::of(WORKLOAD_DESCRIPTOR_SET);
     let expected: BTreeSet<_> = WORKLOAD_FIELDS
         .iter()

@@ -138,7 +138,7 @@ fn bnd_03_every_bundle_carries_the_name_of_its_trust_domain() {
 }
 
 #[test]
-fn bnd_04_the_bundle_is_chosen_by_the_trust_domain_in_the_svid() {
+fn wap_19_bnd_04_the_bundle_is_chosen_by_the_trust_domain_in_the_svid() {
     let (a, b) = (Authority::root("a"), Authority::root("b"));
     let bundles: X509Bundles = [a.bundle("a"), b.bundle("b")].into_iter().collect();
     for (root, name) in [(&b, "spiffe://a/x"), (&a, "spiffe://b/x")] {

@@ -73,7 +73,7 @@ class Scenario:
             ring = []
         servers = {server.name: self.call_in_ring(server, client) for server, client in ring}
         for language, began, process in fetches:
-            self.case(f"{language.name} fetches and follows {ROTATIONS} rotations",
+            self.case(f"{language.name} fetches and follows {ROTATIONS} rotations (WAP-07 WEP-03 WEP-04 WEP-07 WEP-11 WEP-16 WEP-18)",
                       lambda: self.check_fetch(language, process), began)  # fmt: skip
         for language, began, process in wits:
             self.case(f"{language.name} fetches WIT-SVIDs with their keys and follows {ROTATIONS} rotations "

@@ -25,7 +25,8 @@ fn with_header<T>(message: T) -> Request<T> {
 }
 
 async fn stream(node: &Node) -> Result<Streaming<WitsvidResponse>, Status> {
-    let channel = connect_unix(&node.socket_path).await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let channel =
+        connect_unix(&node.socket_path).await.map_err(|error| Status::unavailable(error.to_string()))?;
     let request = with_header(WitsvidRequest { spiffe_id: String::new() });
     Ok(SpiffeWorkloadApiClient::new(channel).fetch_witsvid(request).await?.into_inner())
 }
@@ -92,8 +93,8 @@ async fn verified(node: &Node, answer: &WitsvidResponse) -> Result<Vec<(String, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wap_64_wap_66_wap_71_wap_73_an_entry_reaches_an_open_stream_and_its_deletion_ends_the_last_one() -> Result<()>
-{
+async fn wap_64_wap_66_wap_71_wap_73_an_entry_reaches_an_open_stream_and_its_deletion_ends_the_last_one()
+-> Result<()> {
     let mut domain = domain(600).await?;
     let node = domain.node("node").await?;
     let first = domain.register(&node.id, "/first", &[&own_uid()]).await?;
@@ -115,7 +116,8 @@ async fn wap_64_wap_66_wap_71_wap_73_an_entry_reaches_an_open_stream_and_its_del
     let message = next(&mut stream).await?;
     assert_eq!(verified(&node, &message).await?[0].0, id("/second").to_string());
     domain.unregister(&second).await?;
-    let status = tokio::time::timeout(PATIENCE, stream.message()).await?.expect_err("nothing is left to serve");
+    let status =
+        tokio::time::timeout(PATIENCE, stream.message()).await?.expect_err("nothing is left to serve");
     assert_eq!(status.code(), Code::PermissionDenied);
     node.stop().await?;
     domain.stop().await

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 use prost::Message;
+use spindle_keys::Key;
 use spindle_proto::workload;
-use spindle_spiffe_core::Hint;
+use spindle_spiffe_core::{Hint, X509Bundle, X509Svid};
 
 use super::*;
 use crate::fixtures::{Authority, entry, selectors, signing, trust_domain};
@@ -38,7 +39,7 @@ fn only_entries_whose_selectors_are_all_shown_match() {
 }
 
 #[test]
-fn entries_come_in_the_order_of_their_ids() {
+fn wap_79_entries_come_in_the_order_of_their_ids() {
     let (cache, ca) = cache();
     let mut young = entry("a", &["unix:uid:1"]);
     young.created_at = young.created_at + 1;
@@ -168,7 +169,7 @@ fn an_entry_for_a_store_is_not_served() {
 }
 
 #[test]
-fn encoded_answers_read_back_with_the_generated_code() {
+fn wap_27_wap_34_wap_35_encoded_answers_read_back_with_the_generated_code() {
     let (cache, ca) = cache();
     let foreign = Authority::new(&"partner.example".parse().unwrap());
     let mut one = entry("one", &["unix:uid:1"]);
@@ -201,6 +202,24 @@ fn encoded_answers_read_back_with_the_generated_code() {
     let bundles = workload::X509BundlesResponse::decode(&content.x509_bundles()[5..]).unwrap();
     assert_eq!(bundles.bundles.len(), 2);
     assert_eq!(bundles.bundles["spiffe://prod.example"], ca.bundle.to_der());
+}
+
+#[test]
+fn wap_22_wap_23_wap_24_wap_25_wap_26_each_svid_is_complete_and_its_parts_belong_together() {
+    let (cache, ca) = cache();
+    let mut own = ca.whole();
+    own.x509_authorities.extend(Authority::new(&trust_domain()).whole().x509_authorities);
+    let put = vec![ca.identity(&cache, entry("one", &["unix:uid:1"]))];
+    cache.publish(Change { put, own_bundle: Some(own.clone()), ..Change::default() });
+    let content = cache.subscribe(&selectors(&["unix:uid:1"])).borrow().content.clone();
+    let answer = workload::X509svidResponse::decode(&content.x509_svids()[5..]).unwrap();
+    let told = &answer.svids[0];
+    let svid = X509Svid::from_der(&told.x509_svid).unwrap();
+    assert_eq!(svid.spiffe_id().as_str(), told.spiffe_id, "the leaf comes first and names the identity");
+    let key = Key::from_pkcs8_der(&told.x509_svid_key).unwrap();
+    assert_eq!(key.spki_der(), svid.spki_der(), "the key is the leaf's");
+    let bundle = X509Bundle::from_der(trust_domain(), &told.bundle).unwrap();
+    assert_eq!(bundle, own.x509_bundle(), "both authorities, back to back");
 }
 
 #[tokio::test]

@@ -79,12 +79,16 @@ mod tests {
                 reason: reason.into(),
             });
             let svid = token.map(|token| types::Witsvid { token: token.into(), ..Default::default() });
-            wit_answer(svid::batch_new_witsvid_response::Result { status, svid }).map(|token| token.to_string())
+            wit_answer(svid::batch_new_witsvid_response::Result { status, svid })
+                .map(|token| token.to_string())
         };
         assert_eq!(item(None, Some("t")), Ok("t".into()));
         assert_eq!(item(Some((0, "")), Some("t")), Ok("t".into()));
         assert_eq!(item(Some((0, "")), None), Err("the server answered without a token".into()));
-        assert_eq!(item(Some((5, "entry_not_authorized")), Some("t")), Err("no (reason: entry_not_authorized)".into()));
+        assert_eq!(
+            item(Some((5, "entry_not_authorized")), Some("t")),
+            Err("no (reason: entry_not_authorized)".into())
+        );
         assert_eq!(item(Some((5, "")), None), Err("no".into()));
     }
 }

@@ -39,9 +39,8 @@ pub(super) async fn sign(
         Err(error) => return Err((tickets, error)),
     };
     let received = tickets.into_iter().zip(keys).zip(answers).map(|((ticket, key), answer)| {
-        let held = answer.and_then(|token| {
-            HeldWit::received(cache.next_number(), &ticket.entry, &key, token, now())
-        });
+        let held = answer
+            .and_then(|token| HeldWit::received(cache.next_number(), &ticket.entry, &key, token, now()));
         (ticket, held)
     });
     Ok(received.collect())

@@ -62,7 +62,11 @@ impl Bench {
     }
 
     /// Waits until the state of that entry is as wanted.
-    async fn until(&self, id: &str, is: impl Fn(&Result<Arc<HeldWit>, Unready>) -> bool) -> Result<Arc<HeldWit>, Unready> {
+    async fn until(
+        &self,
+        id: &str,
+        is: impl Fn(&Result<Arc<HeldWit>, Unready>) -> bool,
+    ) -> Result<Arc<HeldWit>, Unready> {
         let mut changes = self.source.changes();
         loop {
             changes.borrow_and_update();

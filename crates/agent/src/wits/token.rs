@@ -77,7 +77,8 @@ impl HeldWit {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(format!("a WIT-SVID of {} bytes, at most {TOKEN_BYTES_MAX} are taken", token.len()));
         }
-        let (header, claims) = parts(&token).ok_or("a WIT-SVID that is no JWS in compact form with its claims")?;
+        let (header, claims) =
+            parts(&token).ok_or("a WIT-SVID that is no JWS in compact form with its claims")?;
         if header.typ != "wit+jwt" || claims.aud.is_some() {
             return Err("a token that is no WIT-SVID".into());
         }

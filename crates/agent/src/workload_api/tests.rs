@@ -128,7 +128,7 @@ fn check_refused<T>(answer: Result<T, Status>, code: Code, reason: Reason, text:
 }
 
 #[tokio::test]
-async fn a_registered_caller_gets_his_identities_and_every_later_change() {
+async fn wap_01_wap_11_a_registered_caller_gets_all_his_identities_at_every_change() {
     let rig = rig().await;
     rig.publish(vec![mine("a"), nobodys("b")]);
     let mut stream = rig.svids().await.unwrap();
@@ -139,7 +139,7 @@ async fn a_registered_caller_gets_his_identities_and_every_later_change() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_when_nothing_changed_for_the_caller() {
+async fn wap_12_nothing_is_sent_when_nothing_changed_for_the_caller() {
     let rig = rig().await;
     rig.publish(vec![mine("a")]);
     let mut stream = rig.svids().await.unwrap();
@@ -150,7 +150,7 @@ async fn nothing_is_sent_when_nothing_changed_for_the_caller() {
 }
 
 #[tokio::test]
-async fn the_last_entry_that_goes_ends_the_stream() {
+async fn wap_21_wap_30_wap_82_a_message_has_every_identity_and_the_last_entry_that_goes_ends_the_stream() {
     let rig = rig().await;
     rig.publish(vec![mine("a"), mine("b")]);
     let mut stream = rig.svids().await.unwrap();
@@ -163,7 +163,7 @@ async fn the_last_entry_that_goes_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn an_unregistered_caller_is_refused_and_learns_of_nobody_else() {
+async fn wep_22_wap_36_an_unregistered_caller_is_refused_and_learns_of_nobody_else() {
     let rig = rig().await;
     rig.publish(vec![nobodys("secret")]);
     let status = rig.svids().await.unwrap_err();
@@ -174,7 +174,7 @@ async fn an_unregistered_caller_is_refused_and_learns_of_nobody_else() {
 }
 
 #[tokio::test]
-async fn before_the_first_sync_both_methods_are_unavailable() {
+async fn wep_20_before_the_first_sync_both_methods_are_unavailable() {
     let rig = rig().await;
     let text = "the agent has not reached its server yet";
     check_refused(rig.svids().await, Code::Unavailable, Reason::AgentStarting, text);
@@ -266,7 +266,7 @@ async fn call_with_header(rig: &Rig, method: &str, values: &[&str]) -> Status {
 }
 
 #[tokio::test]
-async fn without_the_exact_security_header_every_method_is_refused_before_anything_else() {
+async fn wep_08_wep_09_without_the_exact_security_header_every_method_is_refused_before_anything_else() {
     let rig = rig().await;
     let methods = [
         "FetchX509SVID",
@@ -329,7 +329,7 @@ async fn profiles_that_are_not_here_answer_unimplemented() {
 }
 
 #[tokio::test]
-async fn health_serves_without_a_header_once_the_agent_is_in_step() {
+async fn wep_10_health_serves_without_a_header_once_the_agent_is_in_step() {
     let rig = rig().await;
     let mut health = HealthClient::new(rig.channel.clone());
     let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
@@ -380,7 +380,7 @@ async fn health_is_that_of_the_whole_agent() {
 }
 
 #[tokio::test]
-async fn reflection_names_the_workload_api_without_a_header() {
+async fn wep_26_wep_27_reflection_names_the_workload_api_without_a_header() {
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use spindle_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use spindle_proto::workload::{WitBundlesRequest, WitBundlesResponse, WitsvidRequest, WitsvidResponse};
 use spindle_runtime::SystemClock;
-use spindle_spiffe_core::{Bundle, Clock, SpiffeId, Timestamp, TrustDomain, WitValidation, validate_wit_svid};
+use spindle_spiffe_core::{
+    Bundle, Clock, SpiffeId, Timestamp, TrustDomain, WitValidation, validate_wit_svid,
+};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -110,7 +112,8 @@ fn verify(fetched: &Fetched, now: Timestamp) -> Result<Vec<Timestamp>, Failure> 
     let end = |svid: &spindle_proto::workload::Witsvid| {
         let id = svid.spiffe_id.parse::<SpiffeId>().map_err(|error| bad(&svid.spiffe_id, &error))?;
         let bundle = bundles.get(&id.trust_domain());
-        let bundle = bundle.ok_or_else(|| Failure::new(format!("no bundle came for {}", id.trust_domain())))?;
+        let bundle =
+            bundle.ok_or_else(|| Failure::new(format!("no bundle came for {}", id.trust_domain())))?;
         let valid = validate_wit_svid(&svid.wit_svid, bundle, &WitValidation::new(now));
         let valid = valid.map_err(|error| bad(&svid.spiffe_id, &error))?;
         if *valid.claimed_spiffe_id() == id {
@@ -261,7 +264,8 @@ mod tests {
     fn tokens_and_keys_are_written_for_their_owner_alone() {
         let (dir, answer) = (tempfile::tempdir().unwrap(), fetched(""));
         Screen::show(|console| write_files(&answer, dir.path(), console)).result.unwrap();
-        let mode = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+        let mode =
+            |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("wit_svid.0.token"), mode("wit_svid.0.key")), (0o600, 0o600));
         let keys = std::fs::read_to_string(dir.path().join("wit_bundle.0.json")).unwrap();
         assert_eq!(keys, answer.bundles.bundles["spiffe://example.org"]);

@@ -228,8 +228,14 @@ async fn wap_73_wap_74_wap_75_wit_bundles_are_key_sets_by_trust_domain_with_the_
         assert!(keys.iter().all(|key| key["use"].is_null() && key["kty"] == "EC" && key["d"].is_null()));
         keys.iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(answer.bundles.keys().collect::<Vec<_>>(), ["spiffe://other.example", "spiffe://prod.example"]);
-    assert_eq!((kids("spiffe://prod.example"), kids("spiffe://other.example")), (vec!["w1".into()], vec!["o1".into()]));
+    assert_eq!(
+        answer.bundles.keys().collect::<Vec<_>>(),
+        ["spiffe://other.example", "spiffe://prod.example"]
+    );
+    assert_eq!(
+        (kids("spiffe://prod.example"), kids("spiffe://other.example")),
+        (vec!["w1".into()], vec!["o1".into()])
+    );
     let mut own = rig.ca.whole();
     rig.wit_issuer.add_to(&mut own);
     own.wit_authorities.push(TestWitAuthority::new("prod.example", "w2", NOW).authority());
@@ -237,6 +243,7 @@ async fn wap_73_wap_74_wap_75_wit_bundles_are_key_sets_by_trust_domain_with_the_
     rig.cache.publish(Change { own_bundle: Some(own), ..Change::default() });
     let answer = stream.message().await.unwrap().unwrap();
     let set: Value = serde_json::from_str(&answer.bundles["spiffe://prod.example"]).unwrap();
-    let kids: Vec<_> = set["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap()).collect();
+    let kids: Vec<_> =
+        set["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap()).collect();
     assert_eq!(kids, ["w1", "w2"], "each once, and none of another SVID type");
 }
