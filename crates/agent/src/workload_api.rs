@@ -15,7 +15,7 @@ mod validate;
 mod wit;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use spindle_proto::refusal::refusal;
 use spindle_spiffe_core::audience::AUDIENCE_BYTES_MAX;
 use spindle_spiffe_core::jws::TOKEN_BYTES_MAX;
-use spindle_spiffe_core::{Clock, Reason, TrustDomain};
+use spindle_spiffe_core::{Clock, Reason, ReplayCache, TrustDomain};
 use spindle_transport::{LocalPeer, Peer};
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -37,6 +37,7 @@ use crate::tokens::TokenSource;
 use crate::wits::WitSource;
 use decide::Method;
 use session::Session;
+use validate::{REPLAYS_MAX, Replay};
 use wit::WitSession;
 
 pub(crate) use ending::Ending;
@@ -80,7 +81,27 @@ const CALLS: [(&str, Call); 7] = [
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct WorkloadApi(Arc<Parts>);
+pub(crate) struct WorkloadApi(Arc<Shared>);
+
+struct Shared {
+    parts: Parts,
+    /// Tokens shown to callers who want each only once.
+    replays: Mutex<ReplayCache>,
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl Shared {
+    fn replays(&self) -> MutexGuard<'_, ReplayCache> {
+        self.replays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What the service needs from outside.
 pub(crate) struct Parts {
@@ -96,7 +117,7 @@ pub(crate) struct Parts {
 
 impl WorkloadApi {
     pub(crate) fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new(Shared { parts, replays: Mutex::new(ReplayCache::new(REPLAYS_MAX)) }))
     }
 
     /// Whether the call is one that this trust domain has not. Before the first sync nobody knows.
@@ -123,7 +144,7 @@ impl WorkloadApi {
             return Err(refuse(Code::Unimplemented, Reason::NotSupported, NOT_SUPPORTED));
         }
         let unread = |status: Status| refuse(status.code(), reason_for_request(&status), status.message());
-        let body = request.into_body();
+        let (head, body) = request.into_parts();
         match call {
             Call::Stream(method) => {
                 read_request::<()>(body, EMPTY_BYTES_MAX).await.map_err(unread)?;
@@ -135,7 +156,8 @@ impl WorkloadApi {
             }
             Call::ValidateJwtSvid => {
                 let request = read_request(body, VALIDATE_BYTES_MAX).await.map_err(unread)?;
-                self.unary(async { Ok(framed(&validate::validate(&self.0, peer, request).await?)) }).await
+                let validated = validate::validate(&self.0, peer, Replay::asked(&head.headers), request);
+                self.unary(async { Ok(framed(&validated.await?)) }).await
             }
             Call::WitSvids => {
                 let request = read_request(body, EMPTY_BYTES_MAX).await.map_err(unread)?;

@@ -167,6 +167,14 @@ fn what_a_command_needs_is_asked_for_before_anything_is_called() {
 }
 
 #[test]
+fn tokens_are_neither_fetched_nor_validated_without_an_audience_or_validated_without_a_token() {
+    refused("spindle-agent api fetch jwt", 1, "audience must be specified\n");
+    refused("spindle-agent api fetch jwt -audience ,", 1, "audience must be specified\n");
+    refused("spindle-agent api validate jwt -svid a.b.c", 1, "audience must be specified\n");
+    refused("spindle-agent api validate jwt -audience db", 1, "svid must be specified\n");
+}
+
+#[test]
 fn a_missing_socket_is_named_with_what_to_try() {
     let guide = "spindle-server entry create -spiffeID spiffe://example.org/web -parentID spiffe://example.org/node \
                  -selector k8s:ns:production -selector k8s:sa:web -socketPath /nonexistent/api.sock";
@@ -205,6 +213,8 @@ fn a_missing_socket_is_named_with_what_to_try() {
         "spindle-agent healthcheck -socketPath /nonexistent/api.sock",
         "spindle-agent api fetch -socketPath /nonexistent/api.sock",
         "spindle-agent api fetch x509 -socketPath /nonexistent/api.sock -silent",
+        "spindle-agent api fetch jwt -audience db -socketPath /nonexistent/api.sock",
+        "spindle-agent api validate jwt -audience db -svid a.b.c -socketPath /nonexistent/api.sock",
     ] {
         refused(line, 1, "/nonexistent/api.sock\n  Try: start the");
     }

@@ -169,7 +169,7 @@ fn an_entry_for_a_store_is_not_served() {
 }
 
 #[test]
-fn wap_27_wap_34_wap_35_encoded_answers_read_back_with_the_generated_code() {
+fn wap_27_wap_34_wap_35_encoded_answers_read_back_with_the_generated_code_and_have_no_revocation_lists() {
     let (cache, ca) = cache();
     let foreign = Authority::new(&"partner.example".parse().unwrap());
     let mut one = entry("one", &["unix:uid:1"]);
@@ -200,6 +200,7 @@ fn wap_27_wap_34_wap_35_encoded_answers_read_back_with_the_generated_code() {
     assert!(answer.crl.is_empty());
 
     let bundles = workload::X509BundlesResponse::decode(&content.x509_bundles()[5..]).unwrap();
+    assert!(bundles.crl.is_empty(), "no bundle has a revocation list");
     assert_eq!(bundles.bundles.len(), 2);
     assert_eq!(bundles.bundles["spiffe://prod.example"], ca.bundle.to_der());
 }

@@ -12,7 +12,7 @@ use spindle_spiffe_core::{Audience, Reason, SpiffeId};
 use spindle_transport::LocalPeer;
 use tonic::{Code, Status};
 
-use super::Parts;
+use super::Shared;
 use crate::cache::encode_jwt_svids;
 use crate::gate::Admitted;
 use crate::tokens::{Issued, TokenError};
@@ -21,7 +21,7 @@ use crate::tokens::{Issued, TokenError};
 const LOOKS_MAX: usize = 3;
 
 /// The framed answer to FetchJWTSVID.
-pub(super) async fn fetch(api: &Parts, peer: LocalPeer, request: JwtsvidRequest) -> Result<Bytes, Status> {
+pub(super) async fn fetch(api: &Shared, peer: LocalPeer, request: JwtsvidRequest) -> Result<Bytes, Status> {
     let (audience, spiffe_id) = wanted(request)
         .map_err(|what| api.gate.refuse(&peer, Code::InvalidArgument, Reason::BadRequest, &what))?;
     let mut caller = api.gate.clone().admit(peer).await?;

@@ -28,6 +28,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
 mod nodes;
+mod tokens;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -71,6 +72,8 @@ pub(crate) struct Fake {
     pub(crate) versions: Mutex<Vec<String>>,
     /// Ids asked for in full by polling agents.
     pub(crate) asked: Mutex<Vec<String>>,
+    /// What signs JWT-SVIDs; nothing at first.
+    pub(crate) jwt: tokens::Tokens,
 }
 
 /// A fake that listens, on a runtime of its own that can be torn down with all its connections.
@@ -102,6 +105,7 @@ impl Fake {
             bundle_failures: AtomicI64::new(0),
             versions: Mutex::default(),
             asked: Mutex::default(),
+            jwt: tokens::Tokens::default(),
         })
     }
 
@@ -157,6 +161,7 @@ impl Fake {
         bundle
             .x509_authorities
             .extend(self.next_ca.lock().unwrap().iter().map(TestAuthority::x509_authority));
+        bundle.jwt_authorities = self.jwt.authorities();
         bundle
     }
 
@@ -482,9 +487,10 @@ impl svid::svid_server::Svid for Service {
 
     async fn new_jwtsvid(
         &self,
-        _: Request<svid::NewJwtsvidRequest>,
+        request: Request<svid::NewJwtsvidRequest>,
     ) -> Result<Response<svid::NewJwtsvidResponse>, Status> {
-        Err(not_faked())
+        self.0.agent(&request, "NewJWTSVID")?;
+        Ok(Response::new(self.0.new_token(request.into_inner())?))
     }
 }
 

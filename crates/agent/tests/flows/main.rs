@@ -6,6 +6,7 @@ mod clocks;
 mod fake_server;
 mod gate;
 mod rebootstrap;
+mod tokens;
 mod x509pop;
 
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,5 @@
-//! Entries beside each other: duplicates, entries that a wider one makes needless, and hints that hide each other.
+//! Entries beside each other: duplicates, entries that a wider one makes needless, and hints that one workload would have
+//! twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -49,8 +50,8 @@ fn duplicates(subjects: &[Subject], report: &mut Report) {
     }
 }
 
-/// Pairs of the group of which the first's selectors are all among the second's, and not the same. A wider entry is found
-/// by its first selector, so that a group of many thousand costs no more than their selectors.
+/// Pairs of the group of which the first's selectors are all among the second's; of the same selectors each pair once. A
+/// wider entry is found by its first selector, so that a group of many thousand costs no more than their selectors.
 fn wider_and_narrower(group: &[usize], selectors: &[BTreeSet<String>]) -> Vec<(usize, usize)> {
     let mut by_first: HashMap<&str, Vec<usize>> = HashMap::new();
     for at in group {
@@ -63,8 +64,8 @@ fn wider_and_narrower(group: &[usize], selectors: &[BTreeSet<String>]) -> Vec<(u
         for selector in &selectors[*narrow] {
             let wider = by_first.get(selector.as_str()).into_iter().flatten();
             let of_it = wider.filter(|wide| {
-                selectors[**wide].len() < selectors[*narrow].len()
-                    && selectors[**wide].is_subset(&selectors[*narrow])
+                let comes_first = (selectors[**wide].len(), *wide) < (selectors[*narrow].len(), narrow);
+                comes_first && selectors[**wide].is_subset(&selectors[*narrow])
             });
             pairs.extend(of_it.map(|wide| (*wide, *narrow)));
         }
@@ -75,7 +76,8 @@ fn wider_and_narrower(group: &[usize], selectors: &[BTreeSet<String>]) -> Vec<(u
 fn shadowed(subjects: &[Subject], selectors: &[BTreeSet<String>], group: &[usize], report: &mut Report) {
     let mut told = BTreeSet::new();
     for (wide, narrow) in wider_and_narrower(group, selectors) {
-        if told.insert(narrow) {
+        // With the same selectors it is a duplicate.
+        if selectors[wide] != selectors[narrow] && told.insert(narrow) {
             let what = format!(
                 "{} gives the same SPIFFE ID below the same parent for fewer selectors: whoever matches this one has it twice",
                 subjects[wide].label
@@ -86,7 +88,7 @@ fn shadowed(subjects: &[Subject], selectors: &[BTreeSet<String>], group: &[usize
     }
 }
 
-/// Of the entries with one hint that a workload matches only the oldest is shown.
+/// Of the entries with one hint that a workload matches only the oldest is shown with it.
 fn hidden(subjects: &[Subject], selectors: &[BTreeSet<String>], group: &[usize], report: &mut Report) {
     let mut told = BTreeSet::new();
     for (wide, narrow) in wider_and_narrower(group, selectors) {
@@ -95,7 +97,7 @@ fn hidden(subjects: &[Subject], selectors: &[BTreeSet<String>], group: &[usize],
         if told.insert(newer) {
             let (hint, older) = (&subjects[newer].entry.hint, &subjects[older].label);
             let what = format!(
-                "workloads that match {older}, too, do not see it: both have the hint {hint:?} and only the older one is shown"
+                "workloads that match {older}, too, see it without its hint: both have the hint {hint:?}, which the older one keeps (SPIRE's agents do not show the newer one at all)"
             );
             report.add(
                 Severity::Warning,

@@ -139,7 +139,7 @@ fn duplicates_and_needless_entries_are_found() {
 }
 
 #[test]
-fn of_two_entries_with_one_hint_the_newer_is_hidden() {
+fn of_two_entries_with_one_hint_the_newer_is_told_of() {
     let hinted = |path: &str, selectors: &[&str], created_at: i64| {
         let mut subject = entry(AGENT, path, selectors);
         subject.entry.hint = "internal".into();
@@ -149,6 +149,7 @@ fn of_two_entries_with_one_hint_the_newer_is_hidden() {
     let (wide, narrow) = (&["unix:uid:1"][..], &["unix:uid:1", "unix:gid:2"][..]);
     check(&[hinted("/a", wide, 5), hinted("/b", narrow, 6)], &["warning hint_hidden /b"]);
     check(&[hinted("/a", wide, 7), hinted("/b", narrow, 6)], &["warning hint_hidden /a"]);
+    check(&[hinted("/a", wide, 7), hinted("/b", wide, 6)], &["warning hint_hidden /a"]);
     check(&[hinted("/a", wide, 7), hinted("/b", &["unix:uid:2"], 6)], &[]);
 }
 

@@ -57,7 +57,8 @@ pub(super) fn run(command: Command, console: &mut Console<'_>) -> Result<(), Fai
 /// The flags of an entry that `create` and `update` share.
 #[derive(Debug, Clone, Default, clap::Args)]
 struct EntryFlags {
-    /// Entry ID; for a new entry one is made when it is not set.
+    /// Entry ID; for a new entry one is made when it is not set. Of a workload's identities the one with the smallest is the
+    /// default.
     #[arg(long = "entryID", value_name = "ID")]
     entry_id: Option<String>,
     /// SPIFFE ID of the entry's parent, which is a node or a workload.

@@ -9,6 +9,7 @@ mod domain;
 mod foreign;
 mod full_disk;
 mod import;
+mod jwt_profile;
 mod process;
 mod sigkill;
 mod tokens;

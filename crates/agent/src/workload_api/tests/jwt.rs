@@ -45,6 +45,21 @@ impl Rig {
     }
 }
 
+/// Validates with these values of the metadata that asks for protection against replay.
+async fn validate_once(
+    rig: &Rig,
+    audience: &str,
+    svid: &str,
+    values: &[&str],
+) -> Result<ValidateJwtsvidResponse, Status> {
+    let mut request = with_header(ValidateJwtsvidRequest { audience: audience.into(), svid: svid.into() });
+    for value in values {
+        request.metadata_mut().append("spindle-replay", value.parse().unwrap());
+    }
+    let mut client = SpiffeWorkloadApiClient::new(rig.channel.clone());
+    client.validate_jwtsvid(request).await.map(tonic::Response::into_inner)
+}
+
 /// A token of `authority` for service x, good for five minutes.
 fn token(authority: &TestJwtAuthority, id: &str) -> String {
     let id: SpiffeId = id.parse().unwrap();
@@ -344,4 +359,45 @@ async fn wap_54_wap_60_wap_61_a_token_is_judged_by_the_bundle_of_its_own_trust_d
         (status.code(), reason_of(&status).unwrap()),
         (Code::InvalidArgument, "token_not_trusted".into())
     );
+}
+
+#[tokio::test]
+async fn jwt_30_a_token_may_be_shown_again_unless_the_caller_asks_that_it_is_not() {
+    let rig = jwt_rig([mine("a")]).await;
+    let token = own_token(&rig, "spiffe://prod.example/z");
+    for _ in 0..2 {
+        rig.validate("x", &token).await.unwrap();
+    }
+    validate_once(&rig, "x", &token, &["refuse"]).await.unwrap();
+    let again = validate_once(&rig, "x", &token, &["refuse"]).await;
+    let text = "the token was shown before, and each is accepted once";
+    check_refused(again, Code::InvalidArgument, Reason::TokenReplayed, text);
+    rig.validate("x", &token).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_is_remembered_by_audience_and_only_when_it_is_valid() {
+    let rig = jwt_rig([mine("a")]).await;
+    let id: SpiffeId = "spiffe://prod.example/z".parse().unwrap();
+    let validity = Validity { not_before: NOW, not_after: NOW + 300 };
+    let both = ["x".to_owned(), "y".to_owned()];
+    let token = rig.issuer.authority.lock().unwrap().sign(&id, &both, validity, None).token;
+    let status = validate_once(&rig, "z", &token, &["refuse"]).await.unwrap_err();
+    assert_eq!(reason_of(&status).unwrap(), "token_audience");
+    for audience in ["x", "y"] {
+        validate_once(&rig, audience, &token, &["refuse"]).await.unwrap();
+        let status = validate_once(&rig, audience, &token, &["refuse"]).await.unwrap_err();
+        assert_eq!(reason_of(&status).unwrap(), "token_replayed", "{audience}, without a jti");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_asks_for_another_protection_is_not_left_believing_that_it_has_one() {
+    let rig = jwt_rig([mine("a")]).await;
+    let token = own_token(&rig, "spiffe://prod.example/z");
+    for values in [&["allow"][..], &[""], &["Refuse"], &["refuse", "refuse"]] {
+        let text = "the metadata spindle-replay has the one value refuse";
+        let answer = validate_once(&rig, "x", &token, values).await;
+        check_refused(answer, Code::InvalidArgument, Reason::BadRequest, text);
+    }
 }
