@@ -60,9 +60,9 @@ class JwtScenario(Scenario):
         self.case(f"WAP-40 WAP-44 {name} gets tokens for exactly the audiences asked for", audiences)
         self.case(f"WAP-41 {name} gets the token of its own identity",
                   lambda: expect({token["spiffe_id"] for token in tokens}, {self.id_of(language)}))  # fmt: skip
-        self.case(f"WAP-50 WAP-60 {name} validates tokens and refuses one for another audience",
+        self.case(f"WAP-48 WAP-50 WAP-60 {name} validates tokens with the JWT bundles and refuses one for another audience",
                   lambda: detail(events, "refused here"))  # fmt: skip
-        self.case(f"WAP-55 WAP-58 {name} has tokens validated by the agent, which refuses one for another audience",
+        self.case(f"WAP-55 WAP-58 WAP-59 {name} has tokens validated by the agent, which refuses one for another audience",
                   lambda: detail(events, "refused by the agent"))  # fmt: skip
         self.case(f"WAP-49 WAP-82 {name} follows a new JWT authority", follows)
 
