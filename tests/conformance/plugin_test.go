@@ -18,7 +18,7 @@ import (
 func init() {
 	holds("CFG-PLUGINS", pluginBlocks)
 	absent("CFG-PLUGINS-EXTERNAL", externalPlugins)
-	absent("CFG-PLUGINS-DATA_FILE", pluginDataFile)
+	holds("CFG-PLUGINS-DATA_FILE", pluginDataFile)
 	holds("PLUGIN-DATASTORE-SQL", sqlStore)
 	holds("PLUGIN-KEYMANAGER-DISK", diskKeys)
 	holds("PLUGIN-KEYMANAGER-MEMORY", memoryKeys)
@@ -84,7 +84,14 @@ func externalPlugins(t *testing.T) {
 }
 
 func pluginDataFile(t *testing.T) {
-	Refuses(t, Settings{Keys: `KeyManager "disk" { plugin_data_file = "/x" }`}, "plugin_data_file")
+	s := Prepare(t, Settings{Keys: `KeyManager "disk" { plugin_data_file = "{DIR}/keys.hcl" }`})
+	s.WriteFile(t, "keys.hcl", `keys_path = "`+filepath.Join(s.Dir, "keys.json")+`"`)
+	s.Boot(t)
+	_, err := os.Stat(filepath.Join(s.Dir, "keys.json"))
+	Must(t, err)
+	Refuses(t, Settings{Keys: `KeyManager "disk" { plugin_data_file = "/nonexistent" }`}, "/nonexistent")
+	both := "KeyManager \"disk\" {\n plugin_data_file = \"/x\"\n plugin_data {}\n}"
+	Refuses(t, Settings{Keys: both}, "plugin_data_file")
 }
 
 func sqlStore(t *testing.T) {

@@ -1,6 +1,6 @@
-// Package conformance states the behaviour of SPIRE's server, one test for each row of docs/spire-compatibility.md.
+// Package conformance states the behaviour of SPIRE's server and agent, one test for each row of docs/spire-compatibility.md.
 //
-// The tests are in rpc_*, wire_*, command_*, setting_* and plugin_* files and register themselves with holds or absent. Start at
+// The tests are in rpc_*, wire_*, command_*, setting_*, plugin_* and agent_* files and register themselves with holds or absent. Start at
 // TestRows; TestTable keeps rows and tests together.
 package conformance
 

@@ -48,6 +48,9 @@ const CALL_BACKOFF: BackoffPolicy = BackoffPolicy {
     jitter_percent: 25,
 };
 
+/// How long nothing is let go after so much was in use that the excess stayed: looking costs a look at every view.
+const LET_GO_PAUSE: Duration = Duration::from_secs(10);
+
 /// A change of what the agent is authorised for, to be applied as one.
 #[derive(Debug)]
 pub(crate) struct Update {
@@ -96,6 +99,7 @@ pub(crate) struct Identities {
     /// Whether it was the server that asked for this pause.
     asked_to_wait: bool,
     pace: Pace,
+    let_go_from: Instant,
 }
 
 impl Identities {
@@ -111,6 +115,7 @@ impl Identities {
             calls_from: None,
             asked_to_wait: false,
             pace: Pace::default(),
+            let_go_from: Instant::now(),
         }
     }
 
@@ -276,12 +281,15 @@ impl Identities {
     /// renewed until somebody asks for them.
     fn let_go(&mut self) {
         let excess = self.plan.excess();
-        if excess == 0 {
+        if excess == 0 || Instant::now() < self.let_go_from {
             return;
         }
         let resting = self.parts.cache.rest(excess, |id| self.plan.may_rest(id));
         debug!(excess, resting = resting.len(), "X509-SVIDs that nobody uses are let go");
         resting.iter().for_each(|id| self.plan.rest(id));
+        if resting.len() < excess {
+            self.let_go_from = Instant::now() + LET_GO_PAUSE;
+        }
     }
 
     fn begin_due(&mut self) {

@@ -13,6 +13,7 @@ mod health;
 pub mod keys;
 pub mod logs;
 pub mod oidc;
+mod plugin_files;
 pub mod plugins;
 pub mod section;
 pub mod server;
@@ -165,18 +166,23 @@ impl From<ConfigError> for Failure {
     }
 }
 
-/// Reads a configuration file; with `expand_env` variables are put in before it is parsed.
+/// Reads a configuration file and the files that its plugins name; with `expand_env` variables are put in before it is
+/// parsed.
 ///
 /// # Errors
-/// When it cannot be read, is too large, or is malformed.
+/// When one cannot be read, is too large, or is malformed.
 pub fn read_file(path: &Path, expand_env: bool, vars: Vars<'_>) -> Result<Vec<Item>, ConfigError> {
+    let expand = |text: String| if expand_env { expand::expand_env(&text, vars) } else { text };
+    let mut items = read_items(path, expand)?;
+    plugin_files::put_in(&mut items)?;
+    Ok(items)
+}
+
+fn read_items(path: &Path, expand: impl FnOnce(String) -> String) -> Result<Vec<Item>, ConfigError> {
     let unreadable = |source| ConfigError::Read { path: path.into(), source };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut text = String::new();
     // One byte more than allowed, so that the parser can tell that the file is too large.
     file.take(TEXT_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if expand_env {
-        text = expand::expand_env(&text, vars);
-    }
-    hcl::parse(&text).map_err(|source| ConfigError::Syntax { path: path.into(), source })
+    hcl::parse(&expand(text)).map_err(|source| ConfigError::Syntax { path: path.into(), source })
 }

@@ -18,7 +18,7 @@ pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, 
 }
 
 /// Waits for `work`; SIGINT and SIGTERM begin `shutdown`, after which `work` is given the time it takes to end. SIGUSR2
-/// reopens the log file, SIGHUP calls `reload`.
+/// reopens the log file, SIGHUP and SIGUSR1 call `reload`.
 ///
 /// # Errors
 /// When signals cannot be watched.

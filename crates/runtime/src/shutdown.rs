@@ -45,7 +45,7 @@ pub enum Wish {
     ReopenLog,
     /// SIGHUP: read the configuration again, and take over what can change while the service runs.
     Reload,
-    /// SIGUSR1: SPIRE configures plugins anew whose `plugin_data_file` changed. There are none here yet.
+    /// SIGUSR1: SPIRE configures plugins anew whose `plugin_data_file` changed. Here it is the same as SIGHUP.
     ReloadPlugins,
 }
 
@@ -87,8 +87,8 @@ impl Signals {
         }
     }
 
-    /// Does what signals ask until one asks to stop, which begins `shutdown`, or `shutdown` begins otherwise; SIGHUP calls
-    /// `reload`. Cancel-safe if `reload` is.
+    /// Does what signals ask until one asks to stop, which begins `shutdown`, or `shutdown` begins otherwise; SIGHUP and
+    /// SIGUSR1 call `reload`. Cancel-safe if `reload` is.
     pub async fn obey(&mut self, shutdown: &Shutdown, logs: &Logs, mut reload: impl AsyncFnMut()) {
         loop {
             // Both arms are cancel-safe: they only wait.
@@ -98,10 +98,7 @@ impl Signals {
             };
             match wish {
                 Wish::ReopenLog => logs.reopen(),
-                Wish::Reload => reload().await,
-                Wish::ReloadPlugins => {
-                    tracing::info!(signal = "SIGUSR1", "nothing to reload: no plugin has a plugin_data_file");
-                }
+                Wish::Reload | Wish::ReloadPlugins => reload().await,
                 Wish::Stop(signal) => {
                     tracing::info!(signal, "stopping");
                     return shutdown.begin();
@@ -134,9 +131,10 @@ mod tests {
         let shutdown = Shutdown::new();
         raise(Signal::SIGUSR2).unwrap();
         raise(Signal::SIGHUP).unwrap();
+        raise(Signal::SIGUSR1).unwrap();
         raise(Signal::SIGTERM).unwrap();
         let mut reloads = 0;
         signals.obey(&shutdown, &Logs::default(), async || reloads += 1).await;
-        assert!(shutdown.has_begun() && reloads == 1);
+        assert!(shutdown.has_begun() && reloads == 2);
     }
 }

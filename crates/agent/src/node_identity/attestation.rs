@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use spindle_renewal::{Backoff, BackoffPolicy, Jitter};
-use spindle_spiffe_core::{ErrorChain, Reason};
+use spindle_spiffe_core::{ErrorChain, Reason, X509Bundle};
 use spindle_transport::{ExpectedServer, TlsDialer, Trust};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
@@ -181,12 +181,21 @@ async fn once(
         false => bootstrap::fetch(config, attempt).await.map_err(Failed::Bundle)?,
     };
     let is_recognised = is_stored || fetched.is_some();
-    fetched.into_iter().for_each(|bundle| parts.trust.set(bundle));
+    if let Some(fetched) = fetched {
+        parts.trust.set(beside_stored(fetched, state.bundle.as_ref()));
+    }
     let trust = if is_recognised { Trust::Bundles(parts.trust.live()) } else { Trust::InsecureOnce };
     if !is_recognised && attempt.number == 1 {
         warn!("the server is believed once without a trust bundle (insecure bootstrap)");
     }
     enroll_once(parts, state, source, trust).await.map_err(Failed::Call)
+}
+
+/// The source may be older than what is stored: the server may come back that was trusted all the time.
+fn beside_stored(fetched: X509Bundle, stored: Option<&X509Bundle>) -> X509Bundle {
+    let Some(stored) = stored else { return fetched };
+    let both = fetched.authorities().iter().chain(stored.authorities()).cloned();
+    X509Bundle::new(fetched.trust_domain().clone(), both).unwrap_or(fetched)
 }
 
 /// Attests once more, to a server that is recognised by the bundle of the moment: how an agent renews that may.

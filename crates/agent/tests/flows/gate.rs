@@ -11,6 +11,8 @@ use tokio::sync::watch;
 pub(crate) struct Gate {
     pub(crate) addr: SocketAddr,
     target: watch::Sender<Option<SocketAddr>>,
+    /// How many connections were led to a server.
+    pub(crate) led: watch::Sender<u32>,
     _tasks: TaskSet,
 }
 
@@ -20,13 +22,16 @@ impl Gate {
         let addr = listener.local_addr().unwrap();
         let target = watch::Sender::new(None);
         let (seen, mut tasks) = (target.subscribe(), TaskSet::new());
+        let led = watch::Sender::new(0);
+        let count = led.clone();
         tasks.spawn_infallible("gate", async move {
             let mut connections = TaskSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                count.send_modify(|count| *count += u32::from(seen.borrow().is_some()));
                 connections.spawn_infallible("connection", forward(stream, seen.clone()));
             }
         });
-        Self { addr, target, _tasks: tasks }
+        Self { addr, target, led, _tasks: tasks }
     }
 
     pub(crate) fn lead_to(&self, target: Option<SocketAddr>) {

@@ -74,6 +74,31 @@ async fn the_wait_for_a_server_that_is_not_trusted_goes_on_after_a_restart() {
     agent.stop().await;
 }
 
+/// A file from the day of the installation may know less than the agent has learned since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_trusted_all_the_time_is_found_again_although_the_file_is_an_old_one() {
+    let mut rig = Rig::new(Fake::new(true, 3600)).await;
+    rig.fake.put([mine("a")]);
+    let rebootstrap = rebootstrap(RebootstrapMode::Always, Duration::ZERO);
+    let agent = start(AgentConfig { rebootstrap, ..with_certificate(&rig) });
+    agent.is_ready().await;
+    let old = spindle_testkit::TestAuthority::new("prod.example", SystemClock.now());
+    rig.folder.file("bundle.pem", old.x509_bundle().to_pem());
+    rig.kill_server();
+    let impostor = Fake::new(true, 3600).listen().await;
+    let mut led = rig.gate.led.subscribe();
+    let before = *led.borrow_and_update();
+    rig.gate.lead_to(Some(impostor.addr));
+    timeout(LONG, led.wait_for(|led| *led >= before + 6)).await.expect("it tries again and again").unwrap();
+    rig.gate.lead_to(None);
+    impostor.kill();
+    rig.start_server().await;
+    rig.fake.put([mine("b")]);
+    let mut stream = agent.fetch().await.unwrap();
+    while next(&mut stream).await.unwrap().svids.len() < 2 {}
+    agent.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_must_bootstrap_again_and_cannot_does_not_run() {
     let rig = Rig::new(Fake::new(true, 3600)).await;

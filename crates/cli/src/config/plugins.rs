@@ -49,7 +49,7 @@ const PLUGIN_KEYS: &[Key] = &[
     ("plugin_cmd", Support::NotYet("only built-in plugins can be used")),
     ("plugin_args", Support::NotYet("only built-in plugins can be used")),
     ("plugin_checksum", Support::NotYet("only built-in plugins can be used")),
-    ("plugin_data_file", Support::NotYet("write the settings into plugin_data")),
+    ("plugin_data_file", Support::Yes),
 ];
 
 /// Reads the `plugins` block. A disabled plugin may be one that does not exist here; its keys are checked, and it is left out.

@@ -5,8 +5,12 @@ use crate::config::keys::Support::{NoEffect, NotYet, Yes};
 
 const NO_PROFILING: &str = "this program has no profiles of a Go runtime";
 
-pub(super) const TOP: &[Key] =
-    &[("agent", Yes), ("plugins", Yes), ("health_checks", Yes), ("telemetry", NotYet(""))];
+pub(super) const TOP: &[Key] = &[
+    ("agent", Yes),
+    ("plugins", Yes),
+    ("health_checks", Yes),
+    ("telemetry", NotYet("there are no metrics yet")),
+];
 
 pub(super) const AGENT: &[Key] = &[
     ("trust_domain", Yes),

@@ -152,7 +152,6 @@ fn what_spire_has_and_this_version_lacks_is_refused_and_never_ignored() {
     refused("", "plugins { UpstreamAuthority \"vault\" { } }", "is not supported yet");
     refused("", "plugins { BundlePublisher \"azure_blob\" { } }", "is not supported yet");
     refused("", "plugins { KeyManager \"mine\" { plugin_cmd = \"/bin/x\" } }", "only built-in plugins");
-    refused("", "plugins { KeyManager \"disk\" { plugin_data_file = \"/x\" } }", "into plugin_data");
 }
 
 #[test]
