@@ -17,7 +17,7 @@ import (
 
 func init() {
 	holds("AGENT-CFG-FORMAT", agentFormat)
-	holds("AGENT-CFG-TRUST_DOMAIN", func(t *testing.T) { validated(t, "", `trust_domain = "other.example"`, "trust_domain") })
+	holds("AGENT-CFG-TRUST_DOMAIN", agentTrustDomain)
 	holds("AGENT-CFG-SERVER_ADDRESS", agentServerAddress)
 	holds("AGENT-CFG-DATA_DIR", agentDataDir)
 	holds("AGENT-CFG-SOCKET_PATH", agentSocketPath)
@@ -60,7 +60,10 @@ func init() {
 		validated(t, `allow_unauthenticated_verifiers = true`, `allow_unauthenticated_verifiers = "perhaps"`, "allow_unauthenticated_verifiers")
 	})
 	holds("AGENT-CFG-ALLOWED_FOREIGN_JWT_CLAIMS", func(t *testing.T) {
-		validated(t, `allowed_foreign_jwt_claims = ["email"]`, `allowed_foreign_jwt_claims { }`, "allowed_foreign_jwt_claims")
+		valid(t, AgentSettings{Agent: `allowed_foreign_jwt_claims = ["email"]`})
+		if !StockAgent() {
+			invalid(t, AgentSettings{Agent: `allowed_foreign_jwt_claims { }`}, "allowed_foreign_jwt_claims")
+		}
 	})
 	holds("AGENT-CFG-AUTHORIZED_DELEGATES", func(t *testing.T) {
 		validated(t, `authorized_delegates = ["spiffe://example.org/d"]`, `authorized_delegates = ["spiffe://other.example/d"]`, "delegate")
@@ -165,6 +168,19 @@ func agentFormat(t *testing.T) {
 	}
 	for _, line := range []string{`sds { quux = 1 }`, "experimental {\n quux = 1\n}"} {
 		validated(t, "", line, "is not a known key")
+	}
+}
+
+func agentTrustDomain(t *testing.T) {
+	server := Start(t, Settings{})
+	agent := PrepareAgent(t, server, AgentSettings{})
+	agent.Validate(t, "-trustDomain", "Not A Name").Fails(t, 1, "trust")
+	agent.Validate(t, "-trustDomain", "spiffe://example.org").Succeeds(t)
+	other := PrepareAgent(t, server, AgentSettings{})
+	other.Spawn(t, "-trustDomain", "other.example")
+	if !StockAgent() {
+		// SPIRE's goes on for a minute.
+		other.AwaitLog(t, "other.example")
 	}
 }
 
