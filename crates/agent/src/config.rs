@@ -133,8 +133,8 @@ impl Default for CallerLimits {
             connections_per_user: None,
             calls_per_process: 4096,
             calls_per_user: 32_768,
-            attestations_per_process: Rate { burst: 2000, per_sec: 200 },
-            attestations_per_user: Rate { burst: 20_000, per_sec: 2000 },
+            attestations_per_process: Rate::of_callers(200),
+            attestations_per_user: Rate::of_callers(2000),
         }
     }
 }

@@ -28,6 +28,13 @@ pub struct Rate {
     pub per_sec: u32,
 }
 
+impl Rate {
+    /// So many a second, and ten seconds' worth at once: a node starts all its workloads at the same moment.
+    pub const fn of_callers(per_sec: u32) -> Self {
+        Self { burst: per_sec.saturating_mul(10), per_sec }
+    }
+}
+
 /// The bounds of one agent. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Admission(Arc<Bounds>);

@@ -70,7 +70,7 @@ pub(in crate::agent_cli) fn config(
         use_sync_authorized_entries: experimental.use_sync_authorized_entries,
         require_pq_kem: experimental.require_pq_kem,
         feature_flags: experimental.feature_flags,
-        caller_limits: Default::default(),
+        caller_limits: limits.caller_limits,
     })
 }
 

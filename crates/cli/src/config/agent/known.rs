@@ -49,6 +49,17 @@ pub(super) const AGENT: &[Key] = &[
     ("profiling_freq", NoEffect(NO_PROFILING)),
     ("profiling_names", NoEffect(NO_PROFILING)),
     ("experimental", Yes),
+    // Ours.
+    ("caller_limits", Yes),
+];
+
+pub(super) const CALLER_LIMITS: &[Key] = &[
+    ("connections_per_process", Yes),
+    ("connections_per_user", Yes),
+    ("calls_per_process", Yes),
+    ("calls_per_user", Yes),
+    ("attestations_per_process", Yes),
+    ("attestations_per_user", Yes),
 ];
 
 pub(super) const SDS: &[Key] = &[

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spindle_agent::config::{RateLimits, SVID_CACHE_SIZE_DEFAULT};
+use spindle_agent::config::{CallerLimits, Rate, RateLimits, SVID_CACHE_SIZE_DEFAULT};
 
 use super::known;
 use crate::config::ConfigError;
@@ -22,6 +22,8 @@ pub struct LimitChoice {
     pub availability_target: Option<Duration>,
     /// `experimental { ratelimit }`.
     pub rate_limits: RateLimits,
+    /// `caller_limits`.
+    pub caller_limits: CallerLimits,
 }
 
 impl Default for LimitChoice {
@@ -30,6 +32,7 @@ impl Default for LimitChoice {
             x509_svid_cache_max_size: SVID_CACHE_SIZE_DEFAULT,
             availability_target: None,
             rate_limits: RateLimits::default(),
+            caller_limits: CallerLimits::default(),
         }
     }
 }
@@ -47,6 +50,10 @@ impl LimitChoice {
             rate_limits: match ratelimit.transpose()?.flatten() {
                 Some(block) => rate_limits(&block, notes)?,
                 None => RateLimits::default(),
+            },
+            caller_limits: match agent.block("caller_limits")? {
+                Some(block) => caller_limits(&block, notes)?,
+                None => CallerLimits::default(),
             },
         })
     }
@@ -88,5 +95,28 @@ fn rate_limits(block: &Section<'_>, notes: &mut Vec<String>) -> Result<RateLimit
         fetch_jwt_bundles: limit("fetch_jwt_bundles")?,
         stream_secrets: limit("stream_secrets")?,
         fetch_secrets: limit("fetch_secrets")?,
+    })
+}
+
+/// Our own keys: how much callers may ask for before it is known who they are.
+fn caller_limits(block: &Section<'_>, notes: &mut Vec<String>) -> Result<CallerLimits, ConfigError> {
+    check_keys(block, known::CALLER_LIMITS, notes)?;
+    let limit = |key: &str| {
+        let Some(number) = block.number(key)? else { return Ok(None) };
+        let fitting = u32::try_from(number).ok().filter(|number| *number > 0);
+        let what = || format!("{number} leaves callers no room");
+        fitting.map(Some).ok_or_else(|| ConfigError::value(&block.key(key), what()))
+    };
+    let at_a_time = |key: &str| Ok(limit(key)?.map(|number| number as usize));
+    let usual = CallerLimits::default();
+    Ok(CallerLimits {
+        connections_per_process: at_a_time("connections_per_process")?,
+        connections_per_user: at_a_time("connections_per_user")?,
+        calls_per_process: at_a_time("calls_per_process")?.unwrap_or(usual.calls_per_process),
+        calls_per_user: at_a_time("calls_per_user")?.unwrap_or(usual.calls_per_user),
+        attestations_per_process: limit("attestations_per_process")?
+            .map_or(usual.attestations_per_process, Rate::of_callers),
+        attestations_per_user: limit("attestations_per_user")?
+            .map_or(usual.attestations_per_user, Rate::of_callers),
     })
 }

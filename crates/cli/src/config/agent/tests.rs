@@ -109,6 +109,8 @@ fn unknown_and_unsupported_keys_are_refused() {
     refused("", "server {}", "server (line 7) is not a known key");
     refused("sds { default_name = \"x\" }", "", "agent.sds.default_name");
     refused("experimental { nosuch = 1 }", "", "agent.experimental.nosuch");
+    refused("caller_limits { calls = 1 }", "", "agent.caller_limits.calls");
+    refused("caller_limits { calls_per_user = 0 }", "", "0 leaves callers no room");
     refused("experimental { ratelimit { fetch = 1 } }", "", "agent.experimental.ratelimit.fetch");
     refused("experimental { broker { socketpath = 1 } }", "", "did you mean socket_path?");
     refused("experimental { named_pipe_name = \"x\" }", "", "use socket_path");
