@@ -35,6 +35,9 @@ const AGENT: &[&str] = &[
     "spire/api/agent/logger/v1/logger.proto",
 ];
 
+/// What the agent answers on its broker endpoint.
+const BROKER: &[&str] = &["spiffe/broker/brokerapi.proto"];
+
 /// Envoy's SDS, beside the Workload API on the agent's socket.
 const ENVOY: &[&str] = &[
     "envoy/service/secret/v3/sds.proto",
@@ -55,11 +58,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     compile("workload", WORKLOAD)?;
     compile("server", SERVER)?;
     compile("agent", AGENT)?;
+    compile("broker", BROKER)?;
     compile("envoy", ENVOY)?;
     compile("plain", PLAIN)?;
     generate(ENVOY, ENVOY_TYPES)?;
     // In one go, for the code of a package that several sets share would be overwritten by the last of them.
-    generate(&[WORKLOAD, SERVER, AGENT, PLAIN].concat(), &[])
+    generate(&[WORKLOAD, SERVER, AGENT, BROKER, PLAIN].concat(), &[])
 }
 
 fn compile(name: &str, files: &[&str]) -> Result<(), Box<dyn Error>> {

@@ -16,6 +16,14 @@ pub mod workload {
     include!(concat!(env!("OUT_DIR"), "/_.rs"));
 }
 
+/// Standards of SPIFFE that have a package.
+pub mod spiffe {
+    /// The SPIFFE Broker API.
+    pub mod broker {
+        tonic::include_proto!("spiffe.broker");
+    }
+}
+
 /// What SPIRE's server, command line and agents speak.
 pub mod spire {
     /// What SPIRE keeps outside of its public API's package.

@@ -10,6 +10,7 @@ pub mod refusal;
 #[cfg(test)]
 mod wire_facts;
 
+pub use generated::spiffe::broker;
 pub use generated::spindle::{admin, records, sync};
 pub use generated::{envoy, spire, workload};
 
@@ -25,3 +26,6 @@ pub const SERVER_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("se
 /// An encoded `google.protobuf.FileDescriptorSet` of the services on an agent's admin socket and all they import, for
 /// reflection.
 pub const AGENT_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("agent.descriptors");
+
+/// An encoded `google.protobuf.FileDescriptorSet` of the SPIFFE Broker API and all it imports, for reflection.
+pub const BROKER_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("broker.descriptors");

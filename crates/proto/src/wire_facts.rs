@@ -1,6 +1,6 @@
 //! Names, numbers and types on the wire, held against tables of facts: a change here is a change for every client.
 //!
-//! The Workload API's table is the one of the standard, written by hand. The tables of the server, of the agent's admin
+//! The tables of the Workload API and the Broker API are those of the standard, written by hand. The tables of the server, of the agent's admin
 //! socket and of SDS are files; their lines about `spire` and `envoy` agree with what SPIRE and Envoy have published, those
 //! about `spindle` are ours.
 
@@ -12,7 +12,10 @@ use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet, ServiceDescriptorProto,
 };
 
-use crate::{AGENT_DESCRIPTOR_SET, ENVOY_DESCRIPTOR_SET, SERVER_DESCRIPTOR_SET, WORKLOAD_DESCRIPTOR_SET};
+use crate::{
+    AGENT_DESCRIPTOR_SET, BROKER_DESCRIPTOR_SET, ENVOY_DESCRIPTOR_SET, SERVER_DESCRIPTOR_SET,
+    WORKLOAD_DESCRIPTOR_SET,
+};
 
 const WORKLOAD_METHODS: &[&str] = &[
     "SpiffeWorkloadAPI/FetchJWTBundles(JWTBundlesRequest) stream JWTBundlesResponse",
@@ -168,13 +171,24 @@ fn the_api_of_the_agents_admin_socket_is_the_one_that_clients_know() {
 }
 
 #[test]
+fn bep_24_bap_03_bap_05_bap_06_the_broker_api_is_the_one_of_the_standard() {
+    check(BROKER_DESCRIPTOR_SET, include_str!("wire_facts/broker.txt"));
+}
+
+#[test]
 fn sds_is_the_one_that_envoy_speaks() {
     check(ENVOY_DESCRIPTOR_SET, include_str!("wire_facts/envoy.txt"));
 }
 
 #[test]
 fn descriptor_sets_are_complete_for_reflection() {
-    for set in [WORKLOAD_DESCRIPTOR_SET, SERVER_DESCRIPTOR_SET, AGENT_DESCRIPTOR_SET, ENVOY_DESCRIPTOR_SET] {
+    for set in [
+        WORKLOAD_DESCRIPTOR_SET,
+        SERVER_DESCRIPTOR_SET,
+        AGENT_DESCRIPTOR_SET,
+        BROKER_DESCRIPTOR_SET,
+        ENVOY_DESCRIPTOR_SET,
+    ] {
         let set = FileDescriptorSet::decode(set).unwrap();
         let names: BTreeSet<_> = set.file.iter().map(|file| file.name().to_owned()).collect();
         for file in &set.file {

@@ -45,6 +45,7 @@ enum Stream {
     Local(SharedStream),
     Workload(Box<AuthorityShim<SharedStream>>),
     Tls(Box<TlsStream<TcpStream>>),
+    LocalTls(Box<AuthorityShim<TlsStream<Io>>>),
 }
 
 impl Io {
@@ -63,6 +64,16 @@ impl Io {
         identity: Option<VerifiedPeer>,
     ) -> Self {
         Self::new(Stream::Tls(Box::new(stream)), Peer::Tls { addr, identity }, None)
+    }
+
+    /// `stream` keeps its place as long as it is open. What is inside TLS comes from any gRPC library.
+    pub(crate) fn local_tls(
+        stream: TlsStream<Io>,
+        process: LocalPeer,
+        identity: Option<VerifiedPeer>,
+    ) -> Self {
+        let stream = Stream::LocalTls(Box::new(AuthorityShim::new(stream)));
+        Self::new(stream, Peer::LocalTls { process, identity }, None)
     }
 
     fn new(stream: Stream, peer: Peer, place: Option<Place>) -> Self {
@@ -124,6 +135,10 @@ macro_rules! delegate {
                 let $stream = Pin::new(&mut **inner);
                 $call
             }
+            Stream::LocalTls(inner) => {
+                let $stream = Pin::new(&mut **inner);
+                $call
+            }
         }
     };
 }
@@ -158,6 +173,7 @@ impl AsyncWrite for Io {
             Stream::Local(stream) => stream.is_write_vectored(),
             Stream::Workload(stream) => stream.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
+            Stream::LocalTls(stream) => stream.is_write_vectored(),
         }
     }
 

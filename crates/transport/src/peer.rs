@@ -40,6 +40,13 @@ pub enum Peer {
         /// Who it is; `None` when it presented no certificate. A bad certificate never gets this far.
         identity: Option<VerifiedPeer>,
     },
+    /// A process on this machine, over a Unix socket on which TLS is spoken.
+    LocalTls {
+        /// The process.
+        process: LocalPeer,
+        /// Who it is; `None` when it presented no certificate, where it need not.
+        identity: Option<VerifiedPeer>,
+    },
 }
 
 /// What the kernel tells about a process at the time it connected.

@@ -7,6 +7,7 @@ mod dial;
 mod error;
 mod listener;
 mod live;
+mod source;
 mod verifier;
 
 pub use dial::{ExpectedServer, KeyExchange, TlsDialer, Trust};

@@ -150,7 +150,8 @@ impl Audit {
                 }
                 id
             }
-            None => String::new(),
+            // The server speaks no TLS on Unix sockets.
+            Some(Peer::LocalTls { .. }) | None => String::new(),
         }
     }
 

@@ -130,7 +130,8 @@ pub(crate) fn who(peer: Option<&Peer>) -> Who<'_> {
     match peer {
         Some(Peer::Local(local)) => Who::Local { uid: local.uid, gid: local.gid },
         Some(Peer::Tls { identity: Some(peer), .. }) => Who::Identity(peer.spiffe_id(), Some(peer)),
-        Some(Peer::Tls { identity: None, .. }) | None => Who::Stranger,
+        // The server speaks no TLS on Unix sockets.
+        Some(Peer::Tls { identity: None, .. } | Peer::LocalTls { .. }) | None => Who::Stranger,
     }
 }
 

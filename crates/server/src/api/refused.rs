@@ -45,8 +45,12 @@ impl RefusalLog {
         }
         let lines = match peer {
             Some(Peer::Local(_)) => &self.local,
-            Some(Peer::Tls { identity: Some(_), .. }) => &self.identified,
-            Some(Peer::Tls { identity: None, .. }) | None => &self.strangers,
+            Some(Peer::Tls { identity: Some(_), .. } | Peer::LocalTls { identity: Some(_), .. }) => {
+                &self.identified
+            }
+            Some(Peer::Tls { identity: None, .. } | Peer::LocalTls { identity: None, .. }) | None => {
+                &self.strangers
+            }
         };
         let Some(not_shown) = lines.lock().unwrap_or_else(PoisonError::into_inner).pass() else { return };
         let (reason, status_code) = (reason_of(status).unwrap_or_default(), status.code() as i32);
@@ -61,7 +65,10 @@ impl RefusalLog {
                     identity.as_ref().map(|peer| peer.spiffe_id().to_string()).unwrap_or_default();
                 warn!(method, caller_addr = %addr, caller_id, reason, status_code, error, not_shown, "call refused");
             }
-            None => warn!(method, reason, status_code, error, not_shown, "call refused: the peer is unknown"),
+            // The server speaks no TLS on Unix sockets.
+            Some(Peer::LocalTls { .. }) | None => {
+                warn!(method, reason, status_code, error, not_shown, "call refused: the peer is unknown");
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Dials a SPIFFE server over TLS and keeps the cause when it refuses us.
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -13,7 +14,7 @@ use rustls::crypto::CryptoProvider;
 use rustls_pki_types::ServerName;
 use spindle_spiffe_core::{Clock, SpiffeId, TrustDomain, VerifyError, X509Svid};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -151,6 +152,33 @@ impl TlsDialer {
         Ok((channel, svid))
     }
 
+    /// Connects over a Unix socket, once: a connection that is lost is not made again. The host and the port are not used.
+    ///
+    /// # Errors
+    /// As [`TlsDialer::connect`].
+    pub async fn connect_unix(&self, socket: &Path) -> Result<Channel, DialError> {
+        let target = || socket.display().to_string();
+        let stream = UnixStream::connect(socket)
+            .await
+            .map_err(|source| DialError::Connect { target: target(), source })?;
+        let name = ServerName::try_from("localhost").map_err(|_| DialError::Address { target: target() })?;
+        let (stream, _) = timeout(HANDSHAKE_TIMEOUT, self.shake_hands(stream, name))
+            .await
+            .unwrap_or(Err(HandshakeError::Timeout(HANDSHAKE_TIMEOUT)))
+            .map_err(|source| DialError::Handshake { target: target(), source })?;
+        let mut once = Some(TokioIo::new(stream));
+        let connector = service_fn(move |_| {
+            let stream = once.take().ok_or_else(|| DialError::OnceOnly { target: "the socket".into() });
+            std::future::ready(stream)
+        });
+        Endpoint::from_static("https://localhost")
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .connect_with_connector(connector)
+            .await
+            .map_err(|source| DialError::Protocol { target: target(), source })
+    }
+
     /// Why the server, or the last attempt to reach it again, failed since the last handshake that worked. Calls on a
     /// channel only say that the connection broke.
     pub fn last_fault(&self) -> Option<Arc<DialError>> {
@@ -190,7 +218,11 @@ impl TlsDialer {
         let stream =
             self.dial_tcp().await.map_err(|source| DialError::Connect { target: self.target(), source })?;
         let failed = |source| DialError::Handshake { target: self.target(), source };
-        let handshake = timeout(HANDSHAKE_TIMEOUT, self.shake_hands(stream)).await;
+        // For balancers that route by name; the verifier does not look at it.
+        let name = ServerName::try_from(self.host.clone())
+            .or_else(|_| stream.peer_addr().map(|addr| ServerName::from(addr.ip())))
+            .map_err(|error| failed(HandshakeError::Io(error)))?;
+        let handshake = timeout(HANDSHAKE_TIMEOUT, self.shake_hands(stream, name)).await;
         let (stream, svid) =
             handshake.unwrap_or(Err(HandshakeError::Timeout(HANDSHAKE_TIMEOUT))).map_err(failed)?;
         self.faults.clear();
@@ -206,10 +238,11 @@ impl TlsDialer {
         Ok(stream)
     }
 
-    async fn shake_hands(
+    async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, X509Svid), HandshakeError> {
+        stream: S,
+        name: ServerName<'static>,
+    ) -> Result<(TlsStream<S>, X509Svid), HandshakeError> {
         let anchors = match &self.trust {
             Trust::Bundles(bundles) => Anchors::Bundles(bundles.clone()),
             Trust::InsecureOnce => Anchors::Unchecked,
@@ -222,10 +255,6 @@ impl TlsDialer {
         };
         let config = client_config(provider, verifier.clone(), self.identity.clone().unwrap_or_default())
             .map_err(HandshakeError::Tls)?;
-        // For balancers that route by name; the verifier does not look at it.
-        let name = ServerName::try_from(self.host.clone())
-            .or_else(|_| stream.peer_addr().map(|addr| ServerName::from(addr.ip())))
-            .map_err(HandshakeError::Io)?;
         let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         match (connected, verifier.verdict()) {
             (_, Some(Err(refused))) => Err(HandshakeError::Refused(refused.clone())),

@@ -58,6 +58,7 @@ impl HandshakeError {
     pub(super) fn from_io(error: io::Error) -> Self {
         match tls_error(&error) {
             Some(rustls::Error::AlertReceived(alert)) => Self::RefusedByPeer(*alert),
+            Some(rustls::Error::NoCertificatesPresented) => Self::NoCertificate,
             Some(tls) => Self::Tls(tls.clone()),
             None => Self::Io(error),
         }

@@ -11,29 +11,30 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
 use spindle_spiffe_core::{Clock, ErrorChain};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tracing::{debug, info, warn};
 
 use super::error::HandshakeError;
 use super::live::{LiveBundles, LiveIdentity};
+use super::source::{Arrived, From, Source, TcpSource};
 use super::verifier::{Anchors, SpiffeVerifier};
 use super::{ALPN, provider};
 use crate::io::Io;
 use crate::log_gate::LogGate;
-use crate::peer::VerifiedPeer;
+use crate::peer::{Peer, VerifiedPeer};
+use crate::unix::UnixListener;
 
 /// A peer that has not shaken hands by then is let go.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Handshakes at a time, some 30 KiB each: a fleet that comes back at once waits in the kernel's queue for the rest.
 const HANDSHAKES_MAX: usize = 512;
-
-/// How long accepting rests after a failure such as too many open files.
-const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// What a TLS server presents, trusts and tells the time by.
 #[derive(Clone)]
@@ -64,6 +65,16 @@ impl TlsListener {
         Ok(Self { listener, local_addr, tls })
     }
 
+    /// As [`TlsListener::bind`], on a socket that listens already.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn from_std(listener: std::net::TcpListener, tls: ServerTls) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let local_addr = listener.local_addr()?;
+        Ok(Self { listener: TcpListener::from_std(listener)?, local_addr, tls })
+    }
+
     /// The address it listens on, with the real port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
@@ -71,60 +82,56 @@ impl TlsListener {
 
     /// The stream of connections for `serve_with_incoming_shutdown`. It never ends and never fails.
     pub fn incoming(self) -> TlsIncoming {
-        TlsIncoming {
-            listener: self.listener,
-            tls: self.tls,
-            handshakes: JoinSet::new(),
-            resting: None,
-            is_failing: false,
-            failures: LogGate::new(),
-        }
+        TlsIncoming::new(Source::Tcp(TcpSource::new(self.listener)), self.tls)
     }
 }
 
 /// What a handshake task ends with.
-type Shaken = Result<Io, (SocketAddr, HandshakeError)>;
+type Shaken = Result<Io, (From, HandshakeError)>;
 
 /// The connections of a TLS listener, in the order in which their handshakes end. Handshakes under way end with it.
 pub struct TlsIncoming {
-    listener: TcpListener,
+    source: Source,
     tls: ServerTls,
+    clients: Clients,
     handshakes: JoinSet<Shaken>,
-    resting: Option<Pin<Box<Sleep>>>,
-    is_failing: bool,
     failures: LogGate,
 }
 
+/// Whether clients may come without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clients {
+    Anyone,
+    Identified,
+}
+
 impl TlsIncoming {
+    fn new(source: Source, tls: ServerTls) -> Self {
+        let (handshakes, failures) = (JoinSet::new(), LogGate::new());
+        Self { source, tls, clients: Clients::Anyone, handshakes, failures }
+    }
+
+    /// The connections of a Unix socket on which TLS is spoken as on a TCP port. Its clients are to be
+    /// [`crate::UnixClients::Tools`]: what is mended for other libraries lies inside TLS here.
+    pub fn over_unix(listener: UnixListener, tls: ServerTls) -> Self {
+        Self::new(Source::Unix(Box::new(listener.incoming())), tls)
+    }
+
+    /// Lets no client in that presents no certificate.
+    #[must_use]
+    pub fn of_identified_clients(self) -> Self {
+        Self { clients: Clients::Identified, ..self }
+    }
+
     /// Accepts as long as there is room, then waits for a handshake to end.
     fn poll_accept(&mut self, cx: &mut Context<'_>) {
         while self.handshakes.len() < HANDSHAKES_MAX {
-            if let Some(resting) = &mut self.resting {
-                if resting.as_mut().poll(cx).is_pending() {
-                    return;
-                }
-                self.resting = None;
-            }
-            match self.listener.poll_accept(cx) {
-                Poll::Pending => return,
-                Poll::Ready(Ok((stream, addr))) => {
-                    self.is_failing = false;
-                    self.handshakes.spawn(shake_hands(stream, addr, self.tls.clone()));
-                }
-                Poll::Ready(Err(error)) => self.rest(&error),
-            }
+            let Poll::Ready(arrived) = self.source.poll_accept(cx) else { return };
+            self.handshakes.spawn(shake_hands(arrived, self.tls.clone(), self.clients));
         }
     }
 
-    fn rest(&mut self, error: &io::Error) {
-        if !self.is_failing {
-            warn!(%error, "Cannot accept TLS connections, will keep trying");
-        }
-        self.is_failing = true;
-        self.resting = Some(Box::pin(sleep(BACK_OFF)));
-    }
-
-    fn log_failure(&mut self, addr: SocketAddr, error: &HandshakeError) {
+    fn log_failure(&mut self, addr: From, error: &HandshakeError) {
         if error.is_silent_end() {
             debug!(address = %addr, "A peer left before the TLS handshake");
             return;
@@ -154,31 +161,52 @@ impl Stream for TlsIncoming {
     }
 }
 
-async fn shake_hands(stream: TcpStream, addr: SocketAddr, tls: ServerTls) -> Shaken {
-    match timeout(HANDSHAKE_TIMEOUT, accept(stream, addr, tls)).await {
+async fn shake_hands(arrived: Arrived, tls: ServerTls, clients: Clients) -> Shaken {
+    let from = arrived.from();
+    match timeout(HANDSHAKE_TIMEOUT, accept(arrived, tls, clients)).await {
         Ok(Ok(io)) => Ok(io),
-        Ok(Err(error)) => Err((addr, error)),
-        Err(_) => Err((addr, HandshakeError::Timeout(HANDSHAKE_TIMEOUT))),
+        Ok(Err(error)) => Err((from, error)),
+        Err(_) => Err((from, HandshakeError::Timeout(HANDSHAKE_TIMEOUT))),
     }
 }
 
-async fn accept(stream: TcpStream, addr: SocketAddr, tls: ServerTls) -> Result<Io, HandshakeError> {
-    // Without it small answers wait for the peer's acknowledgement.
-    stream.set_nodelay(true).map_err(HandshakeError::Io)?;
-    let verifier = Arc::new(SpiffeVerifier::new(Anchors::Bundles(tls.bundles), None, tls.clock));
+async fn accept(arrived: Arrived, tls: ServerTls, clients: Clients) -> Result<Io, HandshakeError> {
+    match arrived {
+        Arrived::Tcp(stream, addr) => {
+            // Without it small answers wait for the peer's acknowledgement.
+            stream.set_nodelay(true).map_err(HandshakeError::Io)?;
+            let (stream, identity) = secured(stream, tls, clients).await?;
+            Ok(Io::tls(stream, addr, identity))
+        }
+        Arrived::Unix(io) => {
+            let Peer::Local(process) = io.peer().clone() else { return Err(HandshakeError::NoCertificate) };
+            let (stream, identity) = secured(io, tls, clients).await?;
+            Ok(Io::local_tls(stream, process, identity))
+        }
+    }
+}
+
+/// The stream under TLS, and who is at its other end.
+async fn secured<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    tls: ServerTls,
+    clients: Clients,
+) -> Result<(TlsStream<S>, Option<VerifiedPeer>), HandshakeError> {
+    let verifier = SpiffeVerifier::new(Anchors::Bundles(tls.bundles), None, tls.clock)
+        .demanding(clients == Clients::Identified);
+    let verifier = Arc::new(verifier);
     let config = server_config(verifier.clone(), tls.identity).map_err(HandshakeError::Tls)?;
     let accepted = TlsAcceptor::from(Arc::new(config)).accept(stream).await;
     let stream = accepted.map_err(|error| match verifier.verdict() {
         Some(Err(refused)) => HandshakeError::Refused(refused.clone()),
         _ => HandshakeError::from_io(error),
     })?;
-    let identity = match verifier.verdict() {
-        None => None,
-        Some(Ok(svid)) => Some(VerifiedPeer::new(svid.clone())),
+    match verifier.verdict() {
+        None => Ok((stream, None)),
+        Some(Ok(svid)) => Ok((stream, Some(VerifiedPeer::new(svid.clone())))),
         // rustls does not complete a handshake that the verifier refused.
-        Some(Err(refused)) => return Err(HandshakeError::Refused(refused.clone())),
-    };
-    Ok(Io::tls(stream, addr, identity))
+        Some(Err(refused)) => Err(HandshakeError::Refused(refused.clone())),
+    }
 }
 
 fn server_config(

@@ -35,6 +35,8 @@ pub(super) struct SpiffeVerifier {
     anchors: Anchors,
     /// Which server it has to be; clients may be anyone who is trusted.
     expected: Option<ExpectedServer>,
+    /// Whether a client has to present a certificate.
+    is_mandatory: bool,
     clock: Arc<dyn Clock>,
     algorithms: WebPkiSupportedAlgorithms,
     verdict: Verdict,
@@ -43,7 +45,12 @@ pub(super) struct SpiffeVerifier {
 impl SpiffeVerifier {
     pub(super) fn new(anchors: Anchors, expected: Option<ExpectedServer>, clock: Arc<dyn Clock>) -> Self {
         let algorithms = provider().signature_verification_algorithms;
-        Self { anchors, expected, clock, algorithms, verdict: Verdict::new() }
+        Self { anchors, expected, is_mandatory: false, clock, algorithms, verdict: Verdict::new() }
+    }
+
+    /// Lets no client in without a certificate.
+    pub(super) fn demanding(self, is_mandatory: bool) -> Self {
+        Self { is_mandatory, ..self }
     }
 
     /// What the handshake found. The peer has also proven its key if, and only if, the handshake was completed.
@@ -107,9 +114,9 @@ impl fmt::Debug for SpiffeVerifier {
 }
 
 impl ClientCertVerifier for SpiffeVerifier {
-    /// Agents without an identity must be able to attest.
+    /// Not at a server: agents without an identity must be able to attest.
     fn client_auth_mandatory(&self) -> bool {
-        false
+        self.is_mandatory
     }
 
     /// No hints: the roots change, and a client has one identity to offer anyway.

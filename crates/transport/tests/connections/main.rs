@@ -5,4 +5,5 @@
 mod support;
 mod tls_identity;
 mod tls_protocol;
+mod tls_unix;
 mod unix;

@@ -51,7 +51,7 @@ pub(super) async fn attest(
     let peer = request.extensions().get::<Peer>().cloned();
     let client_ip = match &peer {
         Some(Peer::Tls { addr, .. }) => Some(addr.ip().to_canonical()),
-        Some(Peer::Local(_)) | None => None,
+        Some(Peer::Local(_) | Peer::LocalTls { .. }) | None => None,
     };
     let deadline = Instant::now() + ATTESTATION_WAIT;
     let mut requests = request.into_inner();
