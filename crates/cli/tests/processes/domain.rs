@@ -18,6 +18,10 @@ pub(crate) struct Domain {
     pub(crate) server_attestor: String,
     /// The attestor of the agent.
     pub(crate) agent_attestor: String,
+    /// More of the agent's own settings.
+    pub(crate) agent_settings: String,
+    /// More blocks of the agent's file.
+    pub(crate) agent_blocks: String,
     /// 0 until the first start has been given one.
     port: u16,
     /// More of the server's plugins.
@@ -29,8 +33,17 @@ impl Domain {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("server");
         let agent_attestor = "NodeAttestor \"join_token\" { plugin_data {} }".into();
-        let (server_attestor, plugins) = (String::new(), String::new());
-        Self { dir, data, kind, server_attestor, agent_attestor, port: 0, plugins }
+        Self {
+            dir,
+            data,
+            kind,
+            server_attestor: String::new(),
+            agent_attestor,
+            agent_settings: String::new(),
+            agent_blocks: String::new(),
+            port: 0,
+            plugins: String::new(),
+        }
     }
 
     /// One whose server's authority is signed by the certificate, key and bundle in these files.
@@ -129,6 +142,7 @@ plugins {{
     /// An agent that is attested: with a token at the first start, by what it kept at later ones.
     pub(crate) fn start_agent(&self, token: Option<&str>) -> Process {
         let (port, dir, attestor) = (self.port, self.dir.path().display(), &self.agent_attestor);
+        let (settings, blocks) = (&self.agent_settings, &self.agent_blocks);
         let text = format!(
             r#"
 agent {{
@@ -138,7 +152,9 @@ agent {{
     data_dir = "{dir}/agent"
     socket_path = "{dir}/agent.sock"
     trust_bundle_path = "{dir}/bundle.pem"
+    {settings}
 }}
+{blocks}
 plugins {{
     KeyManager "disk" {{ plugin_data {{ directory = "{dir}/agent" }} }}
     {attestor}
@@ -191,7 +207,7 @@ fn port(line: &str) -> Option<u16> {
     address.split_whitespace().next()?.trim_matches('"').rsplit(':').next()?.parse().ok()
 }
 
-fn uid() -> u32 {
+pub(crate) fn uid() -> u32 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").unwrap().uid()
 }

@@ -2,6 +2,7 @@
 //! certificates for nodes, under a new authority.
 #![allow(clippy::unwrap_used, reason = "tests; the setting for tests does not reach helper functions")]
 
+mod admin;
 mod apply;
 mod authority;
 mod backup;
