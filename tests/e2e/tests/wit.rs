@@ -79,15 +79,15 @@ async fn verified(node: &Node, answer: &WitsvidResponse) -> Result<Vec<(String, 
             assert!(svid.wit_svid_key.contains(&format!("{member:?}:{value:?}")), "{member}");
         }
         assert!(svid.wit_svid_key.contains("\"d\":"), "the key is private");
-        let kids = bundle.wit_authorities.iter().map(|authority| authority.kid());
-        let kid = kids.filter(|kid| {
+        let mut kids = bundle.wit_authorities.iter().map(|authority| authority.kid());
+        let kid = kids.find(|kid| {
             let only = Bundle {
                 wit_authorities: bundle.wit_authority(kid).cloned().into_iter().collect(),
                 ..Bundle::new(trust_domain())
             };
             validate_wit_svid(&svid.wit_svid, &only, &WitValidation::new(SystemClock.now())).is_ok()
         });
-        found.push((svid.spiffe_id.clone(), kid.last().context("no key vouches for it")?.to_owned()));
+        found.push((svid.spiffe_id.clone(), kid.context("no key vouches for it")?.to_owned()));
     }
     Ok(found)
 }
