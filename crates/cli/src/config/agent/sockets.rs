@@ -12,6 +12,7 @@ use crate::config::keys::check_keys;
 use crate::config::section::Section;
 use crate::config::values::spiffe_ids;
 
+const PUBLIC: &str = "agent.socket_path";
 const ADMIN: &str = "agent.admin_socket_path";
 const DELEGATES: &str = "agent.authorized_delegates";
 
@@ -80,7 +81,9 @@ impl RawSockets {
             authorized_delegates: delegates(&self.authorized_delegates, trust_domain)?,
             sds: self.sds,
         };
+        is_no_address(PUBLIC, &choice.socket_path)?;
         if let Some(admin) = &choice.admin_socket_path {
+            is_no_address(ADMIN, admin)?;
             choice.keep_apart(ADMIN, admin)?;
         }
         Ok(choice)
@@ -111,6 +114,15 @@ impl SocketChoice {
             }
         }
     }
+}
+
+/// Over TCP nobody could tell which process is calling (Workload Endpoint 3), so sockets are Unix sockets, given by path.
+fn is_no_address(key: &str, path: &Path) -> Result<(), ConfigError> {
+    if path.to_string_lossy().contains("://") {
+        let what = format!("{:?} is an address; give the path of a Unix socket", path.display().to_string());
+        return Err(ConfigError::value(key, what));
+    }
+    Ok(())
 }
 
 fn delegates(texts: &[String], trust_domain: &TrustDomain) -> Result<Vec<SpiffeId>, ConfigError> {

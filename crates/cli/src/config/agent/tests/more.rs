@@ -36,6 +36,16 @@ fn a_delegate_is_a_workload_of_the_own_trust_domain() {
 }
 
 #[test]
+fn wep_06_no_workload_is_served_over_the_network_where_nobody_could_tell_who_it_is() {
+    for key in ["socket_path", "admin_socket_path"] {
+        for address in ["tcp://127.0.0.1:8080", "unix:///run/api.sock"] {
+            let text = format!("agent.{key}: \"{address}\" is an address");
+            refused(&format!("{TRUST} {key} = \"{address}\""), "", &text);
+        }
+    }
+}
+
+#[test]
 fn the_admin_and_the_broker_socket_keep_out_of_the_public_directory() {
     let broker =
         |path: &str| format!("experimental {{ broker {{ socket_path = \"{path}\" brokers = [] }} }}");
