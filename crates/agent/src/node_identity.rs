@@ -162,7 +162,7 @@ impl NodeIdentity {
                 let (now, jitter) = (self.parts.clock.now(), self.jitter());
                 match error.retry_after() {
                     Some(asked) => {
-                        self.renewal.on_asked_to_wait(now, jitter, drawn_out(asked, self.jitter()))
+                        self.renewal.on_asked_to_wait(now, jitter, drawn_out(asked, self.jitter()));
                     }
                     None => self.renewal.on_failure(now, jitter),
                 }

@@ -16,14 +16,21 @@ type Client = SpiffeWorkloadApiClient<Channel>;
 
 /// The first answer of FetchX509SVID; an error is for people.
 pub(crate) async fn x509_svids(socket: &Path) -> Result<X509svidResponse, String> {
-    let answers = client(socket).await?.fetch_x509svid(marked(X509svidRequest {})).await.map_err(told)?;
+    let answers = client(socket)
+        .await?
+        .fetch_x509svid(marked(X509svidRequest {}))
+        .await
+        .map_err(|status| told(&status))?;
     first(answers.into_inner().message().await)
 }
 
 /// The first answer of FetchX509Bundles; an error is for people.
 pub(crate) async fn x509_bundles(socket: &Path) -> Result<X509BundlesResponse, String> {
-    let answers =
-        client(socket).await?.fetch_x509_bundles(marked(X509BundlesRequest {})).await.map_err(told)?;
+    let answers = client(socket)
+        .await?
+        .fetch_x509_bundles(marked(X509BundlesRequest {}))
+        .await
+        .map_err(|status| told(&status))?;
     first(answers.into_inner().message().await)
 }
 
@@ -40,9 +47,9 @@ fn marked<T>(message: T) -> Request<T> {
 }
 
 fn first<T>(answer: Result<Option<T>, Status>) -> Result<T, String> {
-    answer.map_err(told)?.ok_or_else(|| "it ended the stream without an answer".to_owned())
+    answer.map_err(|status| told(&status))?.ok_or_else(|| "it ended the stream without an answer".to_owned())
 }
 
-fn told(status: Status) -> String {
+fn told(status: &Status) -> String {
     status.message().to_owned()
 }
