@@ -94,7 +94,7 @@ fn what_is_no_bundle_is_refused_with_what_to_try() {
     refused("-----BEGIN CERTIFICATE-----\nx", Format::Pem, "malformed PEM text");
     refused("invalid bundle", Format::Spiffe, "unable to parse to spiffe bundle: malformed JSON");
     refused("{}", Format::Spiffe, "has no \"keys\"");
-    let strange = "{\"keys\": [{\"use\": \"wit-svid\"}]}";
+    let strange = "{\"keys\": [{\"use\": \"strange\"}]}";
     refused(
         strange,
         Format::Spiffe,
@@ -107,7 +107,7 @@ fn what_is_no_bundle_is_refused_with_what_to_try() {
 #[test]
 fn keys_that_are_passed_over_are_named() {
     let mut value: serde_json::Value = serde_json::from_str(&document(&bundle("other.example"))).unwrap();
-    value["keys"].as_array_mut().unwrap().push(serde_json::json!({"use": "wit-svid"}));
+    value["keys"].as_array_mut().unwrap().push(serde_json::json!({"use": "strange"}));
     let read = form::read(&value.to_string(), Format::Spiffe, &other()).unwrap();
     assert_eq!((read.ignored[0].index, &read.ignored[0].why), (1, &KeyFault::Use));
     let screen = Screen::show(|console| {
