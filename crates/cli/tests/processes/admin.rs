@@ -92,14 +92,15 @@ fn an_agent_is_looked_into_over_its_admin_socket_and_says_that_it_is_healthy() {
     let mode = std::fs::metadata(rig.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o770);
     let info: Value = serde_json::from_str(&rig.admin(&["debug", "getinfo", "-output", "json"])).unwrap();
-    assert_eq!(info["cached_x509_svids_count"], 2, "{info}");
+    // Those of the two entries, and of the node's own name.
+    assert_eq!(info["cached_x509_svids_count"], 3, "{info}");
     assert!(info["last_sync_success"].as_str().unwrap().parse::<i64>().unwrap() > 0, "{info}");
     let chain = info["svid_chain"].as_array().unwrap();
     assert_eq!(chain.len(), 2, "its own certificate and the authority: {info}");
     assert!(chain[0]["id"]["path"].as_str().unwrap().starts_with("/spire/agent/join_token/"), "{info}");
     let shown = rig.admin(&["debug", "getinfo"]);
     assert!(
-        shown.starts_with("Agent Debug Info:\n") && shown.contains("Cached X.509 SVIDs:              2\n"),
+        shown.starts_with("Agent Debug Info:\n") && shown.contains("Cached X.509 SVIDs:              3\n"),
         "{shown}"
     );
     assert_eq!(rig.admin(&["logger", "get"]), "Logger Level : info\nLaunch Level : info\n\n");
