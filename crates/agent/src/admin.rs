@@ -20,7 +20,7 @@ use crate::workload_api::Ending;
 
 pub(crate) use debug::DebugService;
 pub(crate) use delegated::DelegatedIdentity;
-pub(crate) use place::check_apart;
+pub(crate) use place::{NotApart, check_apart};
 
 use logger::LoggerService;
 

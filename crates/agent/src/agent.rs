@@ -12,11 +12,12 @@ use spindle_attest::{ProcRoot, UnixAttestor, WorkloadAttestor};
 use spindle_keys::{DiskKeys, KeyManager, MemoryKeys};
 use spindle_renewal::RenewalPolicy;
 use spindle_runtime::{BoundHealthListener, Shutdown, TaskSet};
-use spindle_spiffe_core::{Clock, Entropy, X509Bundle};
+use spindle_spiffe_core::{Clock, Entropy, ErrorChain, X509Bundle};
 use spindle_transport::{ExpectedServer, LiveIdentity, TlsDialer, Trust};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+use crate::broker::{BrokerSockets, Endpoint};
 use crate::admin::{self, AdminSocket, DebugService, DelegatedIdentity, check_apart};
 use crate::cache::Cache;
 use crate::callers::Callers;
@@ -49,6 +50,7 @@ pub struct Agent;
 pub struct RunningAgent {
     socket_path: PathBuf,
     admin_socket_path: Option<PathBuf>,
+    broker_addr: Option<SocketAddr>,
     health_addr: Option<SocketAddr>,
     ready: watch::Receiver<bool>,
     tasks: TaskSet,
@@ -81,6 +83,7 @@ impl Agent {
         let (socket, admin_socket) = bind_sockets(&config)?;
         let socket_path = config.socket_path.clone();
         let health_listener = bind_health(&config)?;
+        let broker_sockets = bind_broker(&config)?;
         let file = StateFile::open(&config.data_dir, config.trust_domain.clone())?;
         let keys = open_keys(&config)?;
         let cache = Arc::new(Cache::new(config.trust_domain.clone()));
@@ -141,6 +144,18 @@ impl Agent {
             );
             info!(socket = %socket_path.display(), "the Workload API socket is open");
         }
+        let broker_addr = broker_sockets.as_ref().and_then(BrokerSockets::address);
+        if let Some((sockets, settings)) = broker_sockets.zip(config.broker.clone()) {
+            let endpoint = Endpoint {
+                gate: gate.clone(),
+                tokens: tokens.clone(),
+                clock: clock.clone(),
+                identity: identity.clone(),
+                own_bundle: trust.changes(),
+            };
+            let shutdown = shutdown.clone();
+            tasks.spawn("broker endpoint", async move { sockets.serve(endpoint, &settings, shutdown).await });
+        }
         let admin_socket_path = admin_socket.as_ref().map(AdminSocket::path);
         if let Some(socket) = admin_socket {
             let debug = DebugService {
@@ -181,6 +196,7 @@ impl Agent {
         Ok(RunningAgent {
             socket_path,
             admin_socket_path,
+            broker_addr,
             health_addr,
             ready,
             tasks,
@@ -200,6 +216,11 @@ impl RunningAgent {
     /// The admin socket; none when it is off.
     pub fn admin_socket_path(&self) -> Option<&Path> {
         self.admin_socket_path.as_deref()
+    }
+
+    /// Where the broker endpoint listens on TCP, with the real port; none when it does not.
+    pub fn broker_addr(&self) -> Option<SocketAddr> {
+        self.broker_addr
     }
 
     /// Where health probes are answered, with the real port; none when nowhere.
@@ -338,6 +359,25 @@ fn bind_sockets(config: &AgentConfig) -> Result<(Option<Socket>, Option<AdminSoc
     let public = public.map(|socket| socket.limited(&config.caller_limits));
     let admin = config.admin_socket_path.as_deref().map(AdminSocket::bind).transpose();
     Ok((public, admin.map_err(AgentError::AdminSocket)?))
+}
+
+/// The broker endpoint's sockets, if there are to be any.
+fn bind_broker(config: &AgentConfig) -> Result<Option<BrokerSockets>, AgentError> {
+    let Some(settings) = &config.broker else { return Ok(None) };
+    let has_public = !(config.disable_workload_api && config.disable_sds_api);
+    let public = has_public.then_some(config.socket_path.as_path());
+    let sockets = BrokerSockets::bind(settings, public)
+        .map_err(|error| AgentError::BrokerEndpoint { why: ErrorChain(&error).to_string() })?;
+    if let Some(path) = &settings.socket_path {
+        info!(socket = %path.display(), brokers = settings.brokers.len(), "the broker socket is open");
+    }
+    if let Some(address) = sockets.address() {
+        info!(%address, brokers = settings.brokers.len(), "the broker port is open");
+    }
+    if settings.brokers.is_empty() {
+        warn!("the broker endpoint has no brokers: it refuses everybody");
+    }
+    Ok(Some(sockets))
 }
 
 fn bind_health(config: &AgentConfig) -> Result<Option<BoundHealthListener>, AgentError> {

@@ -20,12 +20,14 @@ use spindle_spiffe_core::{Bundle, EntryId, Hint, RegistrationEntry, Selectors, T
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
-pub(crate) use encode::{jwt_svids as encode_jwt_svids, wit_svids as encode_wit_svids};
+pub(crate) use encode::{
+    jwt_svids as encode_jwt_svids, wit_svids as encode_wit_svids, x509_svids_of as encode_x509_svids_of,
+};
 pub(crate) use encode_delegated::delegated_x509_svids;
 pub(crate) use hints::unique_hints;
 pub(crate) use near_miss::near_misses;
 pub(crate) use snapshot::Snapshot;
-pub(crate) use view::{Content, HeldSvid, Identity, NumberedBundle, Unready, View};
+pub(crate) use view::{Content, HeldSvid, Identity, NumberedBundle, Shown, Unready, View};
 
 use view::Fingerprint;
 

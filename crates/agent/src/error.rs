@@ -25,6 +25,12 @@ pub enum AgentError {
         /// Which directory is in the way.
         why: String,
     },
+    /// A socket of the broker endpoint cannot be opened.
+    #[error("cannot open the broker endpoint: {why}")]
+    BrokerEndpoint {
+        /// Which socket, and what is wrong with it.
+        why: String,
+    },
     /// The port for health probes is taken, or not allowed.
     #[error("cannot listen for health probes on {address}")]
     HealthPort {
@@ -114,6 +120,7 @@ impl AgentError {
             Self::Socket(_)
             | Self::AdminSocket(_)
             | Self::AdminSocketPlace { .. }
+            | Self::BrokerEndpoint { .. }
             | Self::HealthPort { .. } => Reason::LocalFailure,
             Self::DataDir(_) | Self::Keys(_) | Self::State(_) | Self::NodeProof { .. } => {
                 Reason::LocalFailure
@@ -139,6 +146,9 @@ impl AgentError {
             Self::AdminSocket(_) => "stop the other agent, or choose another admin_socket_path",
             Self::AdminSocketPlace { .. } => {
                 "choose a directory for admin_socket_path that workloads are not given"
+            }
+            Self::BrokerEndpoint { .. } => {
+                "choose another socket_path or bind_address in experimental.broker, away from the public socket's directory"
             }
             Self::HealthPort { .. } => "choose another bind_port in health_checks, or stop who has it",
             Self::DataDir(DataLockError::Held { .. }) => {

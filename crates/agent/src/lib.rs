@@ -7,6 +7,7 @@
 mod admin;
 mod agent;
 pub mod bootstrap;
+mod broker;
 mod cache;
 mod call_error;
 mod callers;

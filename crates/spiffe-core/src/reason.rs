@@ -43,6 +43,16 @@ reasons! {
     NoMatchingEntry = "no_matching_entry", "create an entry whose selectors this process shows, below this agent";
     /// The process that a delegate asked for has ended.
     WorkloadGone = "workload_gone", "open a stream for a process that runs";
+    /// A call to the broker endpoint lacks `broker.spiffe.io: true` (Broker Endpoint 3).
+    BrokerHeaderMissing = "broker_header_missing", "send the metadata `broker.spiffe.io: true` with every call";
+    /// The caller of the broker endpoint has an identity, and it is no broker's.
+    NotABroker = "not_a_broker", "list the caller's SPIFFE ID under experimental.broker.brokers in the agent's configuration";
+    /// The broker may not name workloads in that way, or not over TCP.
+    ReferenceNotAllowed = "reference_not_allowed", "add the type to the broker's allowed_reference_types, for TCP with allow_over_tcp";
+    /// A broker names no workload, or in a way that is not understood.
+    ReferenceInvalid = "reference_invalid", "name one workload, by the number of its process or as a Kubernetes object";
+    /// The workload that a broker names is not there.
+    WorkloadNotFound = "workload_not_found", "name a workload that runs on this agent's node";
     /// The caller has identities, and none of them is a delegate.
     NotADelegate = "not_a_delegate", "list one of the caller's SPIFFE IDs in authorized_delegates of the agent's configuration";
     /// Entries match, but none has a valid SVID yet.

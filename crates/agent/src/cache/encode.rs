@@ -18,8 +18,15 @@ const fn tag(field: u8) -> u8 {
 
 /// The framed `X509SVIDResponse` of the Workload API.
 pub(super) fn x509_svids(content: &Content) -> Bytes {
+    x509_svids_of(content, |_| true)
+}
+
+/// The framed `SubscribeToX509SVIDResponse` of the Broker API, which has the form of the Workload API's, with the identities
+/// that are `given`.
+pub(crate) fn x509_svids_of(content: &Content, given: impl Fn(&Shown) -> bool) -> Bytes {
     let own = content.own.bundle.to_der();
-    let svids: Vec<Zeroizing<Vec<u8>>> = content.identities.iter().map(|one| svid(one, &own)).collect();
+    let given = content.identities.iter().filter(|one| given(one));
+    let svids: Vec<Zeroizing<Vec<u8>>> = given.map(|one| svid(one, &own)).collect();
     let federated = map_entries(content.federated.iter(), |one| one.bundle.to_der().into());
     let size = svids.iter().map(|one| field_bytes(one.len())).sum::<usize>()
         + federated.iter().map(|one| field_bytes(one.len())).sum::<usize>();
