@@ -51,6 +51,20 @@ fn who_is_turned_away_is_told_when_to_come_back() {
 }
 
 #[test]
+fn bap_47_bap_48_bap_49_bap_50_a_standards_own_reason_stands_before_ours_and_beside_the_code() {
+    let facts = [("pid", "7")];
+    let (code, reason) = (Code::NotFound, Reason::WorkloadNotFound);
+    let status = sent(&refusal_of_standard(code, reason, "WORKLOAD_NOT_FOUND", "gone", facts));
+    assert_eq!((status.code(), status.message()), (code, "gone"));
+    let first: rpc::ErrorInfo = details(&status).find_map(|any| open(&any, ERROR_INFO)).unwrap();
+    assert_eq!((first.reason.as_str(), first.domain.as_str()), ("WORKLOAD_NOT_FOUND", "spiffe.io"));
+    assert_eq!(first.metadata, BTreeMap::from([("pid".into(), "7".into())]));
+    assert_eq!(standard_reason_of(&status).as_deref(), Some("WORKLOAD_NOT_FOUND"));
+    assert_eq!(Refusal::of(&status).unwrap().reason(), Some(reason));
+    assert_eq!(standard_reason_of(&Status::new(code, "gone")), None, "the code alone is enough");
+}
+
+#[test]
 fn facts_travel_by_name() {
     let status =
         refusal_with(Code::NotFound, Reason::EntryNotFound, "no", [("entry_id", "web"), ("at", "7")]);

@@ -32,10 +32,10 @@ async fn bep_05_bep_06_bep_07_a_call_without_the_security_header_is_an_invalid_a
 }
 
 #[tokio::test]
-async fn bep_04_bep_08_both_transports_are_mutual_tls_and_nothing_else() {
+async fn bep_02_bep_03_bep_04_bep_08_both_transports_are_mutual_tls_and_nothing_else() {
     let rig = rig();
     rig.publish(vec![mine("a")]);
-    for stranger in [rig.dialer(None), rig.dialer(Some("spiffe://unknown.example/a"))] {
+    for stranger in [rig.dialer(None), rig.dialer(Some(FOREIGN))] {
         for channel in [stranger.connect_unix(&rig.socket).await, stranger.connect().await] {
             // With TLS 1.3 a client learns that it is refused when it uses the connection.
             if let Ok(channel) = channel {
