@@ -93,7 +93,6 @@ impl HeldTokens {
     }
 
     /// Forgets what `is_sound` refuses and what is over.
-    #[allow(dead_code, reason = "as `TokenSource::held`")]
     pub(super) fn tidy(&mut self, now: Timestamp, is_sound: impl Fn(&Token) -> bool) {
         let serves = |slot: &Slot| !slot.token.validity().is_over(now) && is_sound(&slot.token);
         self.slots.retain(|_, slot| serves(slot));
@@ -101,7 +100,6 @@ impl HeldTokens {
     }
 
     /// How many there are.
-    #[allow(dead_code, reason = "as `TokenSource::held`")]
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }

@@ -490,7 +490,7 @@ impl svid::svid_server::Svid for Service {
         request: Request<svid::NewJwtsvidRequest>,
     ) -> Result<Response<svid::NewJwtsvidResponse>, Status> {
         self.0.agent(&request, "NewJWTSVID")?;
-        Ok(Response::new(self.0.new_token(request.into_inner())?))
+        Ok(Response::new(self.0.new_token(&request.into_inner())?))
     }
 }
 

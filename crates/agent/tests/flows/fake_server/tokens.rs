@@ -42,7 +42,7 @@ impl Fake {
     /// Answers NewJWTSVID for any entry there is.
     pub(super) fn new_token(
         &self,
-        request: svid::NewJwtsvidRequest,
+        request: &svid::NewJwtsvidRequest,
     ) -> Result<svid::NewJwtsvidResponse, Status> {
         self.jwt.asked.lock().unwrap().push(request.audience.clone());
         if let Some(failure) = self.jwt.failures.lock().unwrap().pop_front() {
