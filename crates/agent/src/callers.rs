@@ -132,7 +132,7 @@ impl Callers {
         let (callers, socket_peer) = (self.clone(), socket_peer(peer));
         // Apart, so that a stream does not carry the room for it as long as it is open; below too.
         let caller =
-            Box::pin(self.on_thread(peer.uid, peer.pid, move || callers.attest_now(socket_peer))).await?;
+            Box::pin(self.on_thread(peer.uid, peer.pid, move || callers.attest_now(&socket_peer))).await?;
         note(peer, &caller);
         Ok(caller)
     }
@@ -150,7 +150,7 @@ impl Callers {
         let (callers, socket_peer, known) = (self.clone(), socket_peer(peer), known.clone());
         let look = self.on_thread(peer.uid, peer.pid, move || match known.recheck() {
             Ok(()) => Ok(Look::Same),
-            Err(CallerError::Changed { .. }) => Ok(Look::Changed(callers.attest_now(socket_peer)?)),
+            Err(CallerError::Changed { .. }) => Ok(Look::Changed(callers.attest_now(&socket_peer)?)),
             Err(error) => Err(error.into()),
         });
         let look = Box::pin(look).await?;
@@ -173,7 +173,7 @@ impl Callers {
         }
     }
 
-    fn attest_now(&self, peer: SocketPeer) -> Result<Arc<AttestedCaller>, CallerFault> {
+    fn attest_now(&self, peer: &SocketPeer) -> Result<Arc<AttestedCaller>, CallerFault> {
         self.ask_attestors(Caller::open(&self.root, peer)?)
     }
 

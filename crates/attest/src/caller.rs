@@ -136,8 +136,8 @@ impl Caller {
     /// # Errors
     /// When the process has ended, cannot be seen in `root`, cannot be read, or, without a pidfd, is not the one that
     /// connected.
-    pub fn open(root: &ProcRoot, peer: SocketPeer) -> Result<Self, CallerError> {
-        let (grip, hold) = Grip::take(root, &peer)?;
+    pub fn open(root: &ProcRoot, peer: &SocketPeer) -> Result<Self, CallerError> {
+        let (grip, hold) = Grip::take(root, peer)?;
         let caller = Self::remember(grip, &hold)?;
         if !caller.is_pinned() {
             // Only the facts themselves can tell that the number was not reused; a pidfd has settled that above.

@@ -104,7 +104,7 @@ impl Running {
     }
 
     fn caller(&self) -> Arc<Caller> {
-        open(self.peer()).unwrap()
+        open(&self.peer()).unwrap()
     }
 
     fn tell(&mut self, command: u8) {
@@ -145,7 +145,7 @@ impl Drop for Running {
     }
 }
 
-fn open(peer: SocketPeer) -> Result<Arc<Caller>, CallerError> {
+fn open(peer: &SocketPeer) -> Result<Arc<Caller>, CallerError> {
     Caller::open(&ProcRoot::default(), peer).map(Arc::new)
 }
 
@@ -195,7 +195,7 @@ fn a_caller_that_lives_on_unchanged_passes_every_recheck() {
     let running = Running::start();
     for peer in running.peers() {
         let is_pinned = peer.pidfd.is_some();
-        let caller = open(peer).unwrap();
+        let caller = open(&peer).unwrap();
         for _ in 0..3 {
             caller.recheck().unwrap();
         }
@@ -213,22 +213,22 @@ fn a_caller_that_lives_on_unchanged_passes_every_recheck() {
 #[test]
 fn a_caller_that_ended_is_gone_reaped_or_not() {
     let mut running = Running::start();
-    let callers = running.peers().map(|peer| open(peer).unwrap());
+    let callers = running.peers().map(|peer| open(&peer).unwrap());
     let peers = running.peers();
     running.kill();
     assert!(!callers.iter().any(|caller| caller.is_plainly_same()));
     callers.iter().for_each(|caller| is_gone(&caller.recheck().unwrap_err()));
-    peers.into_iter().for_each(|peer| is_gone(&open(peer).unwrap_err()));
+    peers.into_iter().for_each(|peer| is_gone(&open(&peer).unwrap_err()));
     let peers = running.peers();
     running.kill_and_reap();
     callers.iter().for_each(|caller| is_gone(&caller.recheck().unwrap_err()));
-    peers.into_iter().for_each(|peer| is_gone(&open(peer).unwrap_err()));
+    peers.into_iter().for_each(|peer| is_gone(&open(&peer).unwrap_err()));
 }
 
 #[test]
 fn a_caller_that_runs_another_program_has_changed() {
     let mut running = Running::start();
-    let callers = running.peers().map(|peer| open(peer).unwrap());
+    let callers = running.peers().map(|peer| open(&peer).unwrap());
     running.exec_cat();
     assert!(!callers.iter().any(|caller| caller.is_plainly_same()));
     callers.iter().for_each(|caller| has_changed(&caller.recheck().unwrap_err(), Change::Executable));
@@ -242,7 +242,7 @@ fn a_caller_that_runs_another_program_has_changed() {
 /// Looks at so many other processes that those looked at before are no longer held.
 fn look_at_others(root: &ProcRoot, running: &Running) {
     for _ in 0..100 {
-        Caller::open(root, running.peer()).unwrap().recheck().unwrap();
+        Caller::open(root, &running.peer()).unwrap().recheck().unwrap();
     }
 }
 
@@ -254,7 +254,7 @@ fn a_caller_that_is_no_longer_held_is_found_again_as_it_was_changed_or_gone() {
         left_out::left_out("callers that are not held", "below Linux 6.5 they always are");
         return;
     }
-    let caller = Caller::open(&root, running.peer()).unwrap();
+    let caller = Caller::open(&root, &running.peer()).unwrap();
     look_at_others(&root, &other);
     caller.recheck().unwrap();
     look_at_others(&root, &other);
@@ -277,7 +277,7 @@ fn a_caller_whose_connection_has_gone_is_gone() {
     let (other, root) = (Running::start(), ProcRoot::default());
     let open = || Err(std::io::ErrorKind::NotConnected.into());
     let peer = SocketPeer { pidfd: Some(PidfdSource::new(open)), ..other.peer() };
-    is_gone(&Caller::open(&root, peer).unwrap_err());
+    is_gone(&Caller::open(&root, &peer).unwrap_err());
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn a_caller_that_gave_up_its_rights_has_changed_and_shows_the_effective_ids() {
         let now = shown(unix(false, 0), running.caller());
         assert_eq!(values(&now, key), [id]);
         // Without a pidfd other ids than at connect can only mean another process.
-        has_changed(&open(running.peer_without_pidfd()).unwrap_err(), change);
+        has_changed(&open(&running.peer_without_pidfd()).unwrap_err(), change);
     }
 }
 
@@ -462,7 +462,7 @@ impl FakeProc {
 
     fn open(&self) -> Result<Arc<Caller>, CallerError> {
         let peer = SocketPeer { pid: 77, uid: 4_294_900_000, gid: 4_294_900_000, pidfd: None };
-        Caller::open(&ProcRoot::new(self.dir.path()), peer).map(Arc::new)
+        Caller::open(&ProcRoot::new(self.dir.path()), &peer).map(Arc::new)
     }
 }
 
@@ -525,7 +525,7 @@ fn a_damaged_proc_file_is_an_error_that_names_it() {
 #[test]
 fn a_process_that_is_not_visible_says_where_it_was_looked_for() {
     let peer = SocketPeer { pid: 0, uid: 0, gid: 0, pidfd: None };
-    let error = open(peer).unwrap_err();
+    let error = open(&peer).unwrap_err();
     assert!(matches!(error, CallerError::NotVisible { .. }));
     assert!(error.to_string().starts_with("the calling process is not visible in /proc"), "{error}");
 }
@@ -534,5 +534,5 @@ fn a_process_that_is_not_visible_says_where_it_was_looked_for() {
 fn a_number_that_nobody_has_is_gone() {
     let fake = FakeProc::new();
     let peer = SocketPeer { pid: 78, uid: 0, gid: 0, pidfd: None };
-    is_gone(&Caller::open(&ProcRoot::new(fake.dir.path()), peer).unwrap_err());
+    is_gone(&Caller::open(&ProcRoot::new(fake.dir.path()), &peer).unwrap_err());
 }

@@ -67,13 +67,13 @@ impl Manager {
         let mut manager =
             Self { config, cache, certificates, clock, entropy, held: Vec::new(), account: None };
         for domain in manager.config.domains.clone() {
-            let life = manager.from_cache(&domain).await;
+            let life = manager.life_of_cached(&domain).await;
             manager.held.push(Held { domain, life });
         }
         manager
     }
 
-    async fn from_cache(&self, domain: &Domain) -> Life {
+    async fn life_of_cached(&self, domain: &Domain) -> Life {
         let now = self.clock.now();
         let missing = Life::Missing { next: now, backoff: Backoff::new(POLICY.backoff) };
         let Some(pem) = self.cache.certificate(domain).await else { return missing };
@@ -130,7 +130,7 @@ impl Manager {
         let (now, jitter) = (self.clock.now(), self.jitter());
         match replaced {
             Ok(validity) => {
-                self.held[index].life = Life::Served(Renewal::issued(POLICY, validity, now, jitter))
+                self.held[index].life = Life::Served(Renewal::issued(POLICY, validity, now, jitter));
             }
             Err(error) => {
                 self.held[index].life.failed(now, jitter);
@@ -200,7 +200,7 @@ impl Life {
                 }
             }
             Self::Missing { backoff, .. } => {
-                *self = Self::missing_since_failure(backoff.clone(), now, jitter)
+                *self = Self::missing_since_failure(backoff.clone(), now, jitter);
             }
         }
     }

@@ -88,8 +88,8 @@ fn proof(domain: &Domain, digest: &[u8]) -> Result<CertifiedKey, OrderError> {
 async fn failure(order: &mut instant_acme::Order) -> String {
     let mut authorizations = order.authorizations();
     while let Some(Ok(authorization)) = authorizations.next().await {
-        let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
-        if let Some(problem) = problems.last() {
+        let mut problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+        if let Some(problem) = problems.next_back() {
             return problem.to_string();
         }
     }

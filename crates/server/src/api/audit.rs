@@ -136,7 +136,7 @@ impl Audit {
                 let peer = SocketPeer { pid: local.pid, uid: local.uid, gid: local.gid, pidfd };
                 // A path is said only of the very process that called; it may run where we cannot see it.
                 if let Some(path) =
-                    Process::open(&self.proc_root, peer).ok().and_then(|process| process.path_for_log())
+                    Process::open(&self.proc_root, &peer).ok().and_then(|process| process.path_for_log())
                 {
                     who.insert("caller_path".into(), path.into());
                 }

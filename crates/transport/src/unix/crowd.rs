@@ -115,9 +115,9 @@ impl Crowd {
 
 impl Tally {
     fn crowded(&self, limits: &CrowdLimits, uid: u32, pid: i32) -> Option<Crowded> {
-        if pid > 0 && count(&self.processes, pid) >= limits.per_process {
+        if pid > 0 && count(&self.processes, &pid) >= limits.per_process {
             Some(Crowded::Process)
-        } else if count(&self.users, uid) >= limits.per_user {
+        } else if count(&self.users, &uid) >= limits.per_user {
             Some(Crowded::User)
         } else if self.total >= limits.total {
             Some(Crowded::All)
@@ -134,8 +134,8 @@ impl Tally {
 
     fn remove(&mut self, uid: u32, pid: i32) {
         self.total = self.total.saturating_sub(1);
-        one_less(&mut self.users, uid);
-        one_less(&mut self.processes, pid);
+        one_less(&mut self.users, &uid);
+        one_less(&mut self.processes, &pid);
     }
 }
 
@@ -144,16 +144,16 @@ pub fn is_ourselves(pid: i32) -> bool {
     u32::try_from(pid).is_ok_and(|pid| pid == std::process::id())
 }
 
-fn count<K: Hash + Eq>(counts: &HashMap<K, usize>, key: K) -> usize {
-    counts.get(&key).copied().unwrap_or(0)
+fn count<K: Hash + Eq>(counts: &HashMap<K, usize>, key: &K) -> usize {
+    counts.get(key).copied().unwrap_or(0)
 }
 
 /// Who has none left is forgotten, and so is the room for a crowd that has gone.
-fn one_less<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
+fn one_less<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
         *count = count.saturating_sub(1);
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
     if counts.is_empty() {
