@@ -418,7 +418,7 @@ fn meddling(work: impl FnMut() + Send + 'static) -> Box<dyn WorkloadAttestor> {
 fn a_caller_that_ends_during_attestation_is_gone() {
     for pick in 0..2 {
         let mut running = Running::start();
-        let caller = open(running.peers()[pick].clone()).unwrap();
+        let caller = open(&running.peers()[pick]).unwrap();
         let error =
             attest_all(&[meddling(move || running.kill_and_reap()), unix(true, 0)], caller).unwrap_err();
         assert_eq!(error.reason(), Reason::CallerGone, "{error:?}");
