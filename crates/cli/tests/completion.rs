@@ -77,11 +77,9 @@ fn a_path_is_completed_behind_its_flag_whether_it_has_one_dash_or_two() {
 #[test]
 fn what_is_hidden_is_not_offered_and_what_is_offered_is_taken() {
     let dir = tempfile::tempdir().unwrap();
-    let flags = offered(dir.path(), "spindle-agent run -");
-    assert!(
-        flags.contains(&"-trustBundle".to_owned()) && !flags.contains(&"-disableSDSAPI".to_owned()),
-        "{flags:?}"
-    );
+    let flags = offered(dir.path(), "spindle-agent api fetch jwt -");
+    let offers = |flag: &str| flags.contains(&flag.to_owned());
+    assert!(offers("-audience") && !offers("-format"), "{flags:?}");
     assert!(!offered(dir.path(), "spindle ").contains(&"demo-workload".to_owned()));
     for flag in offered(dir.path(), "spindle-server entry show -") {
         let ended = Command::new(env!("CARGO_BIN_EXE_spindle-server"))
