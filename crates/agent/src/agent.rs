@@ -17,8 +17,8 @@ use spindle_transport::{ExpectedServer, LiveIdentity, TlsDialer, Trust};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-use crate::broker::{BrokerSockets, Endpoint};
 use crate::admin::{self, AdminSocket, DebugService, DelegatedIdentity, check_apart};
+use crate::broker::{BrokerSockets, Endpoint};
 use crate::cache::Cache;
 use crate::callers::Callers;
 use crate::config::{AgentConfig, KeyStorage};
@@ -28,6 +28,7 @@ use crate::gate::Gate;
 use crate::health::{self, HealthService};
 use crate::identities::{self, Identities};
 use crate::in_step::InStep;
+use crate::kubelet::Kubelet;
 use crate::node_identity::{self, NodeIdentity, ProofSource, StateFile};
 use crate::sds::Sds;
 use crate::server::{Heard, ServerLink};
@@ -152,6 +153,7 @@ impl Agent {
                 clock: clock.clone(),
                 identity: identity.clone(),
                 own_bundle: trust.changes(),
+                kubelet: config.kubelet.clone().map(Kubelet::new),
             };
             let shutdown = shutdown.clone();
             tasks.spawn("broker endpoint", async move { sockets.serve(endpoint, &settings, shutdown).await });

@@ -37,6 +37,7 @@ use tonic::{Code, Status};
 
 use crate::frames::{read_request, reason_for_request, single, streamed};
 use crate::gate::Gate;
+use crate::kubelet::Kubelet;
 use crate::tokens::TokenSource;
 use access::Brokers;
 use caller::Broker;
@@ -59,6 +60,8 @@ pub(crate) struct Parts {
     pub(crate) bundles: LiveBundles,
     /// Who may call.
     pub(crate) brokers: Brokers,
+    /// Who knows the pods of this node, if anybody.
+    pub(crate) kubelet: Option<Kubelet>,
 }
 
 /// The service. Cheap to clone.
@@ -118,7 +121,7 @@ impl BrokerApi {
         if !self.0.gate.cache().is_synced() {
             return Err(crate::gate::status_of(Reason::AgentStarting));
         }
-        Subject::find(self.0.gate.callers(), reference).await
+        Subject::find(&self.0, reference).await
     }
 }
 

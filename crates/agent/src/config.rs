@@ -2,6 +2,7 @@
 
 mod broker;
 mod endpoints;
+mod kubelet;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 pub use crate::callers::Rate;
 pub use broker::{ANY_REFERENCE_TYPE, AllowedBroker, AllowedReferenceType, BrokerConfig};
 pub use endpoints::{RateLimits, SdsConfig};
+pub use kubelet::{KubeletConfig, KubeletCredentials, KubeletPort, KubeletTrust};
 pub use spindle_runtime::HealthListener;
 
 /// SPIRE's interval between polls, for servers without the push stream.
@@ -90,6 +92,8 @@ pub struct AgentConfig {
     pub rate_limits: RateLimits,
     /// The broker endpoint; none leaves it off.
     pub broker: Option<BrokerConfig>,
+    /// The node's kubelet, for pods that brokers name; none when nothing can look them up.
+    pub kubelet: Option<KubeletConfig>,
     /// The process's log, whose level can be changed over the admin socket.
     pub logs: Logs,
     /// Where health probes are answered over HTTP; none leaves it off.
@@ -271,6 +275,7 @@ impl AgentConfig {
             availability_target: None,
             rate_limits: RateLimits::default(),
             broker: None,
+            kubelet: None,
             logs: Logs::default(),
             health_checks: None,
             rebootstrap: Rebootstrap { mode: RebootstrapMode::Never, delay: REBOOTSTRAP_DELAY_DEFAULT },

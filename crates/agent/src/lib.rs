@@ -21,6 +21,7 @@ mod gate;
 mod health;
 mod identities;
 mod in_step;
+mod kubelet;
 mod node_identity;
 mod other_agent;
 mod sds;

@@ -93,8 +93,11 @@ pub fn refusal_of_standard<'a>(
 ) -> Status {
     let metadata: BTreeMap<String, String> =
         facts.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    let info =
-        rpc::ErrorInfo { reason: standard.into(), domain: STANDARD_DOMAIN.into(), metadata: metadata.clone() };
+    let info = rpc::ErrorInfo {
+        reason: standard.into(),
+        domain: STANDARD_DOMAIN.into(),
+        metadata: metadata.clone(),
+    };
     status(code, message, vec![pack(ERROR_INFO, &info), error_info(reason, metadata)])
 }
 

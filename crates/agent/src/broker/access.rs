@@ -47,7 +47,8 @@ impl fmt::Display for Denied {
 
 impl Brokers {
     pub(crate) fn new(listed: &[AllowedBroker]) -> Self {
-        let pair = |one: &AllowedBroker| (one.id.clone(), Allowed(one.allowed_reference_types.clone().into()));
+        let pair =
+            |one: &AllowedBroker| (one.id.clone(), Allowed(one.allowed_reference_types.clone().into()));
         Self(listed.iter().map(pair).collect())
     }
 
@@ -60,8 +61,11 @@ impl Brokers {
 impl Allowed {
     /// Whether workloads may be named by `type_url` in a call that came this way.
     pub(super) fn check(&self, type_url: &str, way: Way) -> Result<(), Denied> {
-        let mut fitting =
-            self.0.iter().filter(|one| one.type_url == type_url || one.type_url == ANY_REFERENCE_TYPE).peekable();
+        let mut fitting = self
+            .0
+            .iter()
+            .filter(|one| one.type_url == type_url || one.type_url == ANY_REFERENCE_TYPE)
+            .peekable();
         if fitting.peek().is_none() {
             return Err(Denied::Type(type_url.to_owned()));
         }
@@ -77,10 +81,9 @@ mod tests {
     use super::*;
 
     fn allowed(types: &[(&str, bool)]) -> Allowed {
-        let types = types.iter().map(|(url, tcp)| AllowedReferenceType {
-            type_url: (*url).into(),
-            allow_over_tcp: *tcp,
-        });
+        let types = types
+            .iter()
+            .map(|(url, tcp)| AllowedReferenceType { type_url: (*url).into(), allow_over_tcp: *tcp });
         Allowed(types.collect())
     }
 
@@ -107,7 +110,8 @@ mod tests {
         let one = AllowedBroker { id, allowed_reference_types: Vec::new() };
         let brokers = Brokers::new(std::slice::from_ref(&one));
         assert!(brokers.find(&one.id).is_some());
-        for other in ["spiffe://prod.example/broker/x", "spiffe://prod.example/brok", "spiffe://prod.example"] {
+        for other in ["spiffe://prod.example/broker/x", "spiffe://prod.example/brok", "spiffe://prod.example"]
+        {
             assert!(brokers.find(&other.parse().unwrap()).is_none(), "{other}");
         }
     }

@@ -54,7 +54,15 @@ fn tell(lines: &Mutex<LogGate>, method: &str, caller: Option<&str>, status: &Sta
     let Some(left_out) = lines.lock().unwrap_or_else(PoisonError::into_inner).pass() else { return };
     let (reason, error) = (reason_of(status).unwrap_or_default(), status.message());
     let caller_id = caller.unwrap_or_default();
-    warn!(method, caller_id, reason, status_code = status.code() as i32, error, left_out, "a broker's call was refused");
+    warn!(
+        method,
+        caller_id,
+        reason,
+        status_code = status.code() as i32,
+        error,
+        left_out,
+        "a broker's call was refused"
+    );
 }
 
 impl<S> Service<Request<Body>> for Door<S>

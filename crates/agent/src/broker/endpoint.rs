@@ -24,9 +24,10 @@ use super::{BrokerApi, Parts};
 use crate::admin::{NotApart, check_apart};
 use crate::cache::Cache;
 use crate::config::BrokerConfig;
-use crate::workload_api::Ending;
 use crate::gate::Gate;
+use crate::kubelet::Kubelet;
 use crate::tokens::TokenSource;
+use crate::workload_api::Ending;
 
 /// The agent's user and group.
 const SOCKET_MODE: u32 = 0o770;
@@ -83,6 +84,8 @@ pub(crate) struct Endpoint {
     pub(crate) identity: LiveIdentity,
     /// The own trust domain's bundle, with every change.
     pub(crate) own_bundle: watch::Receiver<X509Bundle>,
+    /// Who knows the pods of this node, if anybody.
+    pub(crate) kubelet: Option<Kubelet>,
 }
 
 impl BrokerSockets {
@@ -125,12 +128,12 @@ impl BrokerSockets {
         config: &BrokerConfig,
         shutdown: Shutdown,
     ) -> Result<(), ServeError> {
-        let Endpoint { gate, tokens, clock, identity, own_bundle } = endpoint;
+        let Endpoint { gate, tokens, clock, identity, own_bundle, kubelet } = endpoint;
         let bundles = LiveBundles::default();
         let trust = keep_trust(own_bundle, gate.cache().clone(), bundles.clone());
         let tls = ServerTls { identity, bundles: bundles.clone(), clock: clock.clone() };
         let brokers = Brokers::new(&config.brokers);
-        let parts = Arc::new(Parts { gate, tokens, clock, bundles, brokers });
+        let parts = Arc::new(Parts { gate, tokens, clock, bundles, brokers, kubelet });
         let lines = Arc::new(Mutex::new(LogGate::new()));
         let on_unix = self.unix.map(|listener| TlsIncoming::over_unix(listener, tls.clone()));
         let on_tcp = self.tcp.map(|tcp| TlsListener::from_std(tcp, tls)).transpose()?;

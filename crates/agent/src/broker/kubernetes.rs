@@ -132,7 +132,12 @@ impl TryFrom<KubernetesObjectKey> for Key {
     }
 }
 
-fn checked(what: &'static str, text: &str, bytes_max: usize, is_good: fn(&str) -> bool) -> Result<(), ObjectFault> {
+fn checked(
+    what: &'static str,
+    text: &str,
+    bytes_max: usize,
+    is_good: fn(&str) -> bool,
+) -> Result<(), ObjectFault> {
     match text {
         "" => Err(ObjectFault::Missing(what)),
         text if text.len() <= bytes_max && is_good(text) => Ok(()),
@@ -189,7 +194,10 @@ mod tests {
     #[test]
     fn bap_20_core_resources_are_of_the_group_core_and_others_of_their_api_group() {
         assert!(object(PODS, Some(["shop", "web-0"]), "").unwrap().is_pod());
-        assert_eq!(object(["pods", ""], Some(["shop", "web-0"]), ""), Err(ObjectFault::Missing("type.group")));
+        assert_eq!(
+            object(["pods", ""], Some(["shop", "web-0"]), ""),
+            Err(ObjectFault::Missing("type.group"))
+        );
         assert!(!object(["deployments", "apps"], Some(["shop", "web"]), "").unwrap().is_pod());
         assert!(!object(["pods", "metrics.k8s.io"], Some(["shop", "web"]), "").unwrap().is_pod());
         assert_eq!(object(["pods", "Core"], None, UID), Err(ObjectFault::Form("type.group")));

@@ -40,6 +40,8 @@ pub(super) enum Invalid {
     Encoding,
     #[error("the process number {0} is not positive")]
     Pid(i32),
+    #[error("nothing here can look up {0} of the group {1}")]
+    Unresolved(String, String),
     #[error(transparent)]
     Object(#[from] ObjectFault),
 }

@@ -50,18 +50,27 @@ impl Subscription {
                 Decision::Refuse(reason) => return Err(refuse(reason)),
                 Decision::WaitUpTo(limit) => {
                     // Late or changed: the next decision tells which.
-                    if let Ok(changed) = timeout_at(self.since + limit, self.view.changed()).await {
-                        changed.map_err(|_| stopping())?;
+                    if let Ok(changed) = timeout_at(self.since + limit, self.changed()).await {
+                        changed?;
                     }
                 }
                 Decision::Send if self.sent.as_ref() == Some(&message) => {
-                    self.view.changed().await.map_err(|_| stopping())?;
+                    self.changed().await?;
                 }
                 Decision::Send => {
                     self.sent = Some(message.clone());
                     return Ok(message);
                 }
             }
+        }
+    }
+
+    /// Waits until the identities, or what the workload shows, have changed. Cancel-safe.
+    async fn changed(&mut self) -> Result<(), Status> {
+        let stirred = self.subject.stirred();
+        tokio::select! {
+            changed = self.view.changed() => changed.map_err(|_| stopping()),
+            () = stirred => Ok(()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! A real client over mutual TLS against the endpoint, over a cache that the test fills.
 
 mod door;
+mod pods;
 mod streams;
 mod tokens;
 
@@ -81,6 +82,10 @@ fn rig() -> Rig {
 }
 
 fn rig_of(brokers: Vec<AllowedBroker>) -> Rig {
+    rig_with(brokers, None)
+}
+
+fn rig_with(brokers: Vec<AllowedBroker>, kubelet: Option<Kubelet>) -> Rig {
     let (folder, shutdown, mut tasks) = (TestFolder::new(), Shutdown::new(), TaskSet::new());
     let (cache, clock) = (Arc::new(Cache::new(trust_domain())), ManualClock::default());
     let issuer = Arc::new(FakeIssuer::default());
@@ -98,7 +103,8 @@ fn rig_of(brokers: Vec<AllowedBroker>) -> Rig {
     let sockets = BrokerSockets::bind(&config, None).unwrap();
     let address = sockets.address().unwrap();
     let tokens = issuer.source(&cache, &clock);
-    let endpoint = Endpoint { gate, tokens, clock: clock.shared(), identity: identity.clone(), own_bundle };
+    let endpoint =
+        Endpoint { gate, tokens, clock: clock.shared(), identity: identity.clone(), own_bundle, kubelet };
     let stop = shutdown.clone();
     tasks.spawn("broker", async move { sockets.serve(endpoint, &config, stop).await });
     let foreign = Authority::new(&"other.example".parse().unwrap());
@@ -244,8 +250,11 @@ async fn all_four(
     let mut client = client.clone();
     let svids = SubscribeToX509svidRequest { reference: reference.clone() };
     let bundles = SubscribeToX509BundlesRequest { reference: reference.clone() };
-    let tokens =
-        FetchJwtsvidRequest { reference: reference.clone(), audience: vec!["a".into()], spiffe_id: String::new() };
+    let tokens = FetchJwtsvidRequest {
+        reference: reference.clone(),
+        audience: vec!["a".into()],
+        spiffe_id: String::new(),
+    };
     let keys = SubscribeToJwtBundlesRequest { reference };
     vec![
         client.subscribe_to_x509svid(with_header(svids)).await.map(drop),

@@ -57,9 +57,9 @@ async fn issued(
         })?;
         // What the workload has become by now decides.
         if !subject.look_again().await? {
-            let svids = issued.iter().map(|one| {
-                [one.token.spiffe_id().as_str(), one.token.text(), one.hint.as_str()]
-            });
+            let svids = issued
+                .iter()
+                .map(|one| [one.token.spiffe_id().as_str(), one.token.text(), one.hint.as_str()]);
             return Ok(encode_jwt_svids(svids));
         }
     }

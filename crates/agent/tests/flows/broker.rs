@@ -40,8 +40,7 @@ async fn bep_02_bep_09_a_whole_agent_serves_a_broker_with_its_own_svid_and_pushe
         let value = vec![8; 1].into_iter().chain(varint(std::process::id())).collect();
         let type_url = "type.googleapis.com/spiffe.broker.WorkloadPIDReference".into();
         let reference = WorkloadReference { reference: Some(prost_types::Any { type_url, value }) };
-        let mut request =
-            tonic::Request::new(SubscribeToX509svidRequest { reference: Some(reference) });
+        let mut request = tonic::Request::new(SubscribeToX509svidRequest { reference: Some(reference) });
         request.metadata_mut().insert("broker.spiffe.io", "true".parse().unwrap());
         let mut stream = ApiClient::new(channel).subscribe_to_x509svid(request).await.unwrap().into_inner();
         let count = async |stream: &mut Streaming<_>| {

@@ -8,6 +8,7 @@ mod defaults;
 mod experimental;
 mod jwt;
 mod known;
+mod kubelet;
 mod limits;
 mod plugins;
 mod sockets;
@@ -15,7 +16,7 @@ mod sockets;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use spindle_agent::config::BrokerConfig;
+use spindle_agent::config::{BrokerConfig, KubeletConfig};
 use spindle_keys::KeyType;
 use spindle_runtime::LogSettings;
 use spindle_server::HealthListener;
@@ -84,6 +85,8 @@ pub struct RawAgent {
     pub x509pop: Option<X509PopChoice>,
     /// `plugins { WorkloadAttestor "unix" … }`; none when the block is missing or disabled.
     pub unix: Option<UnixChoice>,
+    /// `plugins { WorkloadAttestor "k8s" … }`.
+    pub kubelet: Option<KubeletConfig>,
     /// What the operator should know about keys without effect.
     pub notes: Vec<String>,
 }
@@ -121,6 +124,8 @@ pub struct AgentSettings {
     pub x509pop: Option<X509PopChoice>,
     /// How local callers are attested.
     pub unix: UnixChoice,
+    /// Where pods are looked up that brokers name.
+    pub kubelet: Option<KubeletConfig>,
     /// The kinds of selectors that may stand in the log.
     pub log_selectors: Vec<String>,
     /// Where and how to log.
@@ -141,9 +146,9 @@ impl RawAgent {
         let mut notes = Vec::new();
         check_keys(&top, known::TOP, &mut notes)?;
         let health_checks = super::health::listener(&top, &mut notes)?;
-        let plugins::Plugins { keys, x509pop, unix } = plugins::read(&top, &mut notes)?;
+        let plugins::Plugins { keys, x509pop, unix, kubelet } = plugins::read(&top, &mut notes)?;
         let Some(agent) = top.block("agent")? else {
-            return Ok(Self { keys, x509pop, unix, health_checks, notes, ..Self::default() });
+            return Ok(Self { keys, x509pop, unix, kubelet, health_checks, notes, ..Self::default() });
         };
         check_keys(&agent, known::AGENT, &mut notes)?;
         let experimental = agent.block("experimental")?;
@@ -166,6 +171,7 @@ impl RawAgent {
             keys,
             x509pop,
             unix,
+            kubelet,
             notes,
         })
     }
@@ -204,6 +210,11 @@ impl TryFrom<RawAgent> for AgentSettings {
         if raw.x509pop.is_some() && (bootstrap.join_token.is_some() || bootstrap.join_token_file.is_some()) {
             notes.push("a join token is set: NodeAttestor \"x509pop\" has no effect".into());
         }
+        if raw.kubelet.is_some() && raw.broker.is_none() {
+            let what = "so far it looks up pods for brokers only: without agent.experimental.broker use \
+                        WorkloadAttestor \"unix\"";
+            return Err(ConfigError::value("plugins.WorkloadAttestor \"k8s\"", what));
+        }
         let sockets = raw.sockets.ready(&trust_domain)?;
         if let Some(path) = raw.broker.as_ref().and_then(|broker| broker.socket_path.as_ref()) {
             sockets.keep_apart("agent.experimental.broker.socket_path", path)?;
@@ -216,6 +227,7 @@ impl TryFrom<RawAgent> for AgentSettings {
             keys: raw.keys.unwrap_or_else(|| KeyChoice::Disk(data_dir.clone())),
             x509pop: raw.x509pop,
             unix: raw.unix.ok_or(plugins::NO_WORKLOAD_ATTESTOR)?,
+            kubelet: raw.kubelet,
             jwt: raw.jwt,
             limits: raw.limits,
             broker: raw.broker,

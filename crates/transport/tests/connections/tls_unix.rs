@@ -19,8 +19,12 @@ struct Rig {
 fn rig(identity: impl FnOnce(&Authority) -> LiveIdentity) -> Rig {
     let (folder, ours) = (TempDir::new().unwrap(), Authority::new());
     let socket = folder.path().join("s");
-    let config =
-        UnixSocketConfig { path: socket.clone(), mode: 0o700, parent_mode: 0o700, clients: UnixClients::Tools };
+    let config = UnixSocketConfig {
+        path: socket.clone(),
+        mode: 0o700,
+        parent_mode: 0o700,
+        clients: UnixClients::Tools,
+    };
     let bundles = LiveBundles::new(ours.bundles("one.example"));
     let tls = ServerTls { identity: identity(&ours), bundles, clock: ManualClock::new() };
     let incoming = TlsIncoming::over_unix(UnixListener::bind(&config).unwrap(), tls).of_identified_clients();

@@ -90,10 +90,8 @@ async fn a_broker_of_another_trust_domain_gets_in_while_the_agent_has_that_bundl
         }
         tokio::task::yield_now().await;
     };
-    rig.cache.publish(Change {
-        removed_federated: vec!["other.example".parse().unwrap()],
-        ..Change::default()
-    });
+    rig.cache
+        .publish(Change { removed_federated: vec!["other.example".parse().unwrap()], ..Change::default() });
     let status = loop {
         match svids(&client, me()).await {
             Ok(_) => tokio::task::yield_now().await,
@@ -120,7 +118,8 @@ async fn bep_18_before_its_first_sync_the_agent_is_unavailable() {
 }
 
 #[tokio::test]
-async fn bep_20_bep_21_a_broker_whose_certificate_has_run_out_is_unauthenticated_and_comes_back_with_a_new_one() {
+async fn bep_20_bep_21_a_broker_whose_certificate_has_run_out_is_unauthenticated_and_comes_back_with_a_new_one()
+ {
     let rig = rig();
     rig.publish(vec![mine("a")]);
     let client = rig.client(ANYHOW).await;
@@ -157,8 +156,11 @@ async fn bep_01_the_socket_lies_apart_from_the_public_one_and_is_for_user_and_gr
     let rig = rig();
     assert_eq!(std::fs::metadata(&rig.socket).unwrap().permissions().mode() & 0o777, 0o770);
     let folder = TestFolder::new();
-    let config =
-        BrokerConfig { socket_path: Some(folder.join("below/b.sock")), bind_address: None, brokers: Vec::new() };
+    let config = BrokerConfig {
+        socket_path: Some(folder.join("below/b.sock")),
+        bind_address: None,
+        brokers: Vec::new(),
+    };
     let refused = BrokerSockets::bind(&config, Some(&folder.join("api.sock"))).err().unwrap();
     assert!(refused.to_string().contains("the directory of the public socket"), "{refused}");
 }
@@ -216,7 +218,8 @@ async fn bap_09_bap_27_bap_46_bap_47_bap_59_bap_64_bap_76_bap_81_a_process_that_
 }
 
 #[tokio::test]
-async fn bap_12_bap_13_bap_14_bap_18_bap_55_bap_73_what_the_kernel_tells_decides_and_nobody_gets_what_is_not_his() {
+async fn bap_12_bap_13_bap_14_bap_18_bap_55_bap_73_what_the_kernel_tells_decides_and_nobody_gets_what_is_not_his()
+ {
     let rig = rig();
     rig.publish(vec![nobodys("a")]);
     let denied = expected(Code::PermissionDenied, "WORKLOAD_NOT_ENTITLED", Reason::NoMatchingEntry);

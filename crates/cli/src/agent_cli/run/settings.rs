@@ -62,6 +62,7 @@ pub(in crate::agent_cli) fn config(
         availability_target: limits.availability_target,
         rate_limits: limits.rate_limits,
         broker: settings.broker,
+        kubelet: settings.kubelet,
         // Set up after this, so that a bad configuration leaves no log file behind.
         logs: Logs::default(),
         health_checks: settings.health_checks,

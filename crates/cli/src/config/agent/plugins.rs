@@ -1,6 +1,9 @@
-//! The agent's parts: one key manager, one attestor of the node, the unix workload attestor.
+//! The agent's parts: one key manager, one attestor of the node, the unix workload attestor, and the kubelet that brokers'
+//! pods are looked up at.
 
 use std::path::PathBuf;
+
+use spindle_agent::config::KubeletConfig;
 
 use crate::config::ConfigError;
 use crate::config::keys::Key;
@@ -53,7 +56,7 @@ const TYPES: &[PluginType] = &[
         names: &[
             ("unix", Yes),
             ("docker", NotYet(UNIX)),
-            ("k8s", NotYet(UNIX)),
+            ("k8s", Yes),
             ("slurm", NotYet(UNIX)),
             ("systemd", NotYet(UNIX)),
             ("windows", NotYet(UNIX)),
@@ -88,6 +91,7 @@ pub(super) struct Plugins {
     pub(super) keys: Option<KeyChoice>,
     pub(super) x509pop: Option<X509PopChoice>,
     pub(super) unix: Option<UnixChoice>,
+    pub(super) kubelet: Option<KubeletConfig>,
 }
 
 pub(super) fn read(top: &Section<'_>, notes: &mut Vec<String>) -> Result<Plugins, ConfigError> {
@@ -95,6 +99,9 @@ pub(super) fn read(top: &Section<'_>, notes: &mut Vec<String>) -> Result<Plugins
     for plugin in read_plugins(top, TYPES, notes)? {
         match plugin.kind {
             "KeyManager" => chosen.keys = Some(read_keys(&plugin, notes)?),
+            "WorkloadAttestor" if plugin.name == "k8s" => {
+                chosen.kubelet = Some(super::kubelet::read(&plugin.data, notes)?);
+            }
             "WorkloadAttestor" => chosen.unix = Some(read_unix(&plugin, notes)?),
             _ if plugin.name == "x509pop" => chosen.x509pop = Some(read_x509pop(&plugin, notes)?),
             // join_token, the only other one there is: it has no settings.

@@ -116,7 +116,7 @@ fn unknown_and_unsupported_keys_are_refused() {
     refused("experimental { named_pipe_name = \"x\" }", "", "use socket_path");
     refused("", "health_checks { port = 1 }", "health_checks.port");
     refused("", "telemetry {}", "is not supported yet");
-    refused("", "plugins { WorkloadAttestor \"k8s\" {} }", "use WorkloadAttestor \"unix\"");
+    refused("", "plugins { WorkloadAttestor \"docker\" {} }", "use WorkloadAttestor \"unix\"");
     refused("", "plugins { WorkloadAttestor \"unx\" {} }", "did you mean unix?");
     refused(
         "",

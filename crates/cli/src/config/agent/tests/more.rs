@@ -1,4 +1,4 @@
-//! The keys of sockets, bootstrapping, limits, SDS and the broker.
+//! The keys of sockets, bootstrapping, limits, SDS, the broker and the kubelet.
 
 use spindle_agent::config::{
     AllowedBroker, AllowedReferenceType, BrokerConfig, RateLimits, Rebootstrap, RebootstrapMode, SdsConfig,
@@ -200,4 +200,49 @@ fn health_probes_are_answered_where_the_block_says() {
     let listener = ready("", "health_checks { listener_enabled = true bind_port = \"8080\" }").health_checks;
     assert_eq!(listener.expect("on").address, ([127, 0, 0, 1], 8080).into());
     assert_eq!(ready("", "health_checks { bind_port = 8080 }").health_checks, None);
+}
+
+#[test]
+fn pods_are_looked_up_at_the_kubelet_for_brokers_alone() {
+    use spindle_agent::config::{KubeletConfig, KubeletCredentials, KubeletPort, KubeletTrust};
+    let broker = "experimental { broker { socket_path = \"/run/b/b.sock\" brokers = [] } }";
+    let k8s = |data: &str| {
+        format!(
+            "plugins {{ WorkloadAttestor \"unix\" {{}} WorkloadAttestor \"k8s\" {{ plugin_data {{ {data} }} }} }}"
+        )
+    };
+    let secure = |port, trust, credentials| KubeletPort::Secure { port, trust, credentials };
+    let account = |file: &str| format!("/var/run/secrets/kubernetes.io/serviceaccount/{file}").into();
+    let usual = || KubeletTrust::Authorities(account("ca.crt"));
+    let token = || KubeletCredentials::Token(account("token"));
+    let certificate = KubeletCredentials::Certificate { certificate: "/c".into(), private_key: "/k".into() };
+    for (data, port) in [
+        ("", secure(10_250, usual(), token())),
+        ("kubelet_read_only_port = 10255", KubeletPort::ReadOnly(10_255)),
+        (
+            "kubelet_secure_port = 1 skip_kubelet_verification = true",
+            secure(1, KubeletTrust::Anyone, token()),
+        ),
+        (
+            "kubelet_ca_path = \"/ca\" use_anonymous_authentication = true",
+            secure(10_250, KubeletTrust::Authorities("/ca".into()), KubeletCredentials::Anonymous),
+        ),
+        ("token_path = \"/t\"", secure(10_250, usual(), KubeletCredentials::Token("/t".into()))),
+        ("certificate_path = \"/c\" private_key_path = \"/k\"", secure(10_250, usual(), certificate)),
+    ] {
+        let node_name = Some("n1".to_owned());
+        let read = ready(broker, &k8s(&format!("node_name = \"n1\" {data}"))).kubelet;
+        assert_eq!(read, Some(KubeletConfig { node_name, port }), "{data}");
+    }
+    for (data, expected) in [
+        ("kubelet_secure_port = 1 kubelet_read_only_port = 2", "cannot stand beside kubelet_secure_port"),
+        ("kubelet_secure_port = 70000", "70000 is no port"),
+        ("certificate_path = \"/c\"", "private_key_path is required"),
+        ("private_key_path = \"/k\"", "certificate_path is required"),
+        ("kubelet_port = 1", "kubelet_port"),
+        ("sigstore {}", "is not supported yet"),
+    ] {
+        refused(broker, &k8s(data), expected);
+    }
+    refused(TRUST, &k8s(""), "use WorkloadAttestor \"unix\"");
 }
