@@ -150,7 +150,9 @@ impl Served {
     /// The SPIFFE ID of the latest caller over TLS, if it had any.
     pub(crate) fn last_id(&self) -> Option<String> {
         match self.last_peer() {
-            Peer::Tls { identity, .. } | Peer::LocalTls { identity, .. } => identity.map(|peer| peer.spiffe_id().to_string()),
+            Peer::Tls { identity, .. } | Peer::LocalTls { identity, .. } => {
+                identity.map(|peer| peer.spiffe_id().to_string())
+            }
             Peer::Local(local) => panic!("{local:?}"),
         }
     }
