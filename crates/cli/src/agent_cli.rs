@@ -2,6 +2,7 @@
 
 mod api;
 mod debug;
+mod files;
 mod healthcheck;
 mod jwt;
 mod logger;
@@ -12,9 +13,9 @@ mod watch;
 mod wit;
 mod write;
 
-pub(crate) use api::{not_served, open};
+pub(crate) use api::{not_served, open, with_header};
 pub(crate) use run::failure as run_failure;
-pub(crate) use svids::{Fetched, verify};
+pub(crate) use svids::{Fetched, FetchedSvid, verify};
 
 use std::ffi::OsString;
 
@@ -57,6 +58,8 @@ enum Command {
     /// Shows or changes how much a running agent logs, over its admin socket.
     #[command(subcommand)]
     Logger(logger::Command),
+    /// Keeps certificate, key and bundle files current in a directory, and tells a program of each change.
+    Files(files::Args),
     /// Calls the Workload API as this process.
     #[command(subcommand)]
     Api(api::Command),
@@ -89,6 +92,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Debug(debug::Command::GetInfo(args)) => debug::run(&args, console),
         Command::Logger(command) => logger::run(command, console),
         Command::Healthcheck(args) => healthcheck::run(&args, console),
+        Command::Files(args) => files::run(&args, console),
         Command::Api(api::Command::Fetch(args)) => api::run(&args, console),
         Command::Api(api::Command::Validate(command)) => jwt::validate(&command, console),
         Command::Api(api::Command::Watch(args)) => watch::run(&args, console),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::Failure;
 
 /// Who may read a file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readable {
     /// Only the owner.
     Private,

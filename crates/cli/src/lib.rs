@@ -32,5 +32,6 @@ pub mod service;
 pub mod socket;
 pub mod spindle_cli;
 mod svid_chain;
+mod svid_files;
 #[cfg(test)]
 mod testing;

@@ -3,6 +3,7 @@
 
 mod demo;
 mod dev;
+mod exec;
 mod oidc;
 mod quickstart;
 mod scratch;
@@ -32,6 +33,8 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Three workloads tell the story in about a minute, then it ends by itself.
     Demo(demo::Args),
+    /// Runs a program that reads its identity from files, and keeps these current while it runs.
+    Exec(exec::Args),
     /// Serves the keys of JWT-SVIDs to OpenID Connect clients, with the configuration of SPIRE's provider.
     #[command(name = "oidc-discovery-provider")]
     OidcDiscoveryProvider(oidc::Args),
@@ -64,6 +67,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Dev(args) => dev::run(&args, console),
         Command::Quickstart(args) => quickstart::run(&args, console),
         Command::Demo(args) => demo::run(&args, console),
+        Command::Exec(args) => exec::run(&args, console),
         Command::OidcDiscoveryProvider(args) => oidc::run(&args, console),
         Command::DemoWorkload(command) => demo::workload::run(&command, console),
         Command::Completion(args) => completion::run(&args, &Args::command(), console),

@@ -113,7 +113,7 @@ pub(super) fn no_answer() -> Failure {
 }
 
 /// A request with the header that proves a caller who means it (Workload Endpoint 3).
-pub(super) fn with_header<T>(message: T) -> Request<T> {
+pub(crate) fn with_header<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
     request

@@ -1,0 +1,17 @@
+//! Certificates, keys, bundles and tokens of the Workload API as files that are kept current in one directory.
+//!
+//! Each change is a new directory, a generation, and one link, `current`, is renamed over: who goes through the link once sees
+//! one generation whole. [`generations`], [`content`] and [`wanted`] are pure; [`folder`] alone writes, [`source`] alone calls,
+//! [`reload`] alone tells other programs. Start at [`keeper::keep`].
+
+pub(crate) mod content;
+pub(crate) mod endpoint;
+pub(crate) mod folder;
+pub(crate) mod generations;
+pub(crate) mod keeper;
+pub(crate) mod material;
+pub(crate) mod process;
+pub(crate) mod reload;
+pub(crate) mod settings;
+pub(crate) mod source;
+pub(crate) mod wanted;

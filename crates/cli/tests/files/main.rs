@@ -1,0 +1,12 @@
+//! Files kept current by the real binaries: against a Workload API that misbehaves, under fast rotation and kills, for
+//! nginx, PostgreSQL and any command.
+#![allow(clippy::unwrap_used, reason = "tests; the setting for tests does not reach helper functions")]
+
+mod exec;
+mod fake;
+mod nginx;
+mod postgres;
+mod program;
+mod rotations;
+mod rows;
+mod tls;
