@@ -36,12 +36,14 @@ const EXIT_OURS: u8 = 125;
 const GRACE_SECS: i64 = 60;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Words of the command: {dir}, {cert}, {key}, {bundle} and {combined} stand for the paths. The program \
+#[command(
+    after_help = "Words of the command: {dir}, {cert}, {key}, {bundle} and {combined} stand for the paths. The program \
     also finds them in SPINDLE_SVID_DIR, SPINDLE_CERT_FILE, SPINDLE_KEY_FILE, SPINDLE_BUNDLE_FILE and SPINDLE_COMBINED_FILE, and \
     the Workload API in SPIFFE_ENDPOINT_SOCKET.\n\
     Exit status: that of the command; 128 and the signal's number when one ended it; 125 when there is no identity, 126 when \
     the command cannot be run, 127 when there is none.\n\
-    What the agent sees is spindle, not the command: register its user or path.")]
+    What the agent sees is spindle, not the command: register its user or path."
+)]
 pub(super) struct Args {
     #[command(flatten)]
     socket: Socket,

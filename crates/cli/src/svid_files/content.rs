@@ -66,7 +66,11 @@ impl State {
     }
 }
 
-fn x509_files(names: &Names, material: &X509Material, chosen: &crate::agent_cli::FetchedSvid) -> Vec<NamedFile> {
+fn x509_files(
+    names: &Names,
+    material: &X509Material,
+    chosen: &crate::agent_cli::FetchedSvid,
+) -> Vec<NamedFile> {
     let chain = certificates_to_pem(chosen.svid.chain());
     let key = pem::private_key(&chosen.key);
     let both = Zeroizing::new(format!("{}{chain}", key.as_str()));
@@ -79,7 +83,9 @@ fn x509_files(names: &Names, material: &X509Material, chosen: &crate::agent_cli:
     add(&names.bundle, &chosen.bundle.to_pem(), Readable::Public);
     add(&names.combined, &both, Readable::Private);
     if names.federated {
-        for (name, bundle) in material.federated.iter().filter(|(name, _)| name.len() <= TRUST_DOMAIN_BYTES_MAX) {
+        for (name, bundle) in
+            material.federated.iter().filter(|(name, _)| name.len() <= TRUST_DOMAIN_BYTES_MAX)
+        {
             add(&Some(format!("federated.{name}.pem")), &bundle.to_pem(), Readable::Public);
         }
     }

@@ -53,7 +53,8 @@ impl Endpoint {
             Failure::new(format!("{name} = {text:?} is no address of the Workload API: {why}"))
                 .try_this("write it like unix:///run/spire/agent/public/api.sock or tcp://127.0.0.1:8000")
         };
-        let (scheme, rest) = text.split_once(':').ok_or_else(|| fault("it begins with neither unix: nor tcp:"))?;
+        let (scheme, rest) =
+            text.split_once(':').ok_or_else(|| fault("it begins with neither unix: nor tcp:"))?;
         if let Some(mark) = rest.chars().find(|letter| matches!(letter, '?' | '#')) {
             return Err(fault(&format!("{mark:?} has no place in it")));
         }
@@ -67,7 +68,9 @@ impl Endpoint {
             }
             "tcp" => {
                 let address = rest.strip_prefix("//").and_then(|address| address.parse().ok());
-                address.map(Self::Tcp).ok_or_else(|| fault("what follows tcp:// must be an IP address and a port"))
+                address
+                    .map(Self::Tcp)
+                    .ok_or_else(|| fault("what follows tcp:// must be an IP address and a port"))
             }
             _ => Err(fault("it begins with neither unix: nor tcp:")),
         }
@@ -137,7 +140,8 @@ mod tests {
 
     #[test]
     fn wep_13_other_schemes_than_unix_and_tcp_are_refused() {
-        for text in ["http://127.0.0.1:1", "npipe:spire", "/bare.sock", "relative.sock", "UNIX:/a", ":", "x"] {
+        for text in ["http://127.0.0.1:1", "npipe:spire", "/bare.sock", "relative.sock", "UNIX:/a", ":", "x"]
+        {
             refused(text);
         }
     }
@@ -146,7 +150,9 @@ mod tests {
     fn wep_14_a_unix_address_is_an_absolute_path_and_nothing_else() {
         assert_eq!(resolved("", Some("unix:///a/b.sock")).unwrap(), unix("/a/b.sock"));
         assert_eq!(resolved("", Some("unix:/a/b.sock")).unwrap(), unix("/a/b.sock"));
-        for text in ["unix://host/a.sock", "unix:a.sock", "unix:///a.sock?x", "unix:///a.sock#x", "unix:", "unix:///"] {
+        for text in
+            ["unix://host/a.sock", "unix:a.sock", "unix:///a.sock?x", "unix:///a.sock#x", "unix:", "unix:///"]
+        {
             refused(text);
         }
     }
@@ -155,7 +161,10 @@ mod tests {
     fn wep_15_a_tcp_address_is_an_ip_address_with_a_port_and_nothing_else() {
         for text in ["tcp://127.0.0.1:8000", "tcp://[::1]:8000"] {
             let endpoint = resolved("", Some(text)).unwrap();
-            assert_eq!((&endpoint, endpoint.address().as_str()), (&Endpoint::Tcp(text[6..].parse().unwrap()), text));
+            assert_eq!(
+                (&endpoint, endpoint.address().as_str()),
+                (&Endpoint::Tcp(text[6..].parse().unwrap()), text)
+            );
         }
         for text in [
             "tcp://localhost:8000",

@@ -196,7 +196,8 @@ impl Folder {
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
             let name = entry.file_name();
-            let is_ours = fs::read_link(entry.path()).is_ok_and(|target| target == Path::new(CURRENT).join(&name));
+            let is_ours =
+                fs::read_link(entry.path()).is_ok_and(|target| target == Path::new(CURRENT).join(&name));
             if is_ours && !files.iter().any(|file| name == file.name.as_str()) {
                 remove_if_there(&entry.path())?;
             }
@@ -247,8 +248,10 @@ fn take_marker(dir: &Path) -> Result<File, Failure> {
     let marker = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
     match marker.try_lock() {
         Ok(()) => Ok(marker),
-        Err(TryLockError::WouldBlock) => Err(Failure::new(format!("another process keeps the files in {shown}"))
-            .try_this("stop it, or name another directory with -dir")),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::new(format!("another process keeps the files in {shown}"))
+                .try_this("stop it, or name another directory with -dir"))
+        }
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }

@@ -125,7 +125,10 @@ impl Keeper {
         if let Some(files) = self.on_disk.files.as_ref().filter(|files| files.expires_at < now)
             && !self.on_disk.said_expired
         {
-            tracing::error!(spiffe_id = files.spiffe_id, "the SVID in the files has expired and no new one came");
+            tracing::error!(
+                spiffe_id = files.spiffe_id,
+                "the SVID in the files has expired and no new one came"
+            );
             self.on_disk.said_expired = true;
         }
         match self.retry_at.is_some_and(|at| at <= now) {
@@ -208,8 +211,12 @@ impl Keeper {
         if !self.said_denied {
             match (shown, self.withdrawal) {
                 (false, _) => tracing::info!(error = %why, "no identity has been issued yet: waiting"),
-                (true, Withdrawal::Remove) => tracing::warn!(error = %why, "the identity is withdrawn: removing the files"),
-                (true, Withdrawal::Keep) => tracing::warn!(error = %why, "the identity is withdrawn: the files stay"),
+                (true, Withdrawal::Remove) => {
+                    tracing::warn!(error = %why, "the identity is withdrawn: removing the files")
+                }
+                (true, Withdrawal::Keep) => {
+                    tracing::warn!(error = %why, "the identity is withdrawn: the files stay")
+                }
             }
             self.said_denied = true;
         }

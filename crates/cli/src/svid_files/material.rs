@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use prost::bytes::Bytes;
 use serde_json::Value;
 use spindle_keys::Key;
-use prost::bytes::Bytes;
 use spindle_proto::workload::{JwtBundlesResponse, Jwtsvid, X509svidResponse};
 use spindle_spiffe_core::{Timestamp, TrustDomain};
 
@@ -94,7 +94,9 @@ impl JwtBundles {
     /// The first fault, which makes the whole message worthless (Workload API 4.5).
     pub(crate) fn read(message: &JwtBundlesResponse) -> Result<Self, Failure> {
         if message.bundles.is_empty() {
-            return Err(Failure::new("the agent's answer has no JWT bundle").try_this("look at the agent's log"));
+            return Err(
+                Failure::new("the agent's answer has no JWT bundle").try_this("look at the agent's log")
+            );
         }
         let bundle = |(id, keys): (&String, &Bytes)| {
             let fault = |why: String| Failure::new(format!("the JWT bundle of {id:?} is not valid: {why}"));
@@ -126,7 +128,8 @@ impl Token {
         let claims = svid.svid.split('.').nth(1).and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
         let claims: Option<Value> = claims.and_then(|json| serde_json::from_slice(&json).ok());
         let end = claims.as_ref().and_then(|claims| claims.get("exp")?.as_i64());
-        let end = end.ok_or_else(|| Failure::new(format!("the JWT-SVID of {:?} has no end", svid.spiffe_id)))?;
+        let end =
+            end.ok_or_else(|| Failure::new(format!("the JWT-SVID of {:?} has no end", svid.spiffe_id)))?;
         let text = zeroize::Zeroizing::new(svid.svid.clone());
         Ok(Self { text, expires_at: Timestamp::from_unix_secs(end) })
     }

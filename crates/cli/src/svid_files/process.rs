@@ -12,8 +12,8 @@ use crate::error::Failure;
 /// The kernel cuts names of processes to this many bytes.
 const NAME_BYTES_MAX: usize = 15;
 
-/// A pid file holds a number and a line's end.
-const PID_FILE_BYTES_MAX: u64 = 64;
+/// A pid file begins with a number; PostgreSQL's goes on with paths.
+const PID_FILE_BYTES_MAX: u64 = 16 * 1024;
 
 /// Who is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,6 @@ fn pid_in(path: &Path) -> Result<Pid, Failure> {
         Failure::because(format!("cannot read the process number in {shown}"), &error)
             .try_this("start the program, or correct the file's name")
     })?;
-    // PostgreSQL's file has more lines.
     let first = text.lines().next().unwrap_or_default().trim();
     match first.parse() {
         Ok(pid) if pid > 0 => Ok(Pid::from_raw(pid)),
@@ -152,11 +151,12 @@ mod tests {
             fs::write(&path, text).unwrap();
             Target::PidFile(path.clone()).pid()
         };
-        assert_eq!(read("17\n/data\n5432\n").unwrap(), Pid::from_raw(17));
+        let long = format!("17\n{}\n1700000000\n5432\n/run\nlocalhost\n", "/data".repeat(800));
+        assert_eq!(read(&long).unwrap(), Pid::from_raw(17), "as PostgreSQL writes it");
         for text in ["", "-1", "0", "x", "99999999999"] {
             assert!(read(text).unwrap_err().what().contains("holds no process number"), "{text}");
         }
-        assert!(read(&"1".repeat(65)).unwrap_err().what().contains("too large"));
+        assert!(read(&"1".repeat(16 * 1024 + 1)).unwrap_err().what().contains("too large"));
         assert!(Target::PidFile("/nonexistent/pid".into()).pid().is_err());
     }
 

@@ -61,7 +61,9 @@ async fn command(words: &[OsString], limit: Duration) -> Result<(), Failure> {
     let group = child.id().and_then(|pid| i32::try_from(pid).ok());
     match tokio::time::timeout(limit, child.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(Failure::new(format!("{shown} failed: {status}")).try_this("look at what it printed")),
+        Ok(Ok(status)) => {
+            Err(Failure::new(format!("{shown} failed: {status}")).try_this("look at what it printed"))
+        }
         Ok(Err(error)) => Err(Failure::because(format!("cannot wait for {shown}"), &error)),
         Err(_) => {
             // Gone when this returns, so that two never run at a time. The group may have ended by now.
@@ -88,7 +90,9 @@ pub(crate) async fn obey(action: &Action, mut changes: watch::Receiver<u64>, wai
                     tracing::info!(generation, "the program was told");
                     break;
                 }
-                Err(failure) => tracing::error!(error = %failure, generation, "cannot tell the program: trying again"),
+                Err(failure) => {
+                    tracing::error!(error = %failure, generation, "cannot tell the program: trying again")
+                }
             }
             let pause = tokio::time::sleep(backoff.next_pause(Jitter::draw(&SystemEntropy)));
             // Both arms are cancel-safe: they only wait.
@@ -135,7 +139,11 @@ mod tests {
         let fault = async |action: Action| action.run().await.unwrap_err().what().to_owned();
         shell("true".into(), LIMIT).run().await.unwrap();
         assert!(fault(shell("exit 3".into(), LIMIT)).await.contains("exit status: 3"));
-        assert!(fault(Action::Command(vec!["/nonexistent".into()], LIMIT)).await.contains("cannot start /nonexistent"));
+        assert!(
+            fault(Action::Command(vec!["/nonexistent".into()], LIMIT))
+                .await
+                .contains("cannot start /nonexistent")
+        );
         let late = fault(shell("sleep 600".into(), Duration::from_millis(1))).await;
         assert!(late.contains("took longer than 1ms and was killed"), "{late}");
         let words = ["/usr/bin/test", "a b; exit 1", "=", "a b; exit 1"];
@@ -165,7 +173,8 @@ mod tests {
     async fn changes_while_it_runs_are_told_once() {
         let dir = tempfile::tempdir().unwrap();
         let (calls, go) = (dir.path().join("calls"), dir.path().join("go"));
-        let text = format!("echo x >> {}; until test -e {}; do sleep 0.01; done", calls.display(), go.display());
+        let text =
+            format!("echo x >> {}; until test -e {}; do sleep 0.01; done", calls.display(), go.display());
         let action = shell(text, LIMIT);
         let (sender, receiver) = watch::channel(0);
         sender.send_replace(1);

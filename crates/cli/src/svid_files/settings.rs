@@ -131,7 +131,11 @@ impl RawFiles {
             group: top.text("group")?,
             grace: top.text("grace")?,
             on_withdrawal: top.text("on_withdrawal")?,
-            reload: top.block("reload")?.map(|section| RawReload::read(&section)).transpose()?.unwrap_or_default(),
+            reload: top
+                .block("reload")?
+                .map(|section| RawReload::read(&section))
+                .transpose()?
+                .unwrap_or_default(),
             logs: RawLogs::read(&top)?,
         })
     }
@@ -202,8 +206,10 @@ impl RawReload {
 
     /// A process or command of the flags replaces that of the file.
     fn over(self, file: Self) -> Self {
-        let says_whom =
-            self.pid.is_some() || self.pid_file.is_some() || self.process.is_some() || !self.command.is_empty();
+        let says_whom = self.pid.is_some()
+            || self.pid_file.is_some()
+            || self.process.is_some()
+            || !self.command.is_empty();
         let whom = if says_whom { Self { signal: None, ..self.clone() } } else { file.clone() };
         let signal = self.signal.or(if says_whom { None } else { file.signal });
         Self { signal, timeout: self.timeout.or(file.timeout), ..whom }
@@ -267,7 +273,9 @@ impl TryFrom<RawFiles> for FilesSettings {
         let access = access(&raw)?;
         let grace_secs = match raw.grace.as_deref() {
             None => GRACE.as_secs().cast_signed(),
-            Some(text) => duration::parse_secs(text).map_err(|fault| ConfigError::duration("grace", &fault))?,
+            Some(text) => {
+                duration::parse_secs(text).map_err(|fault| ConfigError::duration("grace", &fault))?
+            }
         };
         let withdrawal = match raw.on_withdrawal.as_deref() {
             None | Some("remove") => Withdrawal::Remove,

@@ -136,7 +136,10 @@ fn check_name(name: &str) -> Result<(), Failure> {
         "it needs 1 to 200 bytes"
     } else if name.contains(['/', '\0']) {
         "it must be in the directory itself"
-    } else if name.starts_with('.') || name == CURRENT || name.starts_with("gen-") || name.starts_with("federated.")
+    } else if name.starts_with('.')
+        || name == CURRENT
+        || name.starts_with("gen-")
+        || name.starts_with("federated.")
     {
         "such names are for the directory's own use"
     } else {
@@ -180,7 +183,9 @@ mod tests {
     fn without_a_wish_the_first_one_is_the_identity() {
         assert_eq!(chosen(&Choice::First).unwrap(), "spiffe://a/web");
         let none: [One; 0] = [];
-        assert!(Choice::First.of("X509-SVID", &none).is_err_and(|fault| fault.what().ends_with("it has none")));
+        assert!(
+            Choice::First.of("X509-SVID", &none).is_err_and(|fault| fault.what().ends_with("it has none"))
+        );
     }
 
     #[test]
@@ -191,7 +196,10 @@ mod tests {
     #[test]
     fn wap_81_a_missing_hint_is_an_error_with_those_there_are() {
         let fault = chosen(&Choice::Hint("blue".into())).unwrap_err();
-        assert!(fault.contains("the hint \"blue\"") && fault.contains("spiffe://a/in (hint \"internal\")"), "{fault}");
+        assert!(
+            fault.contains("the hint \"blue\"") && fault.contains("spiffe://a/in (hint \"internal\")"),
+            "{fault}"
+        );
         let other = Choice::Id("spiffe://a/web".parse().unwrap(), Some("external".into()));
         assert!(chosen(&other).is_err(), "the ID is there, but with another hint");
     }
@@ -210,7 +218,18 @@ mod tests {
             Wanted { choice: Choice::First, names, tokens: vec![] }.check()
         };
         with_cert("server.pem").unwrap();
-        for name in ["", "a/b", "..", ".hidden", "current", "gen-1", "federated.x.pem", "tls.key", "a\0b", &"x".repeat(201)] {
+        for name in [
+            "",
+            "a/b",
+            "..",
+            ".hidden",
+            "current",
+            "gen-1",
+            "federated.x.pem",
+            "tls.key",
+            "a\0b",
+            &"x".repeat(201),
+        ] {
             assert!(with_cert(name).is_err(), "{name:?}");
         }
     }

@@ -26,7 +26,9 @@ fn exec(fake: &Fake, work: &Path, flags: &[&str], command: &[&str]) -> Command {
 
 fn left_in(work: &Path) -> usize {
     let entries = fs::read_dir(work).unwrap();
-    entries.filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("spindle-exec-")).count()
+    entries
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("spindle-exec-"))
+        .count()
 }
 
 #[test]
@@ -34,7 +36,9 @@ fn a_command_finds_its_files_by_words_and_variables_and_its_exit_status_is_ours(
     let temp = scratch();
     let fake = one_svid(&temp.path().join("sock"));
     let run = |script: &str| -> Output {
-        exec(&fake, temp.path(), &[], &["sh", "-c", script, "sh", "{cert}", "{key}", "--dir={dir}"]).output().unwrap()
+        exec(&fake, temp.path(), &[], &["sh", "-c", script, "sh", "{cert}", "{key}", "--dir={dir}"])
+            .output()
+            .unwrap()
     };
     let output = run(
         "test \"$1\" = \"$SPINDLE_CERT_FILE\" && test \"$2\" = \"$SPINDLE_KEY_FILE\" && test \"$3\" = \"--dir=$SPINDLE_SVID_DIR\" && \
@@ -73,7 +77,8 @@ fn signals_reach_the_command_and_its_answer_is_ours() {
     let fake = one_svid(&temp.path().join("sock"));
     let script = "trap 'echo got-usr1' USR1; trap 'echo got-hup' HUP; trap 'echo got-term; exit 3' TERM; echo ready; \
          while :; do sleep 0.05; done";
-    let mut program = Program::start(exec(&fake, temp.path(), &[], &["sh", "-c", script]), &temp.path().join("log"));
+    let mut program =
+        Program::start(exec(&fake, temp.path(), &[], &["sh", "-c", script]), &temp.path().join("log"));
     program.says("ready");
     for (signal, words) in
         [(Signal::SIGUSR1, "got-usr1"), (Signal::SIGHUP, "got-hup"), (Signal::SIGTERM, "got-term")]
@@ -148,7 +153,8 @@ fn a_command_goes_on_when_the_agent_goes_away_for_good() {
     let fake = Fake::start(&temp.path().join("sock"), script);
     let go = temp.path().join("go");
     let script = format!("until test -e {}; do sleep 0.05; done; test -s {{cert}} && exit 9", go.display());
-    let mut program = Program::start(exec(&fake, temp.path(), &[], &["sh", "-c", &script]), &temp.path().join("log"));
+    let mut program =
+        Program::start(exec(&fake, temp.path(), &[], &["sh", "-c", &script]), &temp.path().join("log"));
     program.says("the files are not kept current any more");
     fs::write(go, "").unwrap();
     assert_eq!(program.end().code(), Some(9), "{}", program.log());

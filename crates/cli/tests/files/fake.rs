@@ -70,8 +70,9 @@ impl Fake {
             runtime.block_on(async {
                 let listener = tokio::net::UnixListener::bind(path).unwrap();
                 bound.send(()).unwrap();
-                let serve =
-                    tonic::transport::Server::builder().add_service(service).serve_with_incoming(UnixListenerStream::new(listener));
+                let serve = tonic::transport::Server::builder()
+                    .add_service(service)
+                    .serve_with_incoming(UnixListenerStream::new(listener));
                 // Connections are cut, as those of an agent that is killed.
                 tokio::select! {
                     ended = serve => ended.unwrap(),

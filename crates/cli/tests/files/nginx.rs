@@ -36,7 +36,8 @@ fn an_nginx_that_is_told_of_each_rotation_fails_no_handshake_and_shows_every_new
     let temp = tempfile::tempdir().unwrap();
     let work = temp.path();
     let pid_file = work.join("nginx.pid");
-    let mut served = Served::start(work, &["-reloadPIDFile", pid_file.to_str().unwrap(), "-reloadSignal", "HUP"]);
+    let mut served =
+        Served::start(work, &["-reloadPIDFile", pid_file.to_str().unwrap(), "-reloadSignal", "HUP"]);
     fs::write(work.join("nginx.conf"), config(work, &served.dir)).unwrap();
     let mut command = Command::new(nginx);
     command.arg("-c").arg(work.join("nginx.conf")).arg("-p").arg(work);

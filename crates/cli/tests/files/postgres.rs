@@ -52,7 +52,8 @@ fn make_data(work: &Path, user: &User, svid: &Path) -> PathBuf {
     chown(&home, Some(user.uid), Some(user.gid)).unwrap();
     let data = home.join("data");
     let initdb = find("initdb", &places()).unwrap();
-    let made = as_user(&initdb, user).args(["-N", "-A", "trust", "-U", "app", "-D"]).arg(&data).output().unwrap();
+    let made =
+        as_user(&initdb, user).args(["-N", "-A", "trust", "-U", "app", "-D"]).arg(&data).output().unwrap();
     assert!(made.status.success(), "{made:?}");
     let svid = svid.display();
     let settings = format!(
@@ -96,14 +97,14 @@ fn serial(dir: &Path, port: u16) -> std::io::Result<String> {
 }
 
 /// PostgreSQL's own client, which verifies the server by the bundle's file.
-fn query(psql: &Path, dir: &Path, port: u16) {
+fn query(psql: &Path, dir: &Path, port: u16, logs: impl Fn() -> String) {
     let place = format!(
         "host=127.0.0.1 port={port} user=app dbname=postgres sslmode=verify-ca sslrootcert={}/ca.crt",
         dir.display()
     );
     let words = "select ssl, version from pg_stat_ssl where pid = pg_backend_pid()";
     let said = Command::new(psql).args(["-X", "-A", "-t", "-c", words, &place]).output().unwrap();
-    assert!(said.status.success() && said.stdout.starts_with(b"t|TLSv1.3"), "{said:?}");
+    assert!(said.status.success() && said.stdout.starts_with(b"t|TLSv1.3"), "{said:?}\n{}", logs());
 }
 
 #[test]
@@ -128,8 +129,10 @@ fn a_postgresql_that_is_told_of_each_rotation_refuses_no_client_and_shows_every_
     wait_for("new serials", || {
         served.check();
         let shown = serial(&served.dir, port);
-        serials.insert(shown.unwrap_or_else(|error| panic!("handshake {handshakes}: {error}\n{}", server.log())));
-        query(&psql, &served.dir, port);
+        serials.insert(
+            shown.unwrap_or_else(|error| panic!("handshake {handshakes}: {error}\n{}", server.log())),
+        );
+        query(&psql, &served.dir, port, || server.log() + &served.log());
         handshakes += 1;
         (serials.len() >= SERIALS).then_some(())
     });

@@ -102,7 +102,10 @@ pub(crate) fn scratch() -> tempfile::TempDir {
 /// A program of this machine, by its name or in one of the places where packages put it.
 pub(crate) fn find(name: &str, places: &[PathBuf]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain(places.iter().cloned()).map(|dir| dir.join(name)).find(|path| path.is_file())
+    std::env::split_paths(&path)
+        .chain(places.iter().cloned())
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
 }
 
 /// `spindle-agent files` on that socket and directory.

@@ -38,7 +38,8 @@ struct Found {
 /// Whether these belong together: the key is the certificate's, and the bundle vouches for it.
 fn belong_together(cert: &[u8], key: &[u8], bundle: &[u8]) -> bool {
     let chain = certificates_from_pem(cert).unwrap();
-    let key = Key::from_pkcs8_der(PrivatePkcs8KeyDer::from_pem_slice(key).unwrap().secret_pkcs8_der()).unwrap();
+    let key =
+        Key::from_pkcs8_der(PrivatePkcs8KeyDer::from_pem_slice(key).unwrap().secret_pkcs8_der()).unwrap();
     let bundle = X509Bundle::from_pem("example.org".parse().unwrap(), bundle).unwrap();
     let verified = verify_x509_svid(&chain, &bundle.into(), SystemClock.now());
     verified.is_ok_and(|svid| svid.spki_der() == key.spki_der())
@@ -81,7 +82,8 @@ fn by_one_file(dir: &Path) -> Option<[Vec<u8>; 3]> {
 
 fn key_fits(both: &[u8]) -> bool {
     let chain = certificates_from_pem(both).unwrap();
-    let key = Key::from_pkcs8_der(PrivatePkcs8KeyDer::from_pem_slice(both).unwrap().secret_pkcs8_der()).unwrap();
+    let key =
+        Key::from_pkcs8_der(PrivatePkcs8KeyDer::from_pem_slice(both).unwrap().secret_pkcs8_der()).unwrap();
     spindle_spiffe_core::X509Svid::parse(chain).unwrap().spki_der() == key.spki_der()
 }
 
@@ -99,7 +101,9 @@ fn read_on(reader: Reader, dir: &Path, found: &Found, stop: &AtomicBool) {
         let count = match reader(dir) {
             None => &found.gone,
             Some([both, _, bundle]) if bundle.is_empty() && key_fits(&both) => &found.whole,
-            Some([cert, key, bundle]) if !bundle.is_empty() && belong_together(&cert, &key, &bundle) => &found.whole,
+            Some([cert, key, bundle]) if !bundle.is_empty() && belong_together(&cert, &key, &bundle) => {
+                &found.whole
+            }
             Some(_) => &found.mixed,
         };
         count.fetch_add(1, Ordering::Relaxed);
@@ -157,12 +161,13 @@ fn no_reader_ever_sees_a_mixed_generation_however_fast_they_change_and_however_o
     });
     assert!(generation(&dir).unwrap() >= wanted && kills >= 10, "{kills} kills");
     for ((name, _), found) in READERS.iter().zip(&found) {
-        let [whole, gone, mixed] = [&found.whole, &found.gone, &found.mixed].map(|count| count.load(Ordering::Relaxed));
+        let [whole, gone, mixed] =
+            [&found.whole, &found.gone, &found.mixed].map(|count| count.load(Ordering::Relaxed));
         println!("{name}: {whole} whole, {gone} gone meanwhile, {mixed} mixed, {kills} kills");
         assert!(mixed == 0 && whole > 0, "{name}: {whole} whole, {mixed} mixed");
     }
-    let generations = fs::read_dir(&dir).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("gen-")
-    });
+    let generations = fs::read_dir(&dir)
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with("gen-"));
     assert!(generations.count() <= 67, "past generations have a bound");
 }

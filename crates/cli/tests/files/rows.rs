@@ -123,7 +123,10 @@ fn wap_08_wap_09_one_stream_stays_open_and_a_new_one_follows_its_end() {
 
 fn with_federated(authority: &TestAuthority) -> X509svidResponse {
     let other = TestAuthority::new("other.org", SystemClock.now()).x509_bundle().to_der();
-    X509svidResponse { federated_bundles: [("spiffe://other.org".into(), other.into())].into(), ..message(authority) }
+    X509svidResponse {
+        federated_bundles: [("spiffe://other.org".into(), other.into())].into(),
+        ..message(authority)
+    }
 }
 
 #[test]
@@ -218,7 +221,8 @@ fn wap_20_wap_46_wap_53_wap_54_jwt_bundles_and_tokens_have_files_of_their_own_an
         jwt: Box::new(move |request| {
             assert_eq!(request.audience, ["billing", "ledger"]);
             // {"exp":4000000000} twice, under one hint: the first is taken.
-            let (first, second) = (token("", "eyJleHAiOjQwMDAwMDAwMDB9"), token("", "eyJleHAiOjQwMDAwMDAwMDAgfQ"));
+            let (first, second) =
+                (token("", "eyJleHAiOjQwMDAwMDAwMDB9"), token("", "eyJleHAiOjQwMDAwMDAwMDAgfQ"));
             Ok(JwtsvidResponse { svids: vec![first, second] })
         }),
     };
@@ -276,7 +280,8 @@ fn once_ends_when_the_files_are_there_and_gives_up_when_told_to() {
     assert!(once(&fake, &dir, &[]).status.success());
     assert!(dir.join("tls.key").exists());
     push.send_modify(|next| *next = Err(Code::PermissionDenied));
-    let output = files(&fake.socket, &temp.path().join("other"), &["-once", "-timeout", "1s"]).output().unwrap();
+    let output =
+        files(&fake.socket, &temp.path().join("other"), &["-once", "-timeout", "1s"]).output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && err.contains("no identity came within 1s"), "{err}");
 }

@@ -61,7 +61,8 @@ impl ServerCertVerifier for ByBundle {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let chain: Vec<_> = [leaf].into_iter().chain(intermediates).map(|one| one.clone().into_owned()).collect();
+        let chain: Vec<_> =
+            [leaf].into_iter().chain(intermediates).map(|one| one.clone().into_owned()).collect();
         match verify_x509_svid(&chain, &self.0.clone().into(), SystemClock.now()) {
             Ok(_) => Ok(ServerCertVerified::assertion()),
             Err(error) => {
@@ -102,7 +103,8 @@ pub(crate) fn handshake(dir: &Path, mut socket: impl Read + Write) -> std::io::R
     let bundle = fs::read(dir.join("ca.crt"))?;
     let bundle = X509Bundle::from_pem("example.org".parse().unwrap(), &bundle).unwrap();
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+    let config =
+        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
     let verifier = Arc::new(ByBundle(bundle, provider));
     let config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     let mut client = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();

@@ -12,8 +12,10 @@ use crate::svid_files::settings::{RawFiles, RawReload};
 use crate::svid_files::wanted::TokenWish;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit status: 0 after a signal, or with -once when the files are there; 1 when they cannot be kept.\n\
-    What the agent sees is this program, not the one that reads the files: register its user or path.")]
+#[command(
+    after_help = "Exit status: 0 after a signal, or with -once when the files are there; 1 when they cannot be kept.\n\
+    What the agent sees is this program, not the one that reads the files: register its user or path."
+)]
 pub(in crate::agent_cli) struct Args {
     /// Configuration file in HCL or JSON.
     #[arg(long = "config", value_name = "FILE")]

@@ -49,7 +49,8 @@ pub(super) struct Program {
 /// When no identity came, or the command cannot be started.
 pub(super) async fn run(program: &Program, mut keeper: Keeper, patience: Duration) -> Result<u8, Failure> {
     // Before the command runs, so that no signal is lost or ends us alone.
-    let mut signals = Signals::watch().map_err(|error| Failure::because("cannot watch for signals", &error))?;
+    let mut signals =
+        Signals::watch().map_err(|error| Failure::because("cannot watch for signals", &error))?;
     // Both arms are cancel-safe: whoever loses is not needed any more.
     tokio::select! {
         first = first(&mut keeper, patience) => first?,

@@ -31,10 +31,15 @@ impl PrivateDir {
     /// When none can be made.
     pub(super) fn of(given: Option<&Path>, vars: Vars<'_>) -> Result<Self, Failure> {
         if let Some(path) = given.filter(|path| !path.as_os_str().is_empty()) {
-            let path = std::path::absolute(path).map_err(|error| Failure::because("cannot find -dir", &error))?;
+            let path =
+                std::path::absolute(path).map_err(|error| Failure::because("cannot find -dir", &error))?;
             return Ok(Self { path, is_ours: false });
         }
-        let parents = [vars("XDG_RUNTIME_DIR").map(PathBuf::from), Some(SHARED_MEMORY.into()), Some(std::env::temp_dir())];
+        let parents = [
+            vars("XDG_RUNTIME_DIR").map(PathBuf::from),
+            Some(SHARED_MEMORY.into()),
+            Some(std::env::temp_dir()),
+        ];
         let mut last = None;
         for parent in parents.into_iter().flatten().filter(|parent| parent.is_absolute()) {
             match Self::new_in(&parent) {
@@ -42,7 +47,8 @@ impl PrivateDir {
                 Err(error) => last = Some((parent, error)),
             }
         }
-        let why = last.map_or(String::new(), |(parent, error)| format!(" in {}: {}", parent.display(), error.desc()));
+        let why = last
+            .map_or(String::new(), |(parent, error)| format!(" in {}: {}", parent.display(), error.desc()));
         Err(Failure::new(format!("cannot make a private directory{why}")).try_this("name one with -dir"))
     }
 
@@ -127,7 +133,8 @@ mod tests {
         let at = |name: &str| temp.path().join(name);
         let living = in_dir(temp.path());
         // No process has that number: it is above the kernel's largest.
-        let [gone, locked, other] = ["spindle-exec-4194999-aaaaaa", "spindle-exec-4194999-bbbbbb", "other"].map(at);
+        let [gone, locked, other] =
+            ["spindle-exec-4194999-aaaaaa", "spindle-exec-4194999-bbbbbb", "other"].map(at);
         for dir in [&gone, &locked, &other] {
             fs::create_dir(dir).unwrap();
         }

@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn every_place_has_a_variable() {
         let vars = places().vars();
-        let value = |name: &str| vars.iter().find(|(var, _)| *var == name).unwrap().1.to_str().unwrap().to_owned();
+        let value =
+            |name: &str| vars.iter().find(|(var, _)| *var == name).unwrap().1.to_str().unwrap().to_owned();
         assert_eq!(value("SPIFFE_ENDPOINT_SOCKET"), "unix:///a.sock");
         assert_eq!(value("SPINDLE_SVID_DIR"), "/run/x");
         assert_eq!(value("SPINDLE_COMBINED_FILE"), "/run/x/tls.pem");

@@ -25,7 +25,10 @@ fn the_sample_has_every_key_and_is_valid() {
 fn a_directory_alone_is_enough() {
     let settings = read("dir = \"/d\"").unwrap();
     assert_eq!(settings.wanted.names, Names::default());
-    assert_eq!((settings.access.key_mode, settings.grace_secs, settings.action), (0o600, 60, Action::Nothing));
+    assert_eq!(
+        (settings.access.key_mode, settings.grace_secs, settings.action),
+        (0o600, 60, Action::Nothing)
+    );
     assert_eq!(settings.withdrawal, Withdrawal::Remove);
     assert!(read("").unwrap_err().contains("dir is required"));
 }
@@ -88,8 +91,11 @@ fn what_cannot_be_obeyed_is_refused_by_its_key() {
 #[test]
 fn flags_win_over_the_file_and_a_wish_of_the_flags_is_the_whole_wish() {
     let file = RawFiles::read(&hcl::parse("dir = \"/d\"\nhint = \"in\"\nkey_file = \"k\"").unwrap()).unwrap();
-    let flags =
-        RawFiles { spiffe_id: Some("spiffe://a/web".into()), key_file: Some("other".into()), ..RawFiles::default() };
+    let flags = RawFiles {
+        spiffe_id: Some("spiffe://a/web".into()),
+        key_file: Some("other".into()),
+        ..RawFiles::default()
+    };
     let settings = FilesSettings::try_from(flags.over(file)).unwrap();
     assert_eq!(settings.wanted.choice, Choice::Id("spiffe://a/web".parse().unwrap(), None));
     assert_eq!(settings.wanted.names.key.as_deref(), Some("other"));
