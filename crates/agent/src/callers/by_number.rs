@@ -198,9 +198,9 @@ mod tests {
         assert_eq!(lines.next().unwrap().unwrap(), "up");
         let mut process = callers(ProcRoot::default()).attest_by_number(running.pid()).await.unwrap();
         let before = process.selectors().clone();
-        stdin.write_all(b"go\n").unwrap();
         let exe = format!("/proc/{}/exe", running.pid());
         let shell = std::fs::read_link(&exe).unwrap();
+        stdin.write_all(b"go\n").unwrap();
         while std::fs::read_link(&exe).unwrap() == shell {}
         assert!(process.look_again().await.unwrap());
         assert_ne!(*process.selectors(), before);
