@@ -80,11 +80,7 @@ func init() {
 		experimentValidated(t, `jwt_svid_cache_hit_timeout = "5s"`, `jwt_svid_cache_hit_timeout = "30s"`, "jwt_svid_cache_hit_timeout")
 		experimentValidated(t, "", `jwt_svid_cache_hit_timeout = "4s"`, "jwt_svid_cache_hit_timeout")
 	})
-	holds("AGENT-CFG-EXPERIMENTAL-RATELIMIT", func(t *testing.T) {
-		experimentValidated(t, `ratelimit { fetch_x509_svid = 1 fetch_jwt_svid = 2 fetch_x509_bundles = 3 fetch_jwt_bundles = 4 stream_secrets = 5 fetch_secrets = 6 }`,
-			`ratelimit { fetch_secrets = -1 }`, "fetch_secrets")
-		experimentValidated(t, "", `ratelimit { quux = 1 }`, "")
-	})
+	holds("AGENT-CFG-EXPERIMENTAL-RATELIMIT", agentRateLimit)
 	holds("AGENT-CFG-EXPERIMENTAL-BROKER", agentBroker)
 	holds("AGENT-CFG-EXPERIMENTAL-FEATURE_FLAGS", func(t *testing.T) {
 		experimentValidated(t, `feature_flags = ["wit-svid"]`, `feature_flags = ["quux"]`, "quux")
@@ -347,6 +343,26 @@ func agentLogSelectors(t *testing.T) {
 			True(t, "no other selector is told", !strings.Contains(line, "unix:gid"))
 		}
 	}
+}
+
+func agentRateLimit(t *testing.T) {
+	experimentValidated(t, `ratelimit { fetch_x509_svid = 1 fetch_jwt_svid = 2 fetch_x509_bundles = 3 fetch_jwt_bundles = 4 stream_secrets = 5 fetch_secrets = 6 }`,
+		`ratelimit { fetch_secrets = -1 }`, "fetch_secrets")
+	experimentValidated(t, "", `ratelimit { quux = 1 }`, "")
+	agent := StartAgent(t, Start(t, Settings{}), AgentSettings{Agent: "experimental {\n ratelimit { fetch_x509_svid = 1 }\n}"})
+	agent.Register(t, "/w")
+	agent.AwaitFetch(t, "spiffe://example.org/w")
+	Eventually(t, "a call is beyond the limit", func() bool {
+		for range 10 {
+			result := agent.Run(t, "api", "fetch", "x509")
+			if strings.Contains(result.Out+result.Err, "rate limit exceeded for /SpiffeWorkloadAPI/FetchX509SVID") {
+				return true
+			}
+		}
+		return false
+	})
+	agent.AwaitFetch(t, "spiffe://example.org/w")
+	agent.Run(t, "api", "fetch", "jwt", "-audience", "a").Succeeds(t, "spiffe://example.org/w")
 }
 
 func agentPluginFile(t *testing.T) {

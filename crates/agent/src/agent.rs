@@ -24,7 +24,7 @@ use crate::callers::Callers;
 use crate::config::{AgentConfig, KeyStorage};
 use crate::data_lock::DataLock;
 use crate::error::AgentError;
-use crate::gate::Gate;
+use crate::gate::{Gate, GateSettings};
 use crate::health::{self, HealthService};
 use crate::identities::{self, Identities};
 use crate::in_step::InStep;
@@ -113,8 +113,9 @@ impl Agent {
         });
         let callers =
             Callers::new(attestors(&config), ProcRoot::new(&config.proc_root)).limited(&config.caller_limits);
-        let log_selectors = config.log_selectors.clone();
-        let gate = Gate::telling(log_selectors, cache.clone(), callers, shutdown.clone());
+        let settings =
+            GateSettings { log_selectors: config.log_selectors.clone(), rate_limits: config.rate_limits };
+        let gate = Gate::with(settings, cache.clone(), callers, shutdown.clone());
         let wits = WitSource::new(cache.clone());
         let keeper = WitKeeper::new(wits::Parts {
             source: wits.clone(),

@@ -6,6 +6,7 @@
 //! number, at [`Callers::attest_by_number`].
 
 mod admission;
+mod buckets;
 mod by_number;
 mod threads;
 
@@ -25,8 +26,9 @@ pub(crate) use by_number::ByNumber;
 use crate::config::CallerLimits;
 use threads::Threads;
 
-pub use admission::Rate;
 pub(crate) use admission::{Admission, TooOften};
+pub(crate) use buckets::Buckets;
+pub use buckets::Rate;
 
 /// How long an attestation may take, its turn in the queue included. A program on a dead network drive hangs for ever.
 const ATTEST_TIMEOUT: Duration = Duration::from_secs(30);

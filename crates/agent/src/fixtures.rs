@@ -17,7 +17,7 @@ use spindle_testkit::TestAuthority;
 use crate::cache::{Cache, HeldSvid, Identity, Unready};
 use crate::config::{AgentConfig, Bootstrap};
 
-pub(crate) use api::{workload_api, workload_api_with};
+pub(crate) use api::{calling_as, process, workload_api, workload_api_with};
 pub(crate) use issuer::{FakeIssuer, HIT_TIMEOUT};
 pub(crate) use spindle_testkit::{ManualClock, NOW};
 pub(crate) use wit_issuer::FakeWitIssuer;

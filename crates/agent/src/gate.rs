@@ -5,6 +5,7 @@
 
 mod admitted;
 mod log_selectors;
+mod rate;
 mod refusals;
 
 use std::sync::Arc;
@@ -13,15 +14,19 @@ use std::time::Duration;
 use spindle_proto::refusal::{come_back_to_busy, refusal};
 use spindle_runtime::Shutdown;
 use spindle_spiffe_core::Reason;
-use spindle_transport::LocalPeer;
+use spindle_transport::{LocalPeer, is_ourselves};
+use tokio::time::Instant;
 use tonic::{Code, Status};
 use tracing::warn;
 
 use crate::cache::Cache;
 use crate::callers::{Admission, CallerFault, Callers};
+use crate::config::RateLimits;
 
 pub(crate) use admitted::Admitted;
+pub(crate) use rate::Limited;
 
+use rate::SelectorRates;
 use refusals::{Kind, Line, Refusals};
 
 const STARTING: &str = "the agent has not reached its server yet";
@@ -37,23 +42,43 @@ pub(crate) struct Gate {
     refusals: Refusals,
     /// The kinds of selectors that may stand in the log.
     log_selectors: Vec<String>,
+    rates: SelectorRates,
+    /// Since when the time of `rates` counts.
+    epoch: Instant,
+}
+
+/// What an operator may set about the gate.
+#[derive(Debug, Default)]
+pub(crate) struct GateSettings {
+    /// The kinds of selectors that the operator is told of those who are refused.
+    pub(crate) log_selectors: Vec<String>,
+    /// How often callers with the same selectors may call.
+    pub(crate) rate_limits: RateLimits,
 }
 
 impl Gate {
-    /// A gate that tells no selectors.
+    /// A gate that tells no selectors and knows no limits.
     #[cfg(test)]
     pub(crate) fn new(cache: Arc<Cache>, callers: Callers, shutdown: Shutdown) -> Arc<Self> {
-        Self::telling(Vec::new(), cache, callers, shutdown)
+        Self::with(GateSettings::default(), cache, callers, shutdown)
     }
 
-    /// A gate that tells the operator the selectors of these kinds of those it refuses.
-    pub(crate) fn telling(
-        log_selectors: Vec<String>,
+    /// A gate with these settings.
+    pub(crate) fn with(
+        settings: GateSettings,
         cache: Arc<Cache>,
         callers: Callers,
         shutdown: Shutdown,
     ) -> Arc<Self> {
-        Arc::new(Self { cache, callers, shutdown, refusals: Refusals::default(), log_selectors })
+        Arc::new(Self {
+            cache,
+            callers,
+            shutdown,
+            refusals: Refusals::default(),
+            log_selectors: settings.log_selectors,
+            rates: SelectorRates::new(&settings.rate_limits),
+            epoch: Instant::now(),
+        })
     }
 
     /// Whether the agent has reached its server.
@@ -107,8 +132,7 @@ impl Gate {
 
     /// Counts a refusal, unless it is one of ourselves: a health check is no caller whom anybody misses.
     fn count(&self, peer: &LocalPeer, kind: &Kind, detail: impl FnOnce() -> String) -> Option<Line> {
-        let is_ourselves = u32::try_from(peer.pid).is_ok_and(|pid| pid == std::process::id());
-        if is_ourselves { None } else { self.refusals.count(kind, detail) }
+        if is_ourselves(peer.pid) { None } else { self.refusals.count(kind, detail) }
     }
 
     fn refuse_fault(&self, peer: &LocalPeer, fault: &CallerFault) -> Status {

@@ -30,12 +30,19 @@ use tonic::{Code, Status};
 
 use crate::config::SdsConfig;
 use crate::frames::{data, trailers};
-use crate::gate::Gate;
+use crate::gate::{Gate, Limited};
 use delta::Delta;
 use exchange::Exchange;
 use sotw::Sotw;
 use stream::Stream;
 use validation::Validation;
+
+/// Every method there is. Each has a limit.
+const METHODS: [(&str, Limited); 3] = [
+    ("StreamSecrets", Limited::StreamSecrets),
+    ("DeltaSecrets", Limited::DeltaSecrets),
+    ("FetchSecrets", Limited::FetchSecrets),
+];
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
@@ -53,19 +60,19 @@ impl Sds {
         let Some(Peer::Local(peer)) = request.extensions().get::<Peer>().cloned() else {
             return Err(refusal(Code::Internal, Reason::Internal, "the caller came over no Unix socket"));
         };
-        let method = request.uri().path().rsplit_once('/').map_or("", |(_, method)| method).to_owned();
-        if !matches!(&*method, "StreamSecrets" | "DeltaSecrets" | "FetchSecrets") {
+        let name = request.uri().path().rsplit_once('/').map_or("", |(_, name)| name);
+        let Some((_, method)) = METHODS.into_iter().find(|(known, _)| *known == name) else {
             let text = "the secret discovery service has no such method";
             return Err(self.gate.refuse(&peer, Code::Unimplemented, Reason::NotSupported, text));
-        }
-        let caller = self.gate.clone().admit(peer).await?;
+        };
+        let caller = self.gate.clone().admit(peer).await?.within_limit(method)?;
         let validation = Validation::configured(self.config.disable_spiffe_cert_validation);
         let requests = request.into_body();
-        match &*method {
-            "StreamSecrets" => {
+        match method {
+            Limited::StreamSecrets => {
                 Ok(streamed(Stream::new(caller, self.config, requests, Sotw::new(validation))))
             }
-            "DeltaSecrets" => {
+            Limited::DeltaSecrets => {
                 Ok(streamed(Stream::new(caller, self.config, requests, Delta::new(validation))))
             }
             _ => single(Stream::new(caller, self.config, requests, Sotw::single(validation))).await,

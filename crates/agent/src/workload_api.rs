@@ -32,7 +32,7 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use crate::frames::{framed, read_request, reason_for_request, single, streamed};
-use crate::gate::{Gate, NOT_SUPPORTED, stopping};
+use crate::gate::{Gate, Limited, NOT_SUPPORTED, stopping};
 use crate::tokens::TokenSource;
 use crate::wits::WitSource;
 use decide::Method;
@@ -184,8 +184,21 @@ impl WorkloadApi {
     }
 
     async fn stream(self, method: Method, peer: LocalPeer) -> Result<Response<Body>, Status> {
-        let caller = self.0.gate.clone().admit(peer).await?;
+        let mut caller = self.0.gate.clone().admit(peer).await?;
+        if let Some(limited) = limited(method) {
+            caller = caller.within_limit(limited)?;
+        }
         streamed(Session::new(caller, method, self.0.allow_unauthenticated_verifiers)).await
+    }
+}
+
+/// What a stream counts as; SPIRE has no limits for the WIT profile.
+fn limited(method: Method) -> Option<Limited> {
+    match method {
+        Method::X509Svids => Some(Limited::FetchX509Svid),
+        Method::X509Bundles => Some(Limited::FetchX509Bundles),
+        Method::JwtBundles => Some(Limited::FetchJwtBundles),
+        Method::WitBundles => None,
     }
 }
 

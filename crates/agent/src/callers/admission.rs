@@ -5,35 +5,14 @@
 //! them, large enough for a node that starts everything at once, refilled at a rate that leaves room for others. The
 //! agent's own process has no bound. Start at [`Admission::enter`] and [`Admission::attestation`].
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use spindle_transport::{Crowd, CrowdLimits, Crowded, LocalPeer, Place, is_ourselves};
 use tokio::time::Instant;
 
+use super::buckets::Buckets;
 use crate::config::CallerLimits;
-
-/// Processes, and users, that are told apart. When more are busy at once, the rest of the processes count by user only, and
-/// the rest of the users not at all.
-const BUSY_MAX: usize = 16_384;
-
-/// So many at once, and after that so many a second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// A full bucket.
-    pub burst: u32,
-    /// What flows in each second.
-    pub per_sec: u32,
-}
-
-impl Rate {
-    /// So many a second, and ten seconds' worth at once: a node starts all its workloads at the same moment.
-    pub const fn of_callers(per_sec: u32) -> Self {
-        Self { burst: per_sec.saturating_mul(10), per_sec }
-    }
-}
 
 /// The bounds of one agent. Cheap to clone.
 #[derive(Clone)]
@@ -97,47 +76,12 @@ impl Admission {
     }
 }
 
-/// One bucket for each key that is busy, as the moment at which it is full again. Moments count from one fixed point.
-struct Buckets<K> {
-    each: Duration,
-    full: Duration,
-    busy: Mutex<HashMap<K, Duration>>,
-}
-
-impl<K: Hash + Eq> Buckets<K> {
-    fn of(rate: Rate) -> Self {
-        let each = Duration::from_secs(1) / rate.per_sec.max(1);
-        Self { each, full: each * rate.burst.max(1), busy: Mutex::default() }
-    }
-
-    /// Takes one, or tells how long it takes until there is one.
-    fn take(&self, key: K, now: Duration) -> Result<(), Duration> {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        if busy.len() >= BUSY_MAX && !busy.contains_key(&key) {
-            // A full bucket is as good as none.
-            busy.retain(|_, full_at| *full_at > now);
-            busy.shrink_to(BUSY_MAX / 8);
-            if busy.len() >= BUSY_MAX {
-                return Ok(());
-            }
-        }
-        let bucket = busy.entry(key).or_default();
-        let full_at = (*bucket).max(now) + self.each;
-        match full_at.checked_sub(now + self.full).filter(|pause| !pause.is_zero()) {
-            Some(pause) => Err(pause),
-            None => {
-                *bucket = full_at;
-                Ok(())
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use spindle_transport::Notes;
 
     use super::*;
+    use crate::callers::Rate;
 
     const RATE: Rate = Rate { burst: 3, per_sec: 2 };
 
@@ -157,29 +101,6 @@ mod tests {
             attestations_per_user: Rate { burst: 4, per_sec: 2 },
             ..CallerLimits::default()
         }
-    }
-
-    #[test]
-    fn a_bucket_gives_a_burst_and_then_what_flows_in() {
-        let buckets = Buckets::of(RATE);
-        let take = |now| buckets.take(1, now);
-        assert_eq!([take(secs(5)), take(secs(5)), take(secs(5))], [Ok(()); 3]);
-        assert_eq!(take(secs(5)), Err(Duration::from_millis(500)));
-        assert_eq!([take(secs(6)), take(secs(6))], [Ok(()); 2]);
-        assert!(take(secs(6)).is_err() && buckets.take(2, secs(6)).is_ok(), "another has its own");
-        assert_eq!([take(secs(60)), take(secs(60)), take(secs(60))], [Ok(()); 3]);
-        assert!(take(secs(60)).is_err(), "a long rest is worth one bucket and no more");
-    }
-
-    #[test]
-    fn however_many_processes_call_memory_is_bounded() {
-        let buckets = Buckets::of(RATE);
-        for pid in 0..3 * BUSY_MAX as i32 {
-            buckets.take(pid, secs(0)).unwrap();
-        }
-        assert!(buckets.busy.lock().unwrap().len() <= BUSY_MAX);
-        assert!(buckets.take(-1, secs(60)).is_ok());
-        assert_eq!(buckets.busy.lock().unwrap().len(), 1, "those who rest are forgotten");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use spindle_attest::AttestedCaller;
+use spindle_proto::refusal::come_back_to_busy;
 use spindle_runtime::Shutdown;
 use spindle_spiffe_core::{Reason, Selectors};
-use spindle_transport::LocalPeer;
+use spindle_transport::{LocalPeer, is_ourselves};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 use tracing::{debug, warn};
 
 use super::log_selectors::loggable;
 use super::refusals::Kind;
-use super::{Gate, status_of, stopping};
+use super::{Gate, Limited, status_of, stopping};
 use crate::cache::{View, near_misses};
 use crate::callers::Look;
 
@@ -33,6 +34,24 @@ impl Admitted {
     pub(super) fn new(gate: Arc<Gate>, peer: LocalPeer, caller: Arc<AttestedCaller>) -> Self {
         let view = gate.cache.subscribe(caller.selectors());
         Self { gate, peer, caller, view, is_fresh: true }
+    }
+
+    /// Counts the call of `method`, or the opening of a stream, against the limit of those who show the same selectors. The
+    /// agent's own process has none: a health check must not fail for it.
+    ///
+    /// # Errors
+    /// When there were too many of late; the status says when to come back.
+    pub(crate) fn within_limit(self, method: Limited) -> Result<Self, Status> {
+        if is_ourselves(self.peer.pid) {
+            return Ok(self);
+        }
+        let now = self.gate.epoch.elapsed();
+        if let Err(after) = self.gate.rates.take(method, self.selectors(), now) {
+            let message = format!("rate limit exceeded for {}", method.path());
+            self.tell_of(Reason::Overloaded, "a call was refused", || message.clone());
+            return Err(come_back_to_busy(&message, after));
+        }
+        Ok(self)
     }
 
     /// What the caller shows.

@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::Shared;
 use crate::cache::encode_jwt_svids;
-use crate::gate::Admitted;
+use crate::gate::{Admitted, Limited};
 use crate::tokens::{Issued, TokenError};
 
 /// How often a caller may change while it is answered.
@@ -24,7 +24,7 @@ const LOOKS_MAX: usize = 3;
 pub(super) async fn fetch(api: &Shared, peer: LocalPeer, request: JwtsvidRequest) -> Result<Bytes, Status> {
     let (audience, spiffe_id) = wanted(request)
         .map_err(|what| api.gate.refuse(&peer, Code::InvalidArgument, Reason::BadRequest, &what))?;
-    let mut caller = api.gate.clone().admit(peer).await?;
+    let mut caller = api.gate.clone().admit(peer).await?.within_limit(Limited::FetchJwtSvid)?;
     for _ in 0..LOOKS_MAX {
         let fetch = api.tokens.fetch(caller.selectors(), spiffe_id.as_ref(), &audience);
         let (answer, has_waited) = noticing_waits(fetch).await;

@@ -28,6 +28,7 @@ use crate::fixtures::{
 use crate::frames::Messages as _;
 
 mod jwt;
+mod limits;
 mod wit;
 
 const LONG: Duration = Duration::from_secs(60);

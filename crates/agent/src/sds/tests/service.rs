@@ -10,11 +10,11 @@ use spindle_proto::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use spindle_proto::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
-use spindle_proto::refusal::reason_of;
+use spindle_proto::refusal::{reason_of, retry_after_of};
 use spindle_runtime::{Shutdown, TaskSet};
 use spindle_spiffe_core::Reason;
 use spindle_testkit::TestFolder;
-use spindle_transport::{LocalPeer, Notes, connect_unix};
+use spindle_transport::connect_unix;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,7 +28,9 @@ use super::super::stream::Stream;
 use super::super::validation::Validation;
 use super::*;
 use crate::callers::Callers;
-use crate::gate::Gate;
+use crate::config::RateLimits;
+use crate::fixtures::{calling_as, process};
+use crate::gate::{Gate, GateSettings};
 use crate::health::{self, HealthService};
 use crate::workload_api::{Services, Socket};
 
@@ -285,12 +287,6 @@ fn child() -> Child {
     Command::new("cat").stdin(Stdio::piped()).spawn().unwrap()
 }
 
-fn peer(pid: u32) -> LocalPeer {
-    let facts = std::fs::metadata("/proc/self").unwrap();
-    let pid = i32::try_from(pid).unwrap();
-    LocalPeer { pid, uid: facts.uid(), gid: facts.gid(), pidfd: None, notes: Notes::default() }
-}
-
 /// A body whose first frame is this request, and which stays open.
 fn open_body(request: &DiscoveryRequest) -> Body {
     let mut frame = vec![0];
@@ -304,14 +300,14 @@ fn open_body(request: &DiscoveryRequest) -> Body {
 async fn a_caller_is_looked_at_again_before_a_later_answer() {
     let rig = rig().await;
     rig.publish(&["a"]);
-    let mut process = child();
-    let caller = rig.gate.clone().admit(peer(process.id())).await.unwrap();
+    let mut child = child();
+    let caller = rig.gate.clone().admit(process(child.id())).await.unwrap();
     let config = Arc::new(SdsConfig::default());
     let exchange = Sotw::new(Validation::Spiffe);
     let mut stream = Stream::new(caller, config, open_body(&names(&["default"])), exchange);
     assert!(stream.next().await.unwrap().is_some());
-    process.kill().unwrap();
-    process.wait().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
     rig.publish(&["a"]);
     let status = stream.next().await.unwrap_err();
     check_refused(&status, Code::Unavailable, Reason::CallerGone, "workload attestation failed");
@@ -321,7 +317,7 @@ async fn a_caller_is_looked_at_again_before_a_later_answer() {
 async fn a_stream_on_which_nothing_is_asked_is_not_kept() {
     let rig = rig().await;
     rig.publish(&["a"]);
-    let caller = rig.gate.clone().admit(peer(std::process::id())).await.unwrap();
+    let caller = rig.gate.clone().admit(process(std::process::id())).await.unwrap();
     let requests = tokio_stream::pending::<Result<Frame<Bytes>, Status>>();
     let body = Body::new(StreamBody::new(requests));
     let exchange = Sotw::new(Validation::Spiffe);
@@ -329,4 +325,39 @@ async fn a_stream_on_which_nothing_is_asked_is_not_kept() {
     tokio::time::pause();
     let status = stream.next().await.unwrap_err();
     check_refused(&status, Code::DeadlineExceeded, Reason::TooSlow, "no request came");
+}
+
+#[tokio::test]
+async fn both_forms_of_streams_count_together_and_beyond_their_limit_a_proxy_is_told_when_to_come_back() {
+    let rig = rig().await;
+    rig.publish(&["a"]);
+    let rate_limits = RateLimits { stream_secrets: 1, ..RateLimits::default() };
+    let settings = GateSettings { rate_limits, ..GateSettings::default() };
+    let callers = Callers::new(unix(), ProcRoot::default());
+    let sds = Sds::new(
+        Gate::with(settings, rig.cache.clone(), callers, rig.shutdown.clone()),
+        SdsConfig::default(),
+    );
+    let mut child = child();
+    let client = |pid| SecretDiscoveryServiceClient::with_interceptor(sds.clone(), calling_as(pid));
+    let opened = client(child.id()).stream_secrets(tokio_stream::once(names(&["default"]))).await;
+    assert_eq!(next(&mut opened.unwrap().into_inner()).await.resources.len(), 1);
+    let mut calls = 0;
+    let refused = loop {
+        calls += 1;
+        match client(child.id()).delta_secrets(tokio_stream::empty()).await {
+            Err(refused) => break refused,
+            Ok(_) => assert!(calls < 100_000, "no limit"),
+        }
+    };
+    let text = "rate limit exceeded for /envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets";
+    check_refused(&refused, Code::Unavailable, Reason::Overloaded, text);
+    assert!(retry_after_of(&refused).is_some());
+    assert!(client(child.id()).fetch_secrets(names(&["default"])).await.is_ok(), "a method without a limit");
+    for _ in 0..10 {
+        let ours = client(std::process::id()).stream_secrets(tokio_stream::empty()).await;
+        assert!(ours.is_ok(), "the agent itself");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
