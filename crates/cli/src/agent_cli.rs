@@ -59,7 +59,7 @@ enum Command {
     #[command(subcommand)]
     Logger(logger::Command),
     /// Keeps certificate, key and bundle files current in a directory, and tells a program of each change.
-    Files(files::Args),
+    Files(Box<files::Args>),
     /// Calls the Workload API as this process.
     #[command(subcommand)]
     Api(api::Command),

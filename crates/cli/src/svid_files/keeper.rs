@@ -210,12 +210,14 @@ impl Keeper {
         let shown = self.on_disk.files.is_some();
         if !self.said_denied {
             match (shown, self.withdrawal) {
-                (false, _) => tracing::info!(error = %why, "no identity has been issued yet: waiting"),
+                (false, _) => {
+                    tracing::info!(error = %why, "no identity has been issued yet: waiting");
+                }
                 (true, Withdrawal::Remove) => {
-                    tracing::warn!(error = %why, "the identity is withdrawn: removing the files")
+                    tracing::warn!(error = %why, "the identity is withdrawn: removing the files");
                 }
                 (true, Withdrawal::Keep) => {
-                    tracing::warn!(error = %why, "the identity is withdrawn: the files stay")
+                    tracing::warn!(error = %why, "the identity is withdrawn: the files stay");
                 }
             }
             self.said_denied = true;

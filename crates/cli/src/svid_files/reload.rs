@@ -91,7 +91,7 @@ pub(crate) async fn obey(action: &Action, mut changes: watch::Receiver<u64>, wai
                     break;
                 }
                 Err(failure) => {
-                    tracing::error!(error = %failure, generation, "cannot tell the program: trying again")
+                    tracing::error!(error = %failure, generation, "cannot tell the program: trying again");
                 }
             }
             let pause = tokio::time::sleep(backoff.next_pause(Jitter::draw(&SystemEntropy)));
@@ -119,8 +119,8 @@ pub(crate) fn signal(text: &str) -> Result<Signal, String> {
 mod tests {
     use super::*;
 
-    fn shell(text: String, limit: Duration) -> Action {
-        Action::Command(["/bin/sh", "-c", &text].map(OsString::from).into(), limit)
+    fn shell(text: &str, limit: Duration) -> Action {
+        Action::Command(["/bin/sh", "-c", text].map(OsString::from).into(), limit)
     }
 
     const LIMIT: Duration = Duration::from_secs(60);
@@ -137,14 +137,14 @@ mod tests {
     #[tokio::test]
     async fn a_command_is_run_without_a_shell_and_its_failure_is_told() {
         let fault = async |action: Action| action.run().await.unwrap_err().what().to_owned();
-        shell("true".into(), LIMIT).run().await.unwrap();
-        assert!(fault(shell("exit 3".into(), LIMIT)).await.contains("exit status: 3"));
+        shell("true", LIMIT).run().await.unwrap();
+        assert!(fault(shell("exit 3", LIMIT)).await.contains("exit status: 3"));
         assert!(
             fault(Action::Command(vec!["/nonexistent".into()], LIMIT))
                 .await
                 .contains("cannot start /nonexistent")
         );
-        let late = fault(shell("sleep 600".into(), Duration::from_millis(1))).await;
+        let late = fault(shell("sleep 600", Duration::from_millis(1))).await;
         assert!(late.contains("took longer than 1ms and was killed"), "{late}");
         let words = ["/usr/bin/test", "a b; exit 1", "=", "a b; exit 1"];
         Action::Command(words.map(OsString::from).into(), LIMIT).run().await.unwrap();
@@ -156,7 +156,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let calls = dir.path().join("calls");
         let text = format!("echo x >> {0}; test $(wc -l < {0}) -ge 3", calls.display());
-        let action = shell(text, LIMIT);
+        let action = shell(&text, LIMIT);
         let (sender, receiver) = watch::channel(0);
         sender.send_replace(7);
         let done = async {
@@ -175,7 +175,7 @@ mod tests {
         let (calls, go) = (dir.path().join("calls"), dir.path().join("go"));
         let text =
             format!("echo x >> {}; until test -e {}; do sleep 0.01; done", calls.display(), go.display());
-        let action = shell(text, LIMIT);
+        let action = shell(&text, LIMIT);
         let (sender, receiver) = watch::channel(0);
         sender.send_replace(1);
         let lines = || std::fs::read_to_string(&calls).unwrap_or_default().lines().count();

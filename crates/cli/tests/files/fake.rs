@@ -19,11 +19,13 @@ use tonic::{Request, Response, Status};
 pub(crate) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub(crate) type Answer<T> = Result<Messages<T>, Status>;
 
+type TokenAnswer = Box<dyn Fn(&JwtsvidRequest) -> Result<JwtsvidResponse, Status> + Send + Sync>;
+
 /// What is answered; each gets the number of the call, from 0.
 pub(crate) struct Script {
     pub(crate) x509: Box<dyn Fn(usize) -> Answer<X509svidResponse> + Send + Sync>,
     pub(crate) jwt_bundles: Box<dyn Fn(usize) -> Answer<JwtBundlesResponse> + Send + Sync>,
-    pub(crate) jwt: Box<dyn Fn(&JwtsvidRequest) -> Result<JwtsvidResponse, Status> + Send + Sync>,
+    pub(crate) jwt: TokenAnswer,
 }
 
 impl Script {

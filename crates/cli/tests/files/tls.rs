@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use spindle_runtime::SystemClock;
 use spindle_spiffe_core::{Clock, X509Bundle, X509Svid, verify_x509_svid};
@@ -65,10 +65,7 @@ impl ServerCertVerifier for ByBundle {
             [leaf].into_iter().chain(intermediates).map(|one| one.clone().into_owned()).collect();
         match verify_x509_svid(&chain, &self.0.clone().into(), SystemClock.now()) {
             Ok(_) => Ok(ServerCertVerified::assertion()),
-            Err(error) => {
-                println!("{error}");
-                Err(CertificateError::UnknownIssuer.into())
-            }
+            Err(error) => Err(rustls::Error::General(error.to_string())),
         }
     }
 
