@@ -22,7 +22,7 @@ BUILD_TIMEOUT_SECS = 1800
 @dataclass(frozen=True)
 class Language:
     """One client program. `follows` tells whether a running server of it takes up renewed SVIDs, `has_jwt` whether it
-    knows the JWT profile.
+    knows the JWT profile, `has_node_apis` whether it knows the Delegated Identity API and the Broker API.
 
     `lacks` looks closer at tools that are there, and returns what keeps them from building the client.
     """
@@ -36,6 +36,7 @@ class Language:
     follows: bool = True
     has_jwt: bool = True
     has_wit: bool = False
+    has_node_apis: bool = False
     lacks: Callable[[], str | None] = lambda: None
 
     @property
@@ -119,11 +120,12 @@ LANGUAGES = (
     ),
     Language(
         name="rust",
-        library="spiffe 0.19.0, spiffe-rustls 0.11.0",
+        library="spiffe 0.19.0, spiffe-rustls 0.11.0, spire-api 0.11.0",
         tools=("cargo",),
         build=lambda: [["cargo", "build", "--quiet", "--locked"]],
         command=lambda: [str(OUT / "rust" / "debug" / "spiffe-client")],
         user=20003,
+        has_node_apis=True,
     ),
     Language(
         name="java",

@@ -98,15 +98,19 @@ class Processes:
         self.work = work
         self.all = []
 
-    def start(self, name, command, user=None, env=None):
-        """Starts a child in a directory of its own; `user` is the numeric user it runs as."""
+    def start(self, name, command, user=None, env=None, group=None):
+        """Starts a child in a directory of its own; `user` is the number of the user it runs as, `group` another group."""
         home = self.work / name.replace("/", "-").replace(" ", "-")
         home.mkdir(exist_ok=True)
         if user is not None:
             os.chown(home, user, user)
-        process = Process(name, as_user(user, command), child_env(home, env), home, home / "log")
+        process = Process(name, as_user(user, command, group), child_env(home, env), home, home / "log")
         self.all.append(process)
         return process
+
+    def stop(self, process):
+        self.all.remove(process)
+        process.stop()
 
     def stop_all(self):
         # The last started goes first, so that clients do not complain about a lost agent.
@@ -120,7 +124,7 @@ def child_env(home, extra):
     return {**kept, "HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1", **(extra or {})}
 
 
-def as_user(user, command):
+def as_user(user, command, group=None):
     """Wraps a command so that it runs as another user.
 
     It may still read every file, because toolchains often live below root's own home directory. Who a
@@ -132,7 +136,7 @@ def as_user(user, command):
         raise Failed("setpriv (package util-linux) is missing")
     capability = "+dac_read_search"
     return [
-        "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups",
+        "setpriv", f"--reuid={user}", f"--regid={user if group is None else group}", "--clear-groups",
         f"--inh-caps={capability}", f"--ambient-caps={capability}", *command,
     ]  # fmt: skip
 

@@ -69,7 +69,7 @@ agent {{
   trust_bundle_path = "{work}/bootstrap.pem"
   workload_x509_svid_key_type = "{workload_key}"
   log_level = "DEBUG"
-}}
+{node_apis}}}
 plugins {{
   KeyManager "memory" {{ plugin_data {{}} }}
   NodeAttestor "join_token" {{ plugin_data {{}} }}
@@ -102,6 +102,8 @@ class TrustDomain:
         # Two, for a case in which a token comes from another issuer than the one asked for.
         self.issuer_port, self.other_issuer_port = free_port(), free_port()
         self.agent_socket = self.work / "api" / "agent.sock"
+        # Lines of the agent's configuration for the APIs of other components on the node.
+        self.node_apis = ""
 
     @property
     def issuer(self):
@@ -112,8 +114,11 @@ class TrustDomain:
     def workload_api(self):
         return f"unix://{self.agent_socket}"
 
-    def start(self, identities):
-        """Starts both halves; `identities` maps the path of each SPIFFE ID to the user that is to get it."""
+    def start(self, identities, prepare=lambda: None):
+        """Starts both halves; `identities` maps the path of each SPIFFE ID to the user that is to get it.
+
+        `prepare` is called when the server is up and the agent is not.
+        """
         for folder in ("server", "agent", "api"):
             (self.work / folder).mkdir()
         self.write_configuration()
@@ -121,12 +126,14 @@ class TrustDomain:
         wait_until(lambda: self.server("healthcheck"), "server", START_TIMEOUT_SECS, server)
         (self.work / "bootstrap.pem").write_text(self.server("bundle", "show"))
         token = self.join_token()
+        self.agent_id = spiffe_id(f"/spire/agent/join_token/{token}")
         # Entries come first: the agent then has them all when it first answers.
         for path, user in identities.items():
             self.server(
                 "entry", "create", "-spiffeID", spiffe_id(path), "-parentID", NODE, "-selector", f"unix:uid:{user}",
                 "-x509SVIDTTL", SVID_TTL.removesuffix("s"),
             )
+        prepare()
         agent = self.processes.start(
             "agent-process", [self.agent_bin, "run", "-config", f"{self.work}/agent.conf", "-joinToken", token]
         )
@@ -135,6 +142,7 @@ class TrustDomain:
     def write_configuration(self):
         values = {"name": NAME, "port": free_port(), "work": self.work, "svid_ttl": SVID_TTL, "ca_ttl": CA_TTL}
         values |= {"ca_key": self.keys.authority, "workload_key": self.keys.workload, "issuer": self.issuer}
+        values["node_apis"] = self.node_apis
         values["experimental"] = "" if self.sql else WIT_SVIDS
         values["data_store"] = SQL_DATA_STORE.format(**values) if self.sql else ""
         (self.work / "server.conf").write_text(SERVER_CONF.format(**values))

@@ -10,6 +10,10 @@ pub enum Command {
     Dial,
     /// Fetch tokens and have them validated.
     Jwt,
+    /// Ask the Delegated Identity API for another workload.
+    Delegated,
+    /// Follow workloads through the Broker API.
+    Broker,
 }
 
 /// The parsed command line.
@@ -28,6 +32,16 @@ pub struct Args {
     pub audience: String,
     /// Another service.
     pub other: String,
+    /// Address of the Delegated Identity API, `unix:///path`.
+    pub admin: String,
+    /// Address of the Broker API, `unix:///path` or `tcp://IP:PORT`.
+    pub broker: String,
+    /// Processes to ask for, none or more.
+    pub pids: Vec<u32>,
+    /// What a workload shows, `type:value`, in place of a process.
+    pub selectors: Vec<String>,
+    /// File with a foreign trust domain's SVID in DER.
+    pub foreign: String,
 }
 
 impl Args {
@@ -38,7 +52,13 @@ impl Args {
             Some("serve") => Command::Serve,
             Some("dial") => Command::Dial,
             Some("jwt") => Command::Jwt,
-            _ => return Err("usage: spiffe-client fetch|serve|dial|jwt --socket unix:///PATH ...".into()),
+            Some("delegated") => Command::Delegated,
+            Some("broker") => Command::Broker,
+            _ => {
+                return Err(
+                    "usage: spiffe-client fetch|serve|dial|jwt|delegated|broker --NAME VALUE ...".into()
+                );
+            }
         };
         let mut args = Self {
             command,
@@ -48,6 +68,11 @@ impl Args {
             peer: String::new(),
             audience: String::new(),
             other: String::new(),
+            admin: String::new(),
+            broker: String::new(),
+            pids: Vec::new(),
+            selectors: Vec::new(),
+            foreign: String::new(),
         };
         while let Some(name) = words.next() {
             let value = words.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -59,6 +84,11 @@ impl Args {
                 "--peer" => args.peer = value,
                 "--audience" => args.audience = value,
                 "--other" => args.other = value,
+                "--admin" => args.admin = value,
+                "--broker" => args.broker = value,
+                "--pid" => args.pids.push(value.parse().map_err(|error| format!("{name} {value}: {error}"))?),
+                "--selector" => args.selectors.push(value),
+                "--foreign" => args.foreign = value,
                 _ => return Err(format!("unknown option {name}")),
             }
         }

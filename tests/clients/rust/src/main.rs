@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod broker;
+mod delegated;
 mod jwt;
+mod store;
 mod tls;
 
 use std::collections::HashSet;
@@ -16,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::StreamExt;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use serde_json::{Value, json};
-use spiffe::{WorkloadApiClient, X509Context, X509Svid};
+use spiffe::{WorkloadApiClient, X509Bundle, X509BundleSet, X509Svid};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -51,6 +54,8 @@ async fn main() -> ExitCode {
         Command::Serve => tls::serve(&args).await,
         Command::Dial => tls::dial(&args).await,
         Command::Jwt => jwt::jwt(&args).await,
+        Command::Delegated => delegated::delegated(&args).await,
+        Command::Broker => broker::broker(&args).await,
     };
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -72,31 +77,39 @@ async fn fetch(args: &Args) -> Result<Outcome, Failure> {
     while serials.len() <= args.rotations {
         let update = updates.next().await.ok_or("the stream ended")??;
         let svid = update.default_svid().ok_or("an update without an SVID")?;
-        verify(svid, &update)?;
-        let (_, leaf) = X509Certificate::from_der(svid.leaf().as_bytes())?;
-        let serial = leaf.tbs_certificate.serial.to_str_radix(16);
-        emit(&json!({
-            "event": "svid",
-            "spiffe_id": svid.spiffe_id().to_string(),
-            "serial": serial,
-            "not_after": leaf.validity().not_after.timestamp(),
-        }));
+        verify(svid, update.bundle_set())?;
+        let event = svid_event(svid)?;
+        let serial = event["serial"].to_string();
+        emit(&event);
         serials.insert(serial);
     }
     Ok(Outcome::Done)
 }
 
+/// What all commands print for an X.509-SVID.
+fn svid_event(svid: &X509Svid) -> Result<Value, Failure> {
+    let (_, leaf) = X509Certificate::from_der(svid.leaf().as_bytes())?;
+    Ok(json!({
+        "event": "svid",
+        "spiffe_id": svid.spiffe_id().to_string(),
+        "serial": leaf.tbs_certificate.serial.to_str_radix(16),
+        "not_after": leaf.validity().not_after.timestamp(),
+    }))
+}
+
 /// Checks the chain with webpki for both ends of a TLS connection, since `spiffe` parses but does not verify.
-fn verify(svid: &X509Svid, update: &X509Context) -> Result<(), Failure> {
-    let bundle = update
-        .bundle_set()
-        .get(svid.spiffe_id().trust_domain())
-        .ok_or("no bundle for the SVID's trust domain")?;
+fn verify(svid: &X509Svid, bundles: &X509BundleSet) -> Result<(), Failure> {
+    let chain: Vec<CertificateDer<'_>> =
+        svid.cert_chain().iter().map(|link| CertificateDer::from(link.as_bytes())).collect();
+    let bundle = bundles.get(svid.spiffe_id().trust_domain());
+    verify_chain(&chain, bundle.as_deref().ok_or("no bundle for the SVID's trust domain")?)
+}
+
+/// The same for a chain without its key; the leaf comes first.
+fn verify_chain(chain: &[CertificateDer<'_>], bundle: &X509Bundle) -> Result<(), Failure> {
     let roots: Vec<CertificateDer<'_>> =
         bundle.authorities().iter().map(|root| CertificateDer::from(root.as_bytes())).collect();
     let anchors = roots.iter().map(webpki::anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>()?;
-    let chain: Vec<CertificateDer<'_>> =
-        svid.cert_chain().iter().map(|link| CertificateDer::from(link.as_bytes())).collect();
     let (leaf, intermediates) = chain.split_first().ok_or("an SVID without a certificate")?;
     let leaf = EndEntityCert::try_from(leaf)?;
     let now = UnixTime::since_unix_epoch(seconds_since_epoch()?);

@@ -23,7 +23,7 @@ const START: Duration = Duration::from_secs(30);
 /// A peer that hangs longer than this is an error.
 const PEER: Duration = Duration::from_secs(10);
 
-async fn source(args: &Args) -> Result<X509Source, Failure> {
+pub async fn source(args: &Args) -> Result<X509Source, Failure> {
     Ok(timeout(START, X509Source::builder().endpoint(&args.socket).build()).await??)
 }
 
