@@ -29,6 +29,19 @@ pub(crate) struct News {
     pub(crate) standing: bool,
 }
 
+impl News {
+    fn add(&mut self, more: Self) {
+        self.entries.extend(more.entries);
+        self.everything |= more.everything;
+        self.bundles |= more.bundles;
+        self.standing |= more.standing;
+        if self.entries.len() > NEWS_ENTRIES_MAX {
+            self.entries.clear();
+            self.everything = true;
+        }
+    }
+}
+
 /// News that waits, and the view that holds all of it and nothing later that concerns the agent. A newer view may hold
 /// changes that have not been routed yet; whoever took that one's revision for what the agent was told would lose them.
 #[derive(Debug)]
@@ -97,64 +110,67 @@ impl Subscriptions {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Each agent is told of the whole change at once: who took half of it would take the view's revision for all of it.
     fn route(&self, view: &Arc<View>, touched: &Touched) {
         let connected = self.lock();
         if connected.is_empty() {
             return;
         }
+        let mut pieces: HashMap<u64, News> = HashMap::new();
         for (old, new) in &touched.entries {
             for row in old.iter().chain(new) {
-                route_entry(&connected, view, row);
+                route_entry(&connected, view, row, &mut pieces);
             }
         }
-        for one in connected.values() {
+        for (number, one) in connected.iter() {
             let standing = touched.agents.iter().find(|agent| agent.spiffe_id == one.agent);
             if let Some(agent) = standing {
-                one.tell(view, |news| {
-                    news.standing = true;
-                    news.everything |= agent.moved;
-                });
+                let news = pieces.entry(*number).or_default();
+                news.standing = true;
+                news.everything |= agent.moved;
             }
             if !touched.bundles.is_empty() {
-                one.tell(view, |news| news.bundles = true);
+                pieces.entry(*number).or_default().bundles = true;
+            }
+            if let Some(news) = pieces.remove(number) {
+                one.tell(view, news);
             }
         }
     }
 }
 
-fn route_entry(connected: &HashMap<u64, Arc<Subscription>>, view: &Arc<View>, row: &Arc<EntryRow>) {
+/// Adds one row to the news of those it concerns, by the numbers of their subscriptions.
+fn route_entry(
+    connected: &HashMap<u64, Arc<Subscription>>,
+    view: &View,
+    row: &EntryRow,
+    pieces: &mut HashMap<u64, News>,
+) {
     let everything = moves_others(view, &row.entry);
-    let tell = |one: &Subscription| {
-        one.tell(view, |news| {
-            news.everything |= everything;
-            news.entries.insert(row.entry.id.clone());
-        });
+    let mut add = |number: u64| {
+        let news = pieces.entry(number).or_default();
+        news.everything |= everything;
+        news.entries.insert(row.entry.id.clone());
     };
     if row.entry.parent_id == *view.server_id() {
-        connected
-            .values()
-            .filter(|one| row.entry.selectors.is_subset_of(&one.selectors))
-            .for_each(|one| tell(one));
+        let concerned = |one: &Subscription| row.entry.selectors.is_subset_of(&one.selectors);
+        connected.iter().filter(|(_, one)| concerned(one)).for_each(|(number, _)| add(*number));
         return;
     }
     for ancestor in Ancestors::of(view, &row.entry) {
-        let concerned = |one: &&Arc<Subscription>| match &ancestor {
+        let concerned = |one: &Subscription| match &ancestor {
             Ancestor::Parent(id) => one.agent == *id,
             Ancestor::Alias(selectors) => selectors.is_subset_of(&one.selectors),
         };
-        connected.values().filter(concerned).for_each(|one| tell(one));
+        connected.iter().filter(|(_, one)| concerned(one)).for_each(|(number, _)| add(*number));
     }
 }
 
 impl Subscription {
-    fn tell(&self, view: &Arc<View>, add: impl FnOnce(&mut News)) {
+    fn tell(&self, view: &Arc<View>, more: News) {
         let mut waiting = self.waiting();
         let mut news = waiting.take().map(|waiting| waiting.news).unwrap_or_default();
-        add(&mut news);
-        if news.entries.len() > NEWS_ENTRIES_MAX {
-            news.entries.clear();
-            news.everything = true;
-        }
+        news.add(more);
         *waiting = Some(Waiting { news, view: view.clone() });
         drop(waiting);
         self.wake.notify_one();
@@ -201,8 +217,11 @@ impl Drop for Subscribed {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use futures_util::FutureExt;
     use spindle_proto::spire::api::types;
+    use spindle_spiffe_core::RegistrationEntry;
 
     use super::*;
     use crate::entries;
@@ -308,6 +327,33 @@ mod tests {
         assert!(taken(&one).is_some_and(|news| news.everything));
         put(&directory, "other-alias", "/spire/server", "/parent", &["n:other"]).await;
         assert_eq!(taken(&one), None, "an alias of other nodes");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_news_as_it_comes_never_gets_half_a_change() {
+        let directory = directory();
+        put(&directory, "child", "/parent", "/child", &["s:1"]).await;
+        put(&directory, "parent", "/spire/agent/x/1", "/parent", &["s:1"]).await;
+        let subscriptions = Subscriptions::of(&directory);
+        let one = subscriptions.add(id("/spire/agent/x/1"), selectors(&[]));
+        let (subscription, ended) = (one.subscription.clone(), Arc::new(AtomicBool::new(false)));
+        let is_over = ended.clone();
+        let reader = std::thread::spawn(move || {
+            let mut pieces = Vec::new();
+            while !is_over.load(Ordering::Acquire) {
+                pieces.extend(subscription.news().now_or_never().map(|(news, _)| news.everything));
+            }
+            pieces
+        });
+        let (trust_domain, parent) = (trust_domain(), "parent".parse().unwrap());
+        // One row of the two, the old or the new, is the children's parent: the change moves them.
+        for path in ["/other", "/parent"].into_iter().cycle().take(1000) {
+            let rename = |old: &RegistrationEntry| RegistrationEntry { spiffe_id: id(path), ..old.clone() };
+            entries::update(&directory, &trust_domain, &parent, rename, &entries::anything).await.unwrap();
+        }
+        ended.store(true, Ordering::Release);
+        let pieces = reader.join().unwrap();
+        assert!(!pieces.is_empty() && pieces.iter().all(|everything| *everything));
     }
 
     #[tokio::test]
