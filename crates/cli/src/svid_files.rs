@@ -2,7 +2,7 @@
 //!
 //! Each change is a new directory, a generation, and one link, `current`, is renamed over: who goes through the link once sees
 //! one generation whole. [`generations`], [`content`] and [`wanted`] are pure; [`folder`] alone writes, [`source`] alone calls,
-//! [`reload`] alone tells other programs. Start at [`keeper::keep`].
+//! [`reload`] alone tells other programs. Start at [`keeper::Keeper`].
 
 pub(crate) mod content;
 pub(crate) mod endpoint;
