@@ -17,11 +17,8 @@ mod subject;
 mod subscription;
 mod tokens;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use spindle_proto::broker::{
     FetchJwtsvidRequest, SubscribeToJwtBundlesRequest, SubscribeToX509BundlesRequest,
@@ -31,11 +28,9 @@ use spindle_proto::refusal::refusal;
 use spindle_spiffe_core::{Clock, Reason};
 use spindle_transport::LiveBundles;
 use tonic::body::Body;
-use tonic::codegen::Service;
-use tonic::server::NamedService;
 use tonic::{Code, Status};
 
-use crate::frames::{read_request, reason_for_request, single, streamed};
+use crate::frames::{read_or_refuse, single, streamed};
 use crate::gate::Gate;
 use crate::kubelet::Kubelet;
 use crate::tokens::TokenSource;
@@ -126,29 +121,10 @@ impl BrokerApi {
 }
 
 async fn read<M: prost::Message + Default + 'static>(body: Body) -> Result<M, Status> {
-    read_request(body, REQUEST_BYTES_MAX)
-        .await
-        .map_err(|status| refusal(status.code(), reason_for_request(&status), status.message()))
+    read_or_refuse(body, REQUEST_BYTES_MAX).await
 }
 
-impl Service<Request<Body>> for BrokerApi {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move { Ok(service.answer(request).await.unwrap_or_else(Status::into_http)) })
-    }
-}
-
-impl NamedService for BrokerApi {
-    const NAME: &'static str = "spiffe.broker.API";
-}
+crate::frames::grpc_service!(BrokerApi, "spiffe.broker.API");
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use futures_util::stream::{self, Stream};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
+use spindle_proto::refusal::refusal;
 use spindle_spiffe_core::Reason;
 use tokio::time::timeout;
 use tonic::body::Body;
@@ -107,6 +108,15 @@ where
     timeout(REQUEST_TIMEOUT, read).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no request came")))
 }
 
+/// Reads a request as [`read_request`] does; one that cannot be read is refused with its reason.
+pub(crate) async fn read_or_refuse<M>(body: Body, bytes_max: usize) -> Result<M, Status>
+where
+    M: prost::Message + Default + 'static,
+{
+    let read = read_request(body, bytes_max).await;
+    read.map_err(|status| refusal(status.code(), reason_for_request(&status), status.message()))
+}
+
 /// What is wrong with a request that could not be read.
 pub(crate) fn reason_for_request(status: &Status) -> Reason {
     match status.code() {
@@ -115,3 +125,34 @@ pub(crate) fn reason_for_request(status: &Status) -> Reason {
         _ => Reason::BadRequest,
     }
 }
+
+/// Makes a service whose `answer` tells a refusal by its status a gRPC service of that name. Cloned for each call.
+macro_rules! grpc_service {
+    ($service:ty, $name:literal) => {
+        impl tonic::codegen::Service<http::Request<tonic::body::Body>> for $service {
+            type Response = http::Response<tonic::body::Body>;
+            type Error = std::convert::Infallible;
+            type Future = futures_util::future::BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+            fn poll_ready(
+                &mut self,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Result<(), Self::Error>> {
+                std::task::Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+                let service = self.clone();
+                Box::pin(
+                    async move { Ok(service.answer(request).await.unwrap_or_else(tonic::Status::into_http)) },
+                )
+            }
+        }
+
+        impl tonic::server::NamedService for $service {
+            const NAME: &'static str = $name;
+        }
+    };
+}
+
+pub(crate) use grpc_service;

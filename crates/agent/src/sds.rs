@@ -11,12 +11,9 @@ mod sotw;
 mod stream;
 mod validation;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use futures_util::stream::{iter, unfold};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::StreamBody;
@@ -24,8 +21,6 @@ use spindle_proto::refusal::refusal;
 use spindle_spiffe_core::Reason;
 use spindle_transport::Peer;
 use tonic::body::Body;
-use tonic::codegen::Service;
-use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use crate::config::SdsConfig;
@@ -117,24 +112,7 @@ where
     response
 }
 
-impl Service<Request<Body>> for Sds {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move { Ok(service.answer(request).await.unwrap_or_else(Status::into_http)) })
-    }
-}
-
-impl NamedService for Sds {
-    const NAME: &'static str = "envoy.service.secret.v3.SecretDiscoveryService";
-}
+crate::frames::grpc_service!(Sds, "envoy.service.secret.v3.SecretDiscoveryService");
 
 #[cfg(test)]
 mod tests;

@@ -14,12 +14,9 @@ mod socket;
 mod validate;
 mod wit;
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use spindle_proto::refusal::refusal;
 use spindle_spiffe_core::audience::AUDIENCE_BYTES_MAX;
@@ -27,8 +24,6 @@ use spindle_spiffe_core::jws::TOKEN_BYTES_MAX;
 use spindle_spiffe_core::{Clock, Reason, ReplayCache, TrustDomain};
 use spindle_transport::{LocalPeer, Peer};
 use tonic::body::Body;
-use tonic::codegen::Service;
-use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use crate::frames::{framed, read_request, reason_for_request, single, streamed};
@@ -208,24 +203,7 @@ fn has_security_header(headers: &HeaderMap) -> bool {
     matches!((values.next().map(HeaderValue::as_bytes), values.next()), (Some(b"true"), None))
 }
 
-impl Service<Request<Body>> for WorkloadApi {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move { Ok(service.answer(request).await.unwrap_or_else(Status::into_http)) })
-    }
-}
-
-impl NamedService for WorkloadApi {
-    const NAME: &'static str = "SpiffeWorkloadAPI";
-}
+crate::frames::grpc_service!(WorkloadApi, "SpiffeWorkloadAPI");
 
 #[cfg(test)]
 mod tests;

@@ -12,22 +12,17 @@ mod subject;
 mod tokens;
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use spindle_proto::refusal::refusal;
 use spindle_proto::spire::api::agent::delegatedidentity::v1 as wire;
 use spindle_spiffe_core::{Reason, SpiffeId};
 use spindle_transport::Peer;
 use tonic::body::Body;
-use tonic::codegen::Service;
-use tonic::server::NamedService;
 use tonic::{Code, Status};
 
-use crate::frames::{framed, read_request, reason_for_request, single, streamed};
+use crate::frames::{framed, read_or_refuse, single, streamed};
 use crate::gate::{Gate, stopping};
 use crate::tokens::TokenSource;
 use bundles::{Bundles, Kind};
@@ -112,29 +107,10 @@ impl DelegatedIdentity {
 }
 
 async fn read<M: prost::Message + Default + 'static>(body: Body) -> Result<M, Status> {
-    read_request(body, REQUEST_BYTES_MAX)
-        .await
-        .map_err(|status| refusal(status.code(), reason_for_request(&status), status.message()))
+    read_or_refuse(body, REQUEST_BYTES_MAX).await
 }
 
-impl Service<Request<Body>> for DelegatedIdentity {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move { Ok(service.answer(request).await.unwrap_or_else(Status::into_http)) })
-    }
-}
-
-impl NamedService for DelegatedIdentity {
-    const NAME: &'static str = "spire.api.agent.delegatedidentity.v1.DelegatedIdentity";
-}
+crate::frames::grpc_service!(DelegatedIdentity, "spire.api.agent.delegatedidentity.v1.DelegatedIdentity");
 
 #[cfg(test)]
 mod tests;
