@@ -226,76 +226,70 @@ fn header_block(bytes: &[u8]) -> Progress {
     Progress::Broken
 }
 
-/// One frame of a header block: what stands around its piece of the block.
+/// One frame of a header block, without its padding.
 struct Piece<'a> {
-    header: &'a [u8],
-    /// Pad length and priority.
-    before: &'a [u8],
+    header: FrameHeader,
+    /// What stands before its piece of the block.
+    priority: &'a [u8],
     block: &'a [u8],
-    padding: &'a [u8],
 }
 
 impl<'a> Piece<'a> {
     /// The frame at the start of `bytes`, which hold all of it, and what follows.
     fn cut(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
         let header = FrameHeader::parse(bytes).ok_or(Malformed)?;
-        let (head, rest) = bytes.split_at(FRAME_HEADER_BYTES);
-        let (payload, rest) = rest.split_at_checked(header.len).ok_or(Malformed)?;
+        let (payload, rest) = bytes[FRAME_HEADER_BYTES..].split_at_checked(header.len).ok_or(Malformed)?;
         let flagged = |flag| header.kind == TYPE_HEADERS && header.flags & flag != 0;
-        let (mut before_bytes, mut pad_bytes) = (0, 0);
-        if flagged(FLAG_PADDED) {
-            before_bytes += 1;
-            pad_bytes = usize::from(*payload.first().ok_or(Malformed)?);
-        }
-        if flagged(FLAG_PRIORITY) {
-            before_bytes += PRIORITY_BYTES;
-        }
-        let (before, payload) = payload.split_at_checked(before_bytes).ok_or(Malformed)?;
+        let (pad_bytes, payload) = match payload {
+            [pad_bytes, payload @ ..] if flagged(FLAG_PADDED) => (usize::from(*pad_bytes), payload),
+            [] if flagged(FLAG_PADDED) => return Err(Malformed),
+            _ => (0, payload),
+        };
+        let priority_bytes = if flagged(FLAG_PRIORITY) { PRIORITY_BYTES } else { 0 };
+        let (priority, payload) = payload.split_at_checked(priority_bytes).ok_or(Malformed)?;
         let block_bytes = payload.len().checked_sub(pad_bytes).ok_or(Malformed)?;
-        let (block, padding) = payload.split_at(block_bytes);
-        Ok((Self { header: head, before, block, padding }, rest))
-    }
-
-    /// The frame with another piece of block, not longer than the old one.
-    fn write(&self, block: &[u8], output: &mut Vec<u8>) {
-        let len = self.before.len() + block.len() + self.padding.len();
-        output.extend_from_slice(&[(len >> 16) as u8, (len >> 8) as u8, len as u8]);
-        output.extend_from_slice(&self.header[3..]);
-        output.extend_from_slice(self.before);
-        output.extend_from_slice(block);
-        output.extend_from_slice(self.padding);
+        Ok((Self { header, priority, block: &payload[..block_bytes] }, rest))
     }
 }
 
-/// Appends the frames of one header block, with its authorities made acceptable. A shorter block leaves the last frames
-/// shorter; their number and flags stay.
+/// Appends the frames of one header block, as they are or with the block rewritten.
 fn rewrite_frames(frames: &[u8], table: &mut Table, output: &mut Vec<u8>) -> Result<(), Malformed> {
-    let (first, rest) = Piece::cut(frames)?;
-    let mut pieces = vec![first];
-    let mut rest = rest;
-    while !rest.is_empty() {
-        let (piece, after) = Piece::cut(rest)?;
-        pieces.push(piece);
-        rest = after;
-    }
-    let rewritten = match &pieces[..] {
-        [only] => hpack::rewrite(only.block, table)?,
-        _ => {
-            hpack::rewrite(&pieces.iter().flat_map(|piece| piece.block).copied().collect::<Vec<u8>>(), table)?
+    let (first, mut rest) = Piece::cut(frames)?;
+    let rewritten = if rest.is_empty() {
+        hpack::rewrite(first.block, table)?
+    } else {
+        let mut block = first.block.to_vec();
+        while !rest.is_empty() {
+            let (piece, after) = Piece::cut(rest)?;
+            block.extend_from_slice(piece.block);
+            rest = after;
         }
+        hpack::rewrite(&block, table)?
     };
-    let Some(block) = rewritten else {
-        output.extend_from_slice(frames);
-        return Ok(());
-    };
-    let mut block = &block[..];
-    for piece in &pieces {
-        let (now, later) = block.split_at(piece.block.len().min(block.len()));
-        piece.write(now, output);
-        block = later;
+    match rewritten {
+        Some(block) => put_frames(&first, &block, output),
+        None => output.extend_from_slice(frames),
     }
-    debug_assert!(block.is_empty(), "a rewritten block is never longer");
     Ok(())
+}
+
+/// Appends a header block in as many frames as it takes, the first like `first` but for the padding.
+fn put_frames(first: &Piece<'_>, block: &[u8], output: &mut Vec<u8>) {
+    let (mut kind, mut flags) = (TYPE_HEADERS, first.header.flags & !(FLAG_PADDED | FLAG_END_HEADERS));
+    let (mut before, mut block) = (first.priority, block);
+    loop {
+        let (now, later) = block.split_at(block.len().min(FRAME_BYTES_MAX - before.len()));
+        let len = before.len() + now.len();
+        let end = if later.is_empty() { FLAG_END_HEADERS } else { 0 };
+        output.extend_from_slice(&[(len >> 16) as u8, (len >> 8) as u8, len as u8, kind, flags | end]);
+        output.extend_from_slice(&first.header.stream.to_be_bytes());
+        output.extend_from_slice(before);
+        output.extend_from_slice(now);
+        if later.is_empty() {
+            return;
+        }
+        (kind, flags, before, block) = (TYPE_CONTINUATION, 0, &[], later);
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Walks one HPACK header block and rewrites authorities that are none, RFC 7541.
+//! Walks one HPACK header block, rewrites authorities that are none and writes Huffman code out, RFC 7541.
 //!
 //! A replaced value has as many bytes after decoding as the old one, so that the dynamic tables of both ends keep evicting
-//! in step, and never more bytes before decoding. A small shadow of the dynamic table, lengths only, tells when a field
-//! takes its name from there. Blocks that do not parse are refused as a whole; the caller then stops filtering.
+//! in step. A small shadow of the dynamic table, lengths only, tells when a field takes its name from there. Blocks that do
+//! not parse are refused as a whole; the caller then stops filtering.
 
 use std::collections::VecDeque;
 
@@ -97,7 +97,8 @@ impl Table {
     }
 }
 
-/// The block with its authorities made acceptable, or `None` when it can stay as it is. Updates `table` as the receiver's.
+/// The block with its authorities made acceptable and no Huffman code in it, or `None` when it can stay as it is. Updates
+/// `table` as the receiver's.
 pub(super) fn rewrite(block: &[u8], table: &mut Table) -> Result<Option<Vec<u8>>, Malformed> {
     let mut walk = Walk { block, at: 0, table, text: Vec::new(), rewritten: None };
     while let Some(first) = block.get(walk.at) {
@@ -157,13 +158,12 @@ impl<'a> Walk<'a> {
         };
         let start = self.at;
         let value = self.string()?;
-        if name.is_authority || indexing == Indexing::Incremental {
+        if value.is_huffman || name.is_authority || indexing == Indexing::Incremental {
             self.decode(value)?;
         }
-        if name.is_authority
-            && let Some(replacement) = replacement(&self.text)
-        {
-            self.replace(start, value.is_huffman, &replacement);
+        match if name.is_authority { replacement(&self.text) } else { None } {
+            Some(replacement) => self.replace(start, &replacement),
+            None => self.write_out(start, value),
         }
         if indexing == Indexing::Incremental {
             self.table.insert(name, self.text.len());
@@ -172,8 +172,10 @@ impl<'a> Walk<'a> {
     }
 
     fn literal_name(&mut self) -> Result<Name, Malformed> {
+        let start = self.at;
         let literal = self.string()?;
         self.decode(literal)?;
+        self.write_out(start, literal);
         Ok(Name { bytes: self.text.len(), is_authority: self.text == AUTHORITY })
     }
 
@@ -217,17 +219,21 @@ impl<'a> Walk<'a> {
         Ok(byte)
     }
 
-    /// Puts `text` in the place of the string literal from `start` to here, in the same coding.
-    fn replace(&mut self, start: usize, is_huffman: bool, text: &[u8]) {
+    /// Puts the decoded text in the place of the literal from `start` to here, unless that stands written out already.
+    fn write_out(&mut self, start: usize, literal: Literal<'_>) {
+        if literal.is_huffman {
+            let text = std::mem::take(&mut self.text);
+            self.replace(start, &text);
+            self.text = text;
+        }
+    }
+
+    /// Puts `text` in the place of the literal from `start` to here.
+    fn replace(&mut self, start: usize, text: &[u8]) {
         let new = self.rewritten.get_or_insert_with(|| Rewritten { bytes: Vec::new(), covers: 0 });
         new.bytes.extend_from_slice(&self.block[new.covers..start]);
-        if is_huffman {
-            put_integer(&mut new.bytes, 0x80, huffman::encoded_len(text));
-            huffman::encode(text, &mut new.bytes);
-        } else {
-            put_integer(&mut new.bytes, 0x00, text.len());
-            new.bytes.extend_from_slice(text);
-        }
+        put_length(&mut new.bytes, text.len());
+        new.bytes.extend_from_slice(text);
         new.covers = self.at;
     }
 
@@ -238,13 +244,13 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A string length with its seven-bit prefix.
-fn put_integer(bytes: &mut Vec<u8>, flag: u8, mut value: usize) {
+/// The length of a string that is written out, with its seven-bit prefix.
+fn put_length(bytes: &mut Vec<u8>, mut value: usize) {
     if value < 0x7f {
-        bytes.push(flag | value as u8);
+        bytes.push(value as u8);
         return;
     }
-    bytes.push(flag | 0x7f);
+    bytes.push(0x7f);
     value -= 0x7f;
     while value >= 0x80 {
         bytes.push(value as u8 | 0x80);
@@ -254,7 +260,6 @@ fn put_integer(bytes: &mut Vec<u8>, flag: u8, mut value: usize) {
 }
 
 /// The text to put instead of an authority that does not parse; `None` when it parses or nothing in it can be replaced.
-/// A replaced byte never has a shorter Huffman code than `-`: all bytes with five bits may stay.
 fn replacement(authority: &[u8]) -> Option<Vec<u8>> {
     if Authority::try_from(authority).is_ok() {
         return None;
