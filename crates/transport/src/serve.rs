@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -61,7 +62,7 @@ pub async fn serve<S>(
                 let stopping = stopping.subscribe();
                 let peer = io.peer().clone();
                 match io.crowded() {
-                    None => connections.spawn(connection(io, Named { service: service.clone(), peer }, builder.clone(), stopping)),
+                    None => connections.spawn(connection(io, Named { service: service.clone(), peer }, &builder, stopping)),
                     Some(crowded) => connections.spawn(turned_away(io, Refusing(refuse(crowded)), builder.clone(), stopping)),
                 };
             }
@@ -97,22 +98,38 @@ fn log_end(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// One connection, until the client goes or, after `stopping`, its last call has ended.
-async fn connection<S>(io: Io, service: S, builder: Builder<TokioExecutor>, mut stopping: watch::Receiver<()>)
+///
+/// The future holds the library's connection where it stands and only borrows it: as a parameter of an `async fn` it would
+/// lie in there twice, half a kibibyte for each workload.
+fn connection<S>(
+    io: Io,
+    service: S,
+    builder: &Builder<TokioExecutor>,
+    mut stopping: watch::Receiver<()>,
+) -> impl Future<Output = ()> + Send + use<S>
 where
-    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+        + Send
+        + 'static,
     S::Future: Send + 'static,
 {
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
-    // Cancel-safe: the connection is only borrowed, and the other arm only waits.
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        _ = stopping.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut connection = builder.serve_connection(TokioIo::new(io), service);
+    async move {
+        // Cancel-safe: the connection is only borrowed, and the other arm only waits.
+        let ended = tokio::select! {
+            ended = &mut connection => Some(ended),
+            _ = stopping.changed() => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                Pin::new(&mut connection).graceful_shutdown();
+                (&mut connection).await
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%error, "A connection of a workload broke");
         }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "A connection of a workload broke");
     }
 }
 
@@ -122,7 +139,7 @@ async fn turned_away(
     builder: Builder<TokioExecutor>,
     stopping: watch::Receiver<()>,
 ) {
-    let told = Box::pin(connection(io, service, builder, stopping));
+    let told = Box::pin(connection(io, service, &builder, stopping));
     if timeout(TELL_TIMEOUT, told).await.is_err() {
         debug!("A connection too many made no call, or stayed after its refusal");
     }

@@ -28,8 +28,10 @@ impl Session {
             match decision {
                 Decision::Refuse(reason) => return Err(self.caller.refuse(reason)),
                 Decision::WaitUpTo(limit) => {
-                    // Late or changed: the next decision tells which.
-                    if let Ok(changed) = timeout_at(waiting_since + limit, self.caller.changed()).await {
+                    // Late or changed: the next decision tells which. Apart, for few streams ever wait so, and each would
+                    // keep the room for it.
+                    let changed = Box::pin(timeout_at(waiting_since + limit, self.caller.changed()));
+                    if let Ok(changed) = changed.await {
                         changed?;
                     }
                 }
