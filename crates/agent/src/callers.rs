@@ -6,7 +6,6 @@
 //! number, at [`Callers::attest_by_number`].
 
 mod admission;
-mod buckets;
 mod by_number;
 mod threads;
 
@@ -18,7 +17,7 @@ use spindle_attest::{
     attest_all,
 };
 use spindle_spiffe_core::Reason;
-use spindle_transport::LocalPeer;
+use spindle_transport::{LocalPeer, TooOften};
 use tokio::time::{Instant, timeout};
 
 pub(crate) use by_number::ByNumber;
@@ -26,9 +25,7 @@ pub(crate) use by_number::ByNumber;
 use crate::config::CallerLimits;
 use threads::Threads;
 
-pub(crate) use admission::{Admission, TooOften};
-pub(crate) use buckets::Buckets;
-pub use buckets::Rate;
+pub(crate) use admission::Admission;
 
 /// How long an attestation may take, its turn in the queue included. A program on a dead network drive hangs for ever.
 const ATTEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -15,11 +15,11 @@ use spindle_spiffe_core::{SpiffeId, TrustDomain};
 use spindle_transport::KeyExchange;
 use zeroize::Zeroizing;
 
-pub use crate::callers::Rate;
 pub use broker::{ANY_REFERENCE_TYPE, AllowedBroker, AllowedReferenceType, BrokerConfig};
 pub use endpoints::{RateLimits, SdsConfig};
 pub use kubelet::{KubeletConfig, KubeletCredentials, KubeletPort, KubeletTrust};
 pub use spindle_runtime::HealthListener;
+pub use spindle_transport::Rate;
 
 /// SPIRE's interval between polls, for servers without the push stream.
 pub const SYNC_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
@@ -123,9 +123,9 @@ pub struct CallerLimits {
     pub calls_per_process: usize,
     /// Calls of all processes of one user at a time.
     pub calls_per_user: usize,
-    /// How often one process is attested.
+    /// How often one process is attested, and how often it may connect.
     pub attestations_per_process: Rate,
-    /// How often the processes of one user are.
+    /// How often the processes of one user are, and may.
     pub attestations_per_user: Rate,
 }
 

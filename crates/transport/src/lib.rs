@@ -24,6 +24,7 @@ pub use tls::{
     ServerTls, TlsDialer, TlsIncoming, TlsListener, Trust,
 };
 pub use unix::{
-    Crowd, CrowdLimits, Crowded, Place, UnixBindError, UnixClients, UnixDialError, UnixIncoming,
-    UnixListener, UnixSocketConfig, connect_unix, connect_unix_lazy, is_ourselves,
+    Buckets, Crowd, CrowdLimits, Crowded, Pace, PaceLimits, Place, Rate, TooMany, TooOften, UnixBindError,
+    UnixClients, UnixDialError, UnixIncoming, UnixListener, UnixSocketConfig, connect_unix,
+    connect_unix_lazy, is_ourselves,
 };

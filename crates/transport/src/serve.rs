@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 use crate::grpc::{FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX, PING_EVERY, PING_TIMEOUT, STREAMS_MAX};
 use crate::io::Io;
 use crate::peer::Peer;
-use crate::unix::{Crowded, UnixIncoming};
+use crate::unix::{TooMany, UnixIncoming};
 
 /// Bytes a client may send for a call before it is asked to wait: the protocol's default. Requests of workloads are far
 /// smaller.
@@ -43,7 +43,7 @@ const TELL_TIMEOUT: Duration = Duration::from_secs(5);
 pub async fn serve<S>(
     mut incoming: UnixIncoming,
     service: S,
-    refuse: fn(Crowded) -> Status,
+    refuse: fn(TooMany) -> Status,
     stop: impl Future<Output = ()>,
 ) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
@@ -61,9 +61,9 @@ pub async fn serve<S>(
                 let Some(Ok(io)) = accepted else { break };
                 let stopping = stopping.subscribe();
                 let peer = io.peer().clone();
-                match io.crowded() {
+                match io.why_too_many() {
                     None => connections.spawn(connection(io, Named { service: service.clone(), peer }, &builder, stopping)),
-                    Some(crowded) => connections.spawn(turned_away(io, Refusing(refuse(crowded)), builder.clone(), stopping)),
+                    Some(why) => connections.spawn(turned_away(io, Refusing(refuse(why)), builder.clone(), stopping)),
                 };
             }
             Some(ended) = connections.join_next() => log_end(ended),

@@ -6,12 +6,9 @@
 //! agent's own process has no bound. Start at [`Admission::enter`] and [`Admission::attestation`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use spindle_transport::{Crowd, CrowdLimits, Crowded, LocalPeer, Place, is_ourselves};
-use tokio::time::Instant;
+use spindle_transport::{Crowd, CrowdLimits, Crowded, LocalPeer, Pace, PaceLimits, Place, TooOften};
 
-use super::buckets::Buckets;
 use crate::config::CallerLimits;
 
 /// The bounds of one agent. Cheap to clone.
@@ -20,18 +17,7 @@ pub(crate) struct Admission(Arc<Bounds>);
 
 struct Bounds {
     calls: Crowd,
-    processes: Buckets<i32>,
-    users: Buckets<u32>,
-    epoch: Instant,
-}
-
-/// Too many attestations were asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooOften {
-    /// Whether by the process, or by all of its user's.
-    pub(crate) who: Crowded,
-    /// When the next one is possible.
-    pub(crate) after: Duration,
+    attestations: Pace,
 }
 
 impl Admission {
@@ -43,9 +29,10 @@ impl Admission {
         };
         Self(Arc::new(Bounds {
             calls: Crowd::new(calls),
-            processes: Buckets::of(limits.attestations_per_process),
-            users: Buckets::of(limits.attestations_per_user),
-            epoch: Instant::now(),
+            attestations: Pace::new(PaceLimits {
+                per_process: limits.attestations_per_process,
+                per_user: limits.attestations_per_user,
+            }),
         }))
     }
 
@@ -62,26 +49,17 @@ impl Admission {
     /// # Errors
     /// When the bucket of the process or of its user is empty.
     pub(crate) fn attestation(&self, peer: &LocalPeer) -> Result<(), TooOften> {
-        if is_ourselves(peer.pid) {
-            return Ok(());
-        }
-        let (bounds, now) = (&self.0, self.0.epoch.elapsed());
-        if peer.pid > 0 {
-            bounds
-                .processes
-                .take(peer.pid, now)
-                .map_err(|after| TooOften { who: Crowded::Process, after })?;
-        }
-        bounds.users.take(peer.uid, now).map_err(|after| TooOften { who: Crowded::User, after })
+        self.0.attestations.take(peer.uid, peer.pid)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use spindle_transport::Notes;
+    use std::time::Duration;
+
+    use spindle_transport::{Notes, Rate};
 
     use super::*;
-    use crate::callers::Rate;
 
     const RATE: Rate = Rate { burst: 3, per_sec: 2 };
 

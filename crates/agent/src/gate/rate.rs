@@ -8,8 +8,8 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use spindle_spiffe_core::Selectors;
 
-use crate::callers::{Buckets, Rate};
 use crate::config::RateLimits;
+use spindle_transport::{Buckets, Rate};
 
 /// A method with a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

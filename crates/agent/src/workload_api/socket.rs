@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use spindle_proto::{ENVOY_DESCRIPTOR_SET, WORKLOAD_DESCRIPTOR_SET};
 use spindle_runtime::Shutdown;
-use spindle_transport::{CrowdLimits, UnixBindError, UnixClients, UnixListener, UnixSocketConfig, serve};
+use spindle_transport::{
+    CrowdLimits, PaceLimits, UnixBindError, UnixClients, UnixListener, UnixSocketConfig, serve,
+};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
@@ -58,14 +60,19 @@ impl Socket {
         Ok(Self(UnixListener::bind(&config)?))
     }
 
-    /// Takes so many connections of a process and of a user.
+    /// Takes so many connections of a process and of a user, and new ones as often as their callers may be attested.
     pub(crate) fn limited(self, limits: &CallerLimits) -> Self {
         let usual = CrowdLimits::workload_connections();
-        Self(self.0.limited(CrowdLimits {
+        let at_a_time = CrowdLimits {
             per_process: limits.connections_per_process.unwrap_or(usual.per_process),
             per_user: limits.connections_per_user.unwrap_or(usual.per_user),
             ..usual
-        }))
+        };
+        let often = PaceLimits {
+            per_process: limits.attestations_per_process,
+            per_user: limits.attestations_per_user,
+        };
+        Self(self.0.limited(at_a_time).paced(often))
     }
 
     /// Serves until the shutdown begins. Calls are let in by `gate`.

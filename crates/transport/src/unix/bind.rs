@@ -12,6 +12,7 @@ use tokio::net::UnixSocket;
 
 use super::crowd::CrowdLimits;
 use super::incoming::UnixIncoming;
+use super::pace::PaceLimits;
 
 /// Connections the kernel holds until they are accepted: all workloads of a node that come back at once.
 const BACKLOG: u32 = 4096;
@@ -72,6 +73,7 @@ pub struct UnixListener {
     socket_file: SocketFile,
     clients: UnixClients,
     limits: CrowdLimits,
+    pace: Option<PaceLimits>,
 }
 
 impl UnixListener {
@@ -97,13 +99,19 @@ impl UnixListener {
             UnixClients::Workloads => CrowdLimits::workload_connections(),
             UnixClients::Tools => CrowdLimits::TOOLS,
         };
-        Ok(Self { listener, socket_file, clients: config.clients, limits })
+        Ok(Self { listener, socket_file, clients: config.clients, limits, pace: None })
     }
 
     /// Takes no more connections than `limits` say.
     #[must_use]
     pub fn limited(self, limits: CrowdLimits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// Takes no connections more often than `limits` say.
+    #[must_use]
+    pub fn paced(self, limits: PaceLimits) -> Self {
+        Self { pace: Some(limits), ..self }
     }
 
     /// The path it listens on.
@@ -113,7 +121,7 @@ impl UnixListener {
 
     /// The stream of connections for `serve_with_incoming_shutdown`. It never ends and never fails.
     pub fn incoming(self) -> UnixIncoming {
-        UnixIncoming::new(self.listener, self.socket_file, self.clients, self.limits)
+        UnixIncoming::new(self.listener, self.socket_file, self.clients, self.limits, self.pace)
     }
 }
 

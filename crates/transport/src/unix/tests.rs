@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
@@ -191,4 +192,58 @@ async fn a_socket_that_is_not_there_or_not_answered_is_unreachable() {
         assert_eq!(error.reason(), Reason::Unreachable);
         assert!(error.to_string().starts_with(&format!("cannot connect to {}", path.display())), "{error}");
     }
+}
+
+const SOCKET_VAR: &str = "SPINDLE_UNIX_TEST_SOCKET";
+
+/// Connections that the other process opens.
+const OPENED: usize = 200;
+
+/// What another process does; a test without work when it runs as part of the suite.
+#[test]
+fn opener_body() {
+    let Some(path) = std::env::var_os(SOCKET_VAR) else { return };
+    let open = || std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let connections: Vec<_> = (0..OPENED).map(|_| open()).collect();
+    println!("\nopened {}", connections.len());
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+#[tokio::test]
+async fn a_process_that_connects_too_often_is_told_so_a_few_times_and_then_closed_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = UnixSocketConfig { clients: UnixClients::Workloads, ..config(&dir.path().join("s")) };
+    let limits =
+        PaceLimits { per_process: Rate { burst: 3, per_sec: 1 }, per_user: Rate { burst: 1000, per_sec: 1 } };
+    let mut incoming = UnixListener::bind(&config).unwrap().paced(limits).incoming();
+    let mut opener = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["unix::tests::opener_body", "--exact", "--quiet", "--nocapture"])
+        .env(SOCKET_VAR, &config.path)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(opener.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == format!("opened {OPENED}")));
+    // Ours comes last, and is never too many.
+    let ours = UnixStream::connect(&config.path).await.unwrap();
+    let (mut served, mut told) = (0, 0);
+    loop {
+        let Ok(io) = incoming.next().await.unwrap();
+        let Peer::Local(peer) = io.peer() else { panic!("a local peer") };
+        let is_ours = is_ourselves(peer.pid);
+        match io.why_too_many() {
+            None if is_ours => break,
+            None => served += 1,
+            Some(TooMany::OfLate(too_often)) => {
+                assert_eq!(too_often.who, Crowded::Process);
+                told += 1;
+            }
+            Some(other) => panic!("{other}"),
+        }
+    }
+    drop((ours, opener.stdin.take()));
+    assert!(opener.wait().unwrap().success());
+    assert!((3..OPENED / 4).contains(&served), "{served} served");
+    assert!((1..OPENED / 4).contains(&told), "{told} told");
 }

@@ -26,7 +26,8 @@ impl Rate {
 }
 
 /// One bucket for each key that is busy, as the moment at which it is full again. Moments count from one fixed point.
-pub(crate) struct Buckets<K> {
+#[derive(Debug)]
+pub struct Buckets<K> {
     each: Duration,
     full: Duration,
     busy: Mutex<HashMap<K, Duration>>,
@@ -34,7 +35,7 @@ pub(crate) struct Buckets<K> {
 
 impl<K: Hash + Eq> Buckets<K> {
     /// One bucket of this size for each key.
-    pub(crate) fn of(rate: Rate) -> Self {
+    pub fn of(rate: Rate) -> Self {
         let each = Duration::from_secs(1) / rate.per_sec.max(1);
         Self { each, full: each * rate.burst.max(1), busy: Mutex::default() }
     }
@@ -43,7 +44,7 @@ impl<K: Hash + Eq> Buckets<K> {
     ///
     /// # Errors
     /// When the bucket is empty: how long it takes until there is one.
-    pub(crate) fn take(&self, key: K, now: Duration) -> Result<(), Duration> {
+    pub fn take(&self, key: K, now: Duration) -> Result<(), Duration> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if busy.len() >= BUSY_MAX && !busy.contains_key(&key) {
             // A full bucket is as good as none.
