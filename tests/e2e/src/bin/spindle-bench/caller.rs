@@ -31,6 +31,8 @@ pub(crate) enum Role {
     Hold,
     /// Makes calls one after another, a connection each, and tells how long they took.
     Time,
+    /// Takes a processor and leaves the agent alone.
+    Spin,
     /// Connects and leaves.
     ConnectStorm,
     /// Calls on ever new connections.
@@ -42,6 +44,9 @@ pub(crate) enum Role {
 }
 
 impl Role {
+    /// The one that is compared with hostile ones.
+    pub(crate) const SPINNING: (Self, &'static str) = (Self::Spin, "only spins");
+
     /// The hostile ones, with words for the report.
     pub(crate) const HOSTILE: [(Self, &'static str); 4] = [
         (Self::ConnectStorm, "connects and leaves"),
@@ -54,6 +59,7 @@ impl Role {
         match self {
             Self::Hold => "hold",
             Self::Time => "time",
+            Self::Spin => "spin",
             Self::ConnectStorm => "connect-storm",
             Self::CallStorm => "call-storm",
             Self::HalfPreface => "half-preface",
@@ -63,7 +69,8 @@ impl Role {
 
     fn of(name: &str) -> Result<Self> {
         let hostile = Self::HOSTILE.map(|(role, _)| role);
-        let found = [Self::Hold, Self::Time].into_iter().chain(hostile).find(|role| role.name() == name);
+        let found =
+            [Self::Hold, Self::Time, Self::Spin].into_iter().chain(hostile).find(|role| role.name() == name);
         found.with_context(|| format!("a caller has no role {name:?}"))
     }
 }
@@ -130,6 +137,7 @@ pub(crate) async fn main(mut arguments: impl Iterator<Item = String>) -> Result<
         match Role::of(&role)? {
             Role::Hold => hold(&socket, count).await,
             Role::Time => time(&socket, count).await,
+            Role::Spin => spin().await,
             Role::ConnectStorm => connect_storm(&socket).await,
             Role::CallStorm => call_storm(&socket).await,
             Role::HalfPreface => many(&socket, half_preface).await,
@@ -182,6 +190,14 @@ async fn time(socket: &Path, count: usize) -> Result<()> {
     }
     tell(&times);
     Ok(())
+}
+
+/// Yields now and then, to see the end of the input.
+async fn spin() -> Result<()> {
+    loop {
+        (0..10_000).for_each(|_| std::hint::spin_loop());
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn connect_storm(socket: &Path) -> Result<()> {

@@ -2,7 +2,8 @@
 //! processes; and one caller among hostile ones.
 //!
 //! Memory is what the kernel counts for the agent; times are seen by the callers. The callers share the machine with the
-//! agent, so hostile ones slow everybody down by the processor time that they take themselves.
+//! agent, so hostile ones slow everybody down by the processor time that they take themselves: one that takes a processor and
+//! leaves the agent alone shows how much of it that is.
 
 use std::path::Path;
 use std::time::Duration;
@@ -26,8 +27,11 @@ const PROCESSES: usize = 16;
 /// How long after they have left memory is looked at.
 const LOOKS_AFTER: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(15)];
 
-/// Calls whose times are compared: fewer than the agent attests one process without a pause.
+/// Calls of one process whose times are compared: fewer than the agent attests one process without a pause.
 const CALLS: usize = 1500;
+
+/// How often each kind of neighbour has its turn.
+const ROUNDS: usize = 3;
 
 /// How long a hostile caller is at work before the others are timed.
 const HEAD_START: Duration = Duration::from_secs(2);
@@ -93,29 +97,47 @@ fn print_each(workloads: usize, before: Memory, now: Memory) -> Result<()> {
     Ok(())
 }
 
-/// Prints how long an honest caller's calls take alone, and beside each kind of hostile caller.
+/// Prints how long an honest caller's calls take alone, beside a process that only spins, and beside each kind of hostile
+/// caller. All take turns, so that what else happens on the machine comes to each of them.
 pub(crate) async fn measure_hostile(agent: &Agent) -> Result<()> {
     // The first one fills caches.
     timed(agent).await?;
-    let alone = timed(agent).await?;
+    let beside: Vec<Option<(Role, &str)>> =
+        [None, Some(Role::SPINNING)].into_iter().chain(Role::HOSTILE.map(Some)).collect();
+    let mut times = vec![Vec::new(); beside.len()];
+    for _ in 0..ROUNDS {
+        for (beside, times) in beside.iter().zip(&mut times) {
+            let other = beside.map(|(role, _)| Caller::start(role, agent.socket_path(), 0)).transpose()?;
+            if other.is_some() {
+                sleep(HEAD_START).await;
+            }
+            times.append(&mut timed(agent).await?);
+        }
+    }
+    let times: Vec<Times> = times.into_iter().map(Times::of).collect();
+    let (alone, spinning) = (&times[0], &times[1]);
     line(
         "agent: FetchX509SVID on a new connection, seen by the caller, alone",
         &format!("p99 {}", millis(alone.p99)),
         &format!("p50 {}", millis(alone.p50)),
     );
-    for (role, what) in Role::HOSTILE {
-        let hostile = Caller::start(role, agent.socket_path(), 0)?;
-        sleep(HEAD_START).await;
-        let beside = timed(agent).await?;
-        drop(hostile);
-        let ratio = beside.p99.as_secs_f64() / alone.p99.as_secs_f64();
+    for (beside, times) in beside.iter().zip(&times) {
+        let Some((_, what)) = beside else { continue };
+        let (to_alone, to_spinning) = (ratio(times.p99, alone.p99), ratio(times.p99, spinning.p99));
         line(
             &format!("  beside a process that {what}"),
-            &format!("p99 {}", millis(beside.p99)),
-            &format!("{ratio:.2} x alone; p50 {}", millis(beside.p50)),
+            &format!("p99 {}", millis(times.p99)),
+            &format!(
+                "{to_alone:.2} x alone, {to_spinning:.2} x beside one that spins; p50 {}",
+                millis(times.p50)
+            ),
         );
     }
     Ok(())
+}
+
+fn ratio(time: Duration, other: Duration) -> f64 {
+    time.as_secs_f64() / other.as_secs_f64()
 }
 
 struct Times {
@@ -123,11 +145,19 @@ struct Times {
     p99: Duration,
 }
 
-async fn timed(agent: &Agent) -> Result<Times> {
+impl Times {
+    /// Of at least one, in microseconds.
+    fn of(mut times: Vec<u64>) -> Self {
+        times.sort_unstable();
+        let at = |percent: usize| Duration::from_micros(times[(times.len() - 1) * percent / 100]);
+        Self { p50: at(50), p99: at(99) }
+    }
+}
+
+/// How long [`CALLS`] calls of a new process take, in microseconds.
+async fn timed(agent: &Agent) -> Result<Vec<u64>> {
     let mut caller = Caller::start(Role::Time, agent.socket_path(), CALLS)?;
-    let mut times = spawn_blocking(move || caller.found()).await??;
+    let times = spawn_blocking(move || caller.found()).await??;
     ensure!(!times.is_empty(), "no call was timed");
-    times.sort_unstable();
-    let at = |percent: usize| Duration::from_micros(times[(times.len() - 1) * percent / 100]);
-    Ok(Times { p50: at(50), p99: at(99) })
+    Ok(times)
 }
