@@ -42,6 +42,9 @@ enum Command {
     Completion(completion::Args),
     /// Prints the manual page, or writes those of all commands.
     Man(manual::Args),
+    /// The command of `exec`, about to begin.
+    #[command(name = exec::tied::COMMAND, hide = true)]
+    ExecTied(exec::tied::Args),
     /// One workload of the demo.
     #[command(subcommand, hide = true)]
     DemoWorkload(demo::workload::Command),
@@ -68,6 +71,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Quickstart(args) => quickstart::run(&args, console),
         Command::Demo(args) => demo::run(&args, console),
         Command::Exec(args) => exec::run(&args, console),
+        Command::ExecTied(args) => exec::tied::run(&args),
         Command::OidcDiscoveryProvider(args) => oidc::run(&args, console),
         Command::DemoWorkload(command) => demo::workload::run(&command, console),
         Command::Completion(args) => completion::run(&args, &Args::command(), console),

@@ -5,6 +5,7 @@
 
 mod child;
 mod private_dir;
+pub(super) mod tied;
 mod words;
 
 use std::ffi::OsString;

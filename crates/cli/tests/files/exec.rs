@@ -159,3 +159,28 @@ fn a_command_goes_on_when_the_agent_goes_away_for_good() {
     fs::write(go, "").unwrap();
     assert_eq!(program.end().code(), Some(9), "{}", program.log());
 }
+
+#[test]
+fn a_command_is_told_to_end_when_exec_is_killed() {
+    let temp = scratch();
+    let fake = one_svid(&temp.path().join("sock"));
+    let script = "trap 'echo got-term; exit 0' TERM; echo \"number $$\"; while :; do sleep 0.05; done";
+    let mut program =
+        Program::start(exec(&fake, temp.path(), &[], &["sh", "-c", script]), &temp.path().join("log"));
+    program.says("number ");
+    let log = program.log();
+    let number = log.trim().strip_prefix("number ").unwrap();
+    program.kill();
+    wait_for("the command's answer", || program.log().contains("got-term").then_some(()));
+    wait_for("the command's end", || (!Path::new("/proc").join(number).exists()).then_some(()));
+}
+
+#[test]
+fn a_command_does_not_begin_when_exec_has_ended_already() {
+    let mut tied = spindle();
+    // Process 1 is the parent of no test.
+    let output = tied.args(["exec-tied", "1", "--", "echo", "ran"]).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), &b""[..]));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.contains("spindle exec has ended before its command began"), "{err}");
+}

@@ -1,7 +1,7 @@
 //! The command as a child: started when its files are there, told of changes, ended with us and we with it.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, IsTerminal};
+use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -12,15 +12,10 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Watched, SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::tied;
 use crate::duration;
 use crate::error::Failure;
 use crate::svid_files::keeper::{Keeper, Shown};
-
-/// As a shell shows a command that is there and cannot be run.
-const EXIT_CANNOT_RUN: u8 = 126;
-
-/// As a shell shows a command that is not there.
-const EXIT_NOT_FOUND: u8 = 127;
 
 /// As a shell shows a program that a signal ended: this and the signal's number.
 const EXIT_SIGNAL: u8 = 128;
@@ -43,10 +38,11 @@ pub(super) struct Program {
     pub(super) on_change: OnChange,
 }
 
-/// Waits for the files, runs the command to its end and keeps the files current meanwhile; returns the exit status.
+/// Waits for the files, runs the command to its end and keeps the files current meanwhile; returns the exit status. A command
+/// that cannot be run has said so, and its status is that of [`tied`].
 ///
 /// # Errors
-/// When no identity came, or the command cannot be started.
+/// When no identity came, or no child can be started.
 pub(super) async fn run(program: &Program, mut keeper: Keeper, patience: Duration) -> Result<u8, Failure> {
     // Before the command runs, so that no signal is lost or ends us alone.
     let mut signals =
@@ -110,14 +106,15 @@ async fn at(deadline: Option<Instant>) {
 }
 
 impl Program {
+    /// Has to run on the thread that waits for the end: the command ends with it.
     fn spawn(&self) -> Result<Child, Failure> {
-        let (program, args) = self.words.split_first().ok_or_else(|| Failure::new("no command is given"))?;
-        let mut command = Command::new(program);
-        command.args(args).envs(self.vars.iter().map(|(name, value)| (name, value))).kill_on_drop(true);
-        command.spawn().map_err(|error| {
-            let exit = if error.kind() == ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_CANNOT_RUN };
-            Failure::because(format!("cannot run {}", program.display()), &error).with_exit(exit)
-        })
+        let command = tied::command().map_err(|error| Failure::because("cannot start the command", &error));
+        let mut command = Command::from(command?);
+        command
+            .args(&self.words)
+            .envs(self.vars.iter().map(|(name, value)| (name, value)))
+            .kill_on_drop(true);
+        command.spawn().map_err(|error| Failure::because("cannot start the command", &error))
     }
 }
 
