@@ -7,6 +7,7 @@ mod clocks;
 mod fake_server;
 mod gate;
 mod rebootstrap;
+mod sockets;
 mod tokens;
 mod x509pop;
 
