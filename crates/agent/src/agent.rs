@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::admin::{self, AdminSocket, DebugService, DelegatedIdentity, check_apart};
-use crate::broker::{BrokerSockets, Endpoint};
+use crate::broker::{BrokerSockets, Endpoint, Reachable};
 use crate::cache::Cache;
 use crate::callers::Callers;
 use crate::config::{AgentConfig, KeyStorage};
@@ -125,7 +125,15 @@ impl Agent {
         });
         tasks.spawn_infallible("WIT-SVIDs", keeper.run(shutdown.clone()));
         let checked = (!config.disable_workload_api).then(|| socket_path.clone());
-        let checks = health::checks(checked, ready.clone());
+        let broker_addr = broker_sockets.as_ref().and_then(BrokerSockets::address);
+        let reachable = config.broker.as_ref().map(|settings| Reachable {
+            socket: settings.socket_path.clone(),
+            address: broker_addr,
+            identity: identity.clone(),
+            bundles: trust.live(),
+            clock: clock.clone(),
+        });
+        let checks = health::checks(checked, reachable, ready.clone());
         if let Some(socket) = socket {
             let api = (!config.disable_workload_api).then(|| {
                 WorkloadApi::new(workload_api::Parts {
@@ -146,7 +154,6 @@ impl Agent {
             );
             info!(socket = %socket_path.display(), "the Workload API socket is open");
         }
-        let broker_addr = broker_sockets.as_ref().and_then(BrokerSockets::address);
         if let Some((sockets, settings)) = broker_sockets.zip(config.broker.clone()) {
             let endpoint = Endpoint {
                 gate: gate.clone(),

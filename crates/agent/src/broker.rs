@@ -11,6 +11,7 @@ mod decide;
 mod door;
 mod endpoint;
 mod kubernetes;
+mod reachable;
 mod reference;
 mod refused;
 mod subject;
@@ -42,6 +43,7 @@ use subject::Subject;
 use subscription::Subscription;
 
 pub(crate) use endpoint::{BrokerSockets, Endpoint};
+pub(crate) use reachable::Reachable;
 
 /// The largest request taken: the largest audience there may be, a reference and a SPIFFE ID, twice for their framing.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;

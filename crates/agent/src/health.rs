@@ -1,7 +1,9 @@
-//! Whether the agent serves, asked where a workload asks: its own Workload API over its own socket.
+//! Whether the agent serves, asked where a workload or a broker asks: its own Workload API over its own socket, and its broker
+//! endpoint.
 //!
-//! One check for the gRPC health service and for HTTP probes. A refusal is a fine answer, for the agent has no identity of
-//! its own; that the API is not available is not. Start at [`checks`] and [`HealthService`].
+//! The same checks for the gRPC health service and for HTTP probes. A refusal is a fine answer, for the agent has no identity of
+//! its own; that the API is not available is not. A broker endpoint that cannot be reached makes the agent unready and not dead:
+//! workloads are still served, and an SVID that has ended is not mended by a new start. Start at [`checks`] and [`HealthService`].
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -12,7 +14,7 @@ use spindle_proto::refusal::refusal;
 use spindle_proto::workload::X509BundlesRequest;
 use spindle_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use spindle_runtime::HealthChecks;
-use spindle_runtime::health::{Finding, HealthReport, Probe, fault_in_time};
+use spindle_runtime::health::{Finding, Gravity, HealthReport, Probe, fault_in_time};
 use spindle_spiffe_core::{ErrorChain, Reason};
 use spindle_transport::connect_unix;
 use tokio::sync::watch;
@@ -22,29 +24,42 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use crate::broker::Reachable;
+
 /// SPIRE's names of the agent's one check and of its detail.
 const CHECK: &str = "agent";
 const DETAIL: &str = "make_new_x509_err";
 
-/// The checks of an agent whose Workload API answers at `workload_api`; none when it is switched off. Until `synced` the
-/// agent is starting: alive, not ready.
-pub(crate) fn checks(workload_api: Option<PathBuf>, synced: watch::Receiver<bool>) -> Arc<HealthChecks> {
-    let workload_api = workload_api.map(Arc::new);
+/// Ours: SPIRE waits for its broker endpoint before its first check, and never looks at it again.
+const BROKER_CHECK: &str = "agent.broker";
+const BROKER_DETAIL: &str = "broker_err";
+
+/// The checks of an agent whose Workload API answers at `workload_api`, none when it is switched off, and of its broker
+/// endpoint, if there is one. Until `synced` the agent is starting: alive, not ready.
+pub(crate) fn checks(
+    workload_api: Option<PathBuf>,
+    broker: Option<Reachable>,
+    synced: watch::Receiver<bool>,
+) -> Arc<HealthChecks> {
+    let (workload_api, broker) = (workload_api.map(Arc::new), broker.map(Arc::new));
     Arc::new(HealthChecks::new(move || {
-        let (workload_api, is_synced) = (workload_api.clone(), *synced.borrow());
+        let (workload_api, broker) = (workload_api.clone(), broker.clone());
+        let is_synced = *synced.borrow();
         Box::pin(async move {
             if !is_synced {
                 let fault = Some("the agent has not reached its server yet".to_owned());
-                return HealthReport(vec![Finding {
-                    is_starting: true,
-                    ..Finding::new(CHECK, DETAIL, fault)
-                }]);
+                return HealthReport(vec![Finding::new(CHECK, DETAIL, fault).of(Gravity::Starting)]);
             }
             let fault = match workload_api {
                 Some(path) => fault_in_time(async move { ask(&path).await }).await,
                 None => None,
             };
-            HealthReport(vec![Finding::new(CHECK, DETAIL, fault)])
+            let mut findings = vec![Finding::new(CHECK, DETAIL, fault)];
+            if let Some(broker) = broker {
+                let fault = fault_in_time(async move { broker.check().await }).await;
+                findings.push(Finding::new(BROKER_CHECK, BROKER_DETAIL, fault).of(Gravity::Hindered));
+            }
+            HealthReport(findings)
         })
     }))
 }

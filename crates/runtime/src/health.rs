@@ -32,6 +32,17 @@ pub enum Probe {
     Ready,
 }
 
+/// What a fault says of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gravity {
+    /// It is of no use as it is: neither alive nor ready.
+    Broken,
+    /// A part of it cannot serve, which a new start would not mend: alive, not ready.
+    Hindered,
+    /// It has not started yet: alive, not ready. Its next state is seen at once.
+    Starting,
+}
+
 /// What one check found: SPIRE's name of it and of its one detail, and the fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -41,18 +52,28 @@ pub struct Finding {
     pub detail: &'static str,
     /// What is wrong; none when all is well.
     pub fault: Option<String>,
-    /// The fault is that the process has not started yet: it is not ready, and alive all the same.
-    pub is_starting: bool,
+    /// What the fault says of the process.
+    pub gravity: Gravity,
 }
 
 impl Finding {
-    /// A check of a process that has started.
+    /// A check whose fault makes the process useless.
     pub fn new(check: &'static str, detail: &'static str, fault: Option<String>) -> Self {
-        Self { check, detail, fault, is_starting: false }
+        Self { check, detail, fault, gravity: Gravity::Broken }
+    }
+
+    /// The same with a fault of another gravity.
+    #[must_use]
+    pub fn of(self, gravity: Gravity) -> Self {
+        Self { gravity, ..self }
+    }
+
+    fn is_start(&self) -> bool {
+        self.fault.is_some() && self.gravity == Gravity::Starting
     }
 
     fn fault_for(&self, probe: Probe) -> Option<&String> {
-        self.fault.as_ref().filter(|_| probe == Probe::Ready || !self.is_starting)
+        self.fault.as_ref().filter(|_| probe == Probe::Ready || self.gravity == Gravity::Broken)
     }
 }
 
@@ -100,7 +121,7 @@ impl HealthChecks {
         }
         let report = Arc::new((self.round)().await);
         log_changes(last.as_ref().map(|(_, report)| report.as_ref()), &report);
-        let is_starting = report.0.iter().any(|finding| finding.is_starting);
+        let is_starting = report.0.iter().any(Finding::is_start);
         *last = (!is_starting).then(|| (Instant::now(), report.clone()));
         report
     }
@@ -147,11 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_starts_is_alive_and_not_ready() {
-        let starting = HealthReport(vec![Finding { is_starting: true, ..finding("a", Some("not yet")) }]);
-        assert!(starting.is_well(Probe::Live) && !starting.is_well(Probe::Ready));
-        assert_eq!(starting.to_json(Probe::Live), r#"{"a":{}}"#);
-        assert_eq!(starting.to_json(Probe::Ready), r#"{"a":{"some_err":"not yet"}}"#);
+    fn a_process_that_starts_or_is_hindered_is_alive_and_not_ready() {
+        for gravity in [Gravity::Starting, Gravity::Hindered] {
+            let report = HealthReport(vec![finding("a", Some("not yet")).of(gravity)]);
+            assert!(report.is_well(Probe::Live) && !report.is_well(Probe::Ready));
+            assert_eq!(report.to_json(Probe::Live), r#"{"a":{}}"#);
+            assert_eq!(report.to_json(Probe::Ready), r#"{"a":{"some_err":"not yet"}}"#);
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -175,7 +198,7 @@ mod tests {
         let checks = HealthChecks::new(|| {
             let is_starting = ROUNDS.fetch_add(1, Ordering::SeqCst) == 0;
             let fault = is_starting.then_some("not yet");
-            Box::pin(async move { HealthReport(vec![Finding { is_starting, ..finding("a", fault) }]) })
+            Box::pin(async move { HealthReport(vec![finding("a", fault).of(Gravity::Starting)]) })
         });
         assert!(!checks.report().await.is_well(Probe::Ready));
         assert!(checks.report().await.is_well(Probe::Ready));

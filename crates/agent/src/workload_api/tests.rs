@@ -60,7 +60,7 @@ async fn rig_with(allow_unauthenticated: bool, attestors: Vec<Box<dyn WorkloadAt
     let api = workload_api_with(gate.clone(), &cache, &issuer, wits, allow_unauthenticated);
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
-    let checks = crate::health::checks(Some(path.clone()), cache.synced());
+    let checks = crate::health::checks(Some(path.clone()), None, cache.synced());
     let health = crate::health::HealthService::server(checks, cache.synced());
     tasks.spawn("api", socket.serve(gate, Services { api: Some(api), sds: None, health }, shutdown.clone()));
     let channel = connect_unix(&path).await.unwrap();

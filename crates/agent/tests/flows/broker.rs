@@ -5,6 +5,7 @@ use spindle_proto::broker::api_client::ApiClient;
 use spindle_proto::broker::{SubscribeToX509svidRequest, WorkloadReference};
 use spindle_transport::{ExpectedServer, LiveBundles, LiveIdentity, TlsDialer, Trust};
 
+use super::sockets::{probe, probed};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,8 +22,11 @@ async fn bep_02_bep_09_a_whole_agent_serves_a_broker_with_its_own_svid_and_pushe
         brokers: vec![broker],
     });
     config.socket_path = rig.folder.socket("public/api.sock");
+    config.health_checks = probed();
     let agent = start(config);
     agent.is_ready().await;
+    let well = probe(&agent.agent, "/ready").await;
+    assert!(well.ends_with("{\"agent\":{},\"agent.broker\":{}}\n"), "{well}");
 
     let us = rig.fake.ca.issue("/broker", SystemClock.now());
     let identity = LiveIdentity::new();
@@ -54,6 +58,26 @@ async fn bep_02_bep_09_a_whole_agent_serves_a_broker_with_its_own_svid_and_pushe
         rig.fake.remove("b");
         assert_eq!(count(&mut stream).await, 1);
     }
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_broker_socket_is_gone_is_alive_and_not_ready() {
+    let rig = Rig::new(Fake::new(true, 3600)).await;
+    let mut config = rig.config(Some("good"));
+    let socket = rig.folder.socket("broker/b.sock");
+    config.broker =
+        Some(BrokerConfig { socket_path: Some(socket.clone()), bind_address: None, brokers: Vec::new() });
+    config.socket_path = rig.folder.socket("public/api.sock");
+    config.health_checks = probed();
+    let agent = start(config);
+    agent.is_ready().await;
+    std::fs::remove_file(&socket).unwrap();
+    let ready = probe(&agent.agent, "/ready").await;
+    assert!(ready.starts_with("HTTP/1.1 500 ") && ready.contains("\"agent\":{},"), "{ready}");
+    assert!(ready.contains("\"broker_err\":\"cannot reach the broker endpoint: "), "{ready}");
+    let live = probe(&agent.agent, "/live").await;
+    assert!(live.starts_with("HTTP/1.1 200 "), "{live}");
     agent.stop().await;
 }
 

@@ -110,6 +110,34 @@ async fn bep_16_a_client_leaves_a_server_that_is_not_the_one_it_expects() {
 }
 
 #[tokio::test]
+async fn the_agent_reaches_its_own_endpoint_until_it_has_no_svid_a_bad_one_or_is_gone() {
+    let rig = rig();
+    rig.publish(vec![]);
+    let reachable = Reachable {
+        socket: Some(rig.socket.clone()),
+        address: Some(rig.address),
+        identity: rig.identity.clone(),
+        bundles: LiveBundles::new(rig.ca.bundle.clone().into()),
+        clock: rig.clock.shared(),
+    };
+    reachable.check().await.unwrap();
+    rig.clock.set(NOW + 3601);
+    let why = reachable.check().await.unwrap_err();
+    assert!(why.contains("cannot reach the broker endpoint"), "its SVID has ended: {why}");
+    rig.clock.set(NOW);
+    let port_only = Reachable { socket: None, ..reachable.clone() };
+    port_only.check().await.unwrap();
+    rig.identity.clear();
+    assert!(reachable.check().await.unwrap_err().contains("has no SVID"));
+    let nowhere = Reachable {
+        socket: Some(rig.socket.with_extension("not")),
+        identity: presenting(&rig.ca, &AGENT.parse().unwrap()),
+        ..reachable
+    };
+    assert!(nowhere.check().await.unwrap_err().contains("cannot reach the broker endpoint"));
+}
+
+#[tokio::test]
 async fn bep_18_before_its_first_sync_the_agent_is_unavailable() {
     let rig = rig();
     let client = rig.client(ANYHOW).await;

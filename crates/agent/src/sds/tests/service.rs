@@ -60,7 +60,7 @@ async fn rig_with(attestors: Vec<Box<dyn WorkloadAttestor>>, has_sds: bool) -> R
     let sds = has_sds.then(|| Sds::new(gate.clone(), SdsConfig::default()));
     let path = folder.socket("api.sock");
     let socket = Socket::bind(&path).unwrap();
-    let checks = health::checks(None, cache.synced());
+    let checks = health::checks(None, None, cache.synced());
     let health = HealthService::server(checks, cache.synced());
     tasks.spawn("api", socket.serve(gate.clone(), Services { api: None, sds, health }, shutdown.clone()));
     let client = SecretDiscoveryServiceClient::new(connect_unix(&path).await.unwrap());
