@@ -12,6 +12,7 @@ mod completion;
 pub mod config;
 pub mod console;
 pub mod duration;
+mod endpoint;
 pub mod entry_file;
 pub mod entry_lint;
 pub mod entry_plan;

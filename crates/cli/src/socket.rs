@@ -12,29 +12,29 @@ pub struct SocketKind {
     pub default: &'static str,
     /// Holds a path with `%i` for the instance.
     pub template_var: &'static str,
-    /// Hold a path; the first that is set counts.
-    pub vars: &'static [&'static str],
+    /// Holds a path.
+    pub var: Option<&'static str>,
 }
 
 /// The server's admin socket.
 pub const SERVER: SocketKind = SocketKind {
     default: crate::config::server::SOCKET_PATH,
     template_var: "SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE",
-    vars: &["SPIRE_SERVER_PRIVATE_SOCKET"],
+    var: Some("SPIRE_SERVER_PRIVATE_SOCKET"),
 };
 
-/// The agent's Workload API socket.
+/// The agent's Workload API socket, less the standard's variable, which has a form of its own: `crate::endpoint`.
 pub const AGENT: SocketKind = SocketKind {
     default: crate::config::agent::SOCKET_PATH,
     template_var: "SPIRE_AGENT_PUBLIC_SOCKET_TEMPLATE",
-    vars: &["SPIRE_AGENT_PUBLIC_SOCKET", "SPIFFE_ENDPOINT_SOCKET"],
+    var: Some("SPIRE_AGENT_PUBLIC_SOCKET"),
 };
 
 /// The agent's admin socket. SPIRE's tools know it by its flag alone.
 pub const AGENT_ADMIN: SocketKind = SocketKind {
     default: crate::config::agent::ADMIN_SOCKET_PATH,
     template_var: "SPIRE_AGENT_ADMIN_SOCKET_TEMPLATE",
-    vars: &[],
+    var: None,
 };
 
 /// The path to call. A `-socketPath` that names the default counts as not given, as with SPIRE's tools.
@@ -42,20 +42,29 @@ pub const AGENT_ADMIN: SocketKind = SocketKind {
 /// # Errors
 /// When `-instance` is given and the template is missing or has no `%i`, or when an address is no Unix socket.
 pub fn resolve(socket: &Socket, kind: &SocketKind, vars: Vars<'_>) -> Result<PathBuf, Failure> {
+    unix_path(&said(socket, kind, vars)?.map_or_else(|| kind.default.to_owned(), |(_, text)| text))
+}
+
+/// What somebody said, and where; none when the default is left.
+///
+/// # Errors
+/// When `-instance` is given and the template is missing or has no `%i`.
+pub(crate) fn said(
+    socket: &Socket,
+    kind: &SocketKind,
+    vars: Vars<'_>,
+) -> Result<Option<(&'static str, String)>, Failure> {
     let given = socket.path.as_ref().and_then(|path| path.to_str()).filter(|path| !path.is_empty());
     let instance = set(&socket.instance);
     let template = vars(kind.template_var);
     if instance.is_some() {
         check_template(kind, template.as_deref())?;
     }
-    match (given.filter(|path| *path != kind.default), instance, template) {
-        (Some(path), _, _) => unix_path(path),
-        (None, Some(instance), Some(template)) => unix_path(&template.replace("%i", instance)),
-        _ => match kind.vars.iter().find_map(|name| vars(name)) {
-            Some(path) => unix_path(&path),
-            None => unix_path(kind.default),
-        },
-    }
+    Ok(match (given.filter(|path| *path != kind.default), instance, template) {
+        (Some(path), _, _) => Some(("-socketPath", path.to_owned())),
+        (None, Some(instance), Some(template)) => Some((kind.template_var, template.replace("%i", instance))),
+        _ => kind.var.and_then(|name| Some((name, vars(name)?))),
+    })
 }
 
 fn check_template(kind: &SocketKind, template: Option<&str>) -> Result<(), Failure> {
@@ -98,15 +107,13 @@ mod tests {
 
     const TEMPLATE: (&str, &str) = ("SPIRE_AGENT_PUBLIC_SOCKET_TEMPLATE", "/run/%i.sock");
     const BASE: (&str, &str) = ("SPIRE_AGENT_PUBLIC_SOCKET", "/run/base.sock");
-    const ENDPOINT: (&str, &str) = ("SPIFFE_ENDPOINT_SOCKET", "unix:///run/endpoint.sock");
 
     #[test]
     fn flag_then_instance_then_environment_then_default() {
         check("/f", "a", &[TEMPLATE, BASE], "/f");
         check("", "a", &[TEMPLATE, BASE], "/run/a.sock");
         check(AGENT.default, "a", &[TEMPLATE, BASE], "/run/a.sock");
-        check("", "", &[TEMPLATE, BASE, ENDPOINT], "/run/base.sock");
-        check("", "", &[ENDPOINT], "/run/endpoint.sock");
+        check("", "", &[TEMPLATE, BASE], "/run/base.sock");
         check("", "", &[], AGENT.default);
     }
 
@@ -126,6 +133,6 @@ mod tests {
 
     #[test]
     fn a_tcp_address_is_refused() {
-        assert!(run("", "", &[("SPIFFE_ENDPOINT_SOCKET", "tcp://127.0.0.1:1")]).is_err());
+        assert!(run("", "", &[(BASE.0, "tcp://127.0.0.1:1")]).is_err());
     }
 }

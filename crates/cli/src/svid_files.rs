@@ -5,7 +5,6 @@
 //! [`reload`] alone tells other programs. Start at [`keeper::Keeper`].
 
 pub(crate) mod content;
-pub(crate) mod endpoint;
 pub(crate) mod folder;
 pub(crate) mod generations;
 pub(crate) mod keeper;

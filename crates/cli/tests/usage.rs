@@ -232,10 +232,36 @@ fn the_environment_names_the_socket() {
     assert!(server.err.contains("/env/s"), "{}", server.err);
     let agent = run("spindle-agent", &["api", "fetch"], &[("SPIFFE_ENDPOINT_SOCKET", "unix:///env/a")]);
     assert!(agent.err.contains(" /env/a\n"), "{}", agent.err);
+    let both = [("SPIRE_AGENT_PUBLIC_SOCKET", "/env/b"), ("SPIFFE_ENDPOINT_SOCKET", "unix:///env/a")];
+    let agent = run("spindle-agent", &["healthcheck"], &both);
+    assert!(agent.err.contains(" /env/b\n"), "{}", agent.err);
     let instance = ["entry", "show", "-instance", "blue"];
     let template = [("SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE", "/env/%i")];
     assert!(run("spindle-server", &instance, &template).err.contains("/env/blue"));
     assert!(run("spindle-server", &instance, &[]).err.contains("SPIRE_SERVER_PRIVATE_SOCKET_TEMPLATE"));
+}
+
+#[test]
+fn wep_13_wep_14_every_tool_wants_the_standards_variable_in_the_standards_form() {
+    for args in [
+        &["api", "fetch"][..],
+        &["api", "fetch", "jwt", "-audience", "db"],
+        &["api", "fetch", "wit"],
+        &["api", "validate", "jwt", "-audience", "db", "-svid", "a.b.c"],
+        &["api", "watch"],
+        &["healthcheck"],
+    ] {
+        for address in ["/env/a", "unix:env/a", "unix://host/env/a", "http://127.0.0.1:1"] {
+            let ended = run("spindle-agent", args, &[("SPIFFE_ENDPOINT_SOCKET", address)]);
+            assert_eq!(ended.code, 1, "{args:?} {address}");
+            let fault = format!("SPIFFE_ENDPOINT_SOCKET = {address:?} is no address of the Workload API");
+            assert!(
+                ended.err.contains(&fault) && ended.err.contains("  Try: write it like unix:///"),
+                "{}",
+                ended.err
+            );
+        }
+    }
 }
 
 #[test]

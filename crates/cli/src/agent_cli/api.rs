@@ -1,6 +1,6 @@
 //! `api fetch [x509]`: one answer of the Workload API, verified as a workload should; the way to the other `api` commands.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -14,10 +14,11 @@ use tonic::{Request, Status, Streaming};
 
 use super::{jwt, svids, watch, wit, write};
 use crate::args::{Output, Socket};
-use crate::client::{block_on, connect, refused};
+use crate::client::{block_on, refused};
 use crate::console::Console;
+use crate::endpoint::Endpoint;
 use crate::error::Failure;
-use crate::{duration, output, socket};
+use crate::{duration, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -73,8 +74,8 @@ pub(super) fn run(args: &FetchArgs, console: &mut Console<'_>) -> Result<(), Fai
         Some(FetchKind::Wit(args)) => return wit::run(args, console),
         None => &args.x509,
     };
-    let path = socket::resolve(&args.socket, &socket::AGENT, console.vars)?;
-    let (response, took) = block_on(fetch(&path, args.timeout))?;
+    let endpoint = Endpoint::of(&args.socket, console.vars)?;
+    let (response, took) = block_on(fetch(&endpoint, args.timeout))?;
     output::print(args.output.form, console, &response, |console| {
         let verified = svids::verify(&response, SystemClock.now())?;
         if !args.silent {
@@ -87,10 +88,10 @@ pub(super) fn run(args: &FetchArgs, console: &mut Console<'_>) -> Result<(), Fai
     })
 }
 
-async fn fetch(path: &Path, timeout: Duration) -> Result<(X509svidResponse, Duration), Failure> {
+async fn fetch(endpoint: &Endpoint, timeout: Duration) -> Result<(X509svidResponse, Duration), Failure> {
     let start = tokio::time::Instant::now();
     let first = async {
-        let mut stream = open(connect(path, "agent").await?).await.map_err(|status| not_served(&status))?;
+        let mut stream = open(endpoint.connect().await?).await.map_err(|status| not_served(&status))?;
         stream.message().await.map_err(|status| not_served(&status))
     };
     Ok((within(timeout, first).await?.ok_or_else(no_answer)?, start.elapsed()))

@@ -1,16 +1,14 @@
 //! `healthcheck`: asks the standard health service on the public socket.
 
-use std::path::Path;
-
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::args::Socket;
-use crate::client::{block_on, connect, refused};
+use crate::client::{block_on, refused};
 use crate::console::Console;
+use crate::endpoint::Endpoint;
 use crate::error::Failure;
-use crate::socket;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -28,14 +26,14 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     if args.verbose {
         writeln!(console.out, "Checking agent health...")?;
     }
-    let path = socket::resolve(&args.socket, &socket::AGENT, console.vars)?;
-    check(&path).map_err(|failure| failure.within("Agent is unhealthy"))?;
+    let endpoint = Endpoint::of(&args.socket, console.vars)?;
+    check(&endpoint).map_err(|failure| failure.within("Agent is unhealthy"))?;
     Ok(writeln!(console.out, "Agent is healthy.")?)
 }
 
-fn check(path: &Path) -> Result<(), Failure> {
+fn check(endpoint: &Endpoint) -> Result<(), Failure> {
     let status = block_on(async {
-        let mut client = HealthClient::new(connect(path, "agent").await?);
+        let mut client = HealthClient::new(endpoint.connect().await?);
         let answer = client.check(HealthCheckRequest::default()).await;
         Ok(answer.map_err(|status| refused("cannot determine its health", &status))?.into_inner().status())
     })?;

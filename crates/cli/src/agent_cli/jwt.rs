@@ -1,6 +1,5 @@
 //! `api fetch jwt` and `api validate jwt`: the JWT profile of the Workload API, as this process.
 
-use std::path::Path;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -15,11 +14,12 @@ use tonic::transport::Channel;
 
 use super::api::{no_answer, with_header, within};
 use crate::args::{Output, OutputForm, Socket, set};
-use crate::client::{block_on, connect, refused};
+use crate::client::{block_on, refused};
 use crate::console::Console;
+use crate::endpoint::Endpoint;
 use crate::error::Failure;
 use crate::output::json::ToJson;
-use crate::{duration, output, socket};
+use crate::{duration, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct FetchArgs {
@@ -71,8 +71,8 @@ pub(super) fn fetch(args: &FetchArgs, console: &mut Console<'_>) -> Result<(), F
             .try_this("set -audience to the name of the service that is to accept the token"));
     }
     let request = JwtsvidRequest { audience, spiffe_id: set(&args.spiffe_id).unwrap_or_default().to_owned() };
-    let path = socket::resolve(&args.socket, &socket::AGENT, console.vars)?;
-    let fetched = block_on(fetch_both(&path, args.timeout, request))?;
+    let endpoint = Endpoint::of(&args.socket, console.vars)?;
+    let fetched = block_on(fetch_both(&endpoint, args.timeout, request))?;
     let form = args.format.filter(|_| args.output.form == OutputForm::default());
     output::print(form.unwrap_or(args.output.form), console, &fetched, |console| {
         for svid in &fetched.svids.svids {
@@ -99,8 +99,12 @@ impl ToJson for Fetched {
     }
 }
 
-async fn fetch_both(path: &Path, timeout: Duration, request: JwtsvidRequest) -> Result<Fetched, Failure> {
-    let channel = connect(path, "agent").await?;
+async fn fetch_both(
+    endpoint: &Endpoint,
+    timeout: Duration,
+    request: JwtsvidRequest,
+) -> Result<Fetched, Failure> {
+    let channel = endpoint.connect().await?;
     let bundles = within(timeout, first_bundles(channel.clone())).await?;
     let svids = async {
         let answer = SpiffeWorkloadApiClient::new(channel).fetch_jwtsvid(with_header(request)).await;
@@ -129,9 +133,9 @@ pub(super) fn validate(
         audience: given(&args.audience, "audience")?,
         svid: given(&args.svid, "svid")?,
     };
-    let path = socket::resolve(&args.socket, &socket::AGENT, console.vars)?;
+    let endpoint = Endpoint::of(&args.socket, console.vars)?;
     let response = block_on(async {
-        let channel = connect(&path, "agent").await?;
+        let channel = endpoint.connect().await?;
         within(args.timeout, ask(channel, request)).await
     })?;
     output::print(args.output.form, console, &response, |console| {

@@ -1,6 +1,5 @@
 //! `api watch`: stays connected and prints each update; waits and connects again when the agent is away.
 
-use std::path::Path;
 use std::time::Duration;
 
 use spindle_runtime::{Logs, Shutdown, SystemClock};
@@ -9,10 +8,11 @@ use tokio::time::Instant;
 
 use super::{api, svids};
 use crate::args::Socket;
-use crate::client::{block_on, connect};
+use crate::client::block_on;
 use crate::console::Console;
+use crate::endpoint::Endpoint;
 use crate::error::Failure;
-use crate::{service, socket};
+use crate::service;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::agent_cli) struct Args {
@@ -25,23 +25,23 @@ const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
-    let path = socket::resolve(&args.socket, &socket::AGENT, console.vars)?;
+    let endpoint = Endpoint::of(&args.socket, console.vars)?;
     block_on(async {
         let (shutdown, logs) = (Shutdown::new(), Logs::default());
         let mut signals = service::signals()?;
         // Both arms are cancel-safe: one only waits, the other's loss ends the program.
         tokio::select! {
             () = signals.obey(&shutdown, &logs, async || shutdown.begin()) => Ok(()),
-            failure = watch(&path, console) => Err(failure),
+            failure = watch(&endpoint, console) => Err(failure),
         }
     })
 }
 
 /// Runs until the output is gone.
-async fn watch(path: &Path, console: &mut Console<'_>) -> Failure {
+async fn watch(endpoint: &Endpoint, console: &mut Console<'_>) -> Failure {
     let mut wait = WAIT_MIN;
     loop {
-        match follow(path, console, &mut wait).await {
+        match follow(endpoint, console, &mut wait).await {
             End::Broken(failure) => failure.print_bare(console.err),
             End::NoOutput(failure) => return failure,
         }
@@ -56,8 +56,8 @@ enum End {
 }
 
 /// Prints updates until the stream ends; each update makes the next wait short again.
-async fn follow(path: &Path, console: &mut Console<'_>, wait: &mut Duration) -> End {
-    let channel = match connect(path, "agent").await {
+async fn follow(endpoint: &Endpoint, console: &mut Console<'_>, wait: &mut Duration) -> End {
+    let channel = match endpoint.connect().await {
         Ok(channel) => channel,
         Err(failure) => return End::Broken(failure),
     };

@@ -18,14 +18,15 @@ use tonic::transport::Channel;
 
 use super::api::{no_answer, with_header, within};
 use crate::args::{Output, Socket};
-use crate::client::{block_on, connect, refused};
+use crate::client::{block_on, refused};
 use crate::console::Console;
+use crate::endpoint::Endpoint;
 use crate::error::Failure;
 use crate::files::{Readable, write};
 use crate::output::json::ToJson;
 use crate::output::plural;
 use crate::output::text::go_time;
-use crate::{duration, input, output, socket};
+use crate::{duration, input, output};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -71,8 +72,8 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     if !args.spiffe_id.is_empty() {
         input::spiffe_id("spiffeID", &args.spiffe_id)?;
     }
-    let path = socket::resolve(&args.socket, &socket::AGENT, console.vars)?;
-    let (fetched, took) = block_on(fetch(&path, &args.spiffe_id, args.timeout))?;
+    let endpoint = Endpoint::of(&args.socket, console.vars)?;
+    let (fetched, took) = block_on(fetch(&endpoint, &args.spiffe_id, args.timeout))?;
     output::print(args.output.form, console, &fetched, |console| {
         let ends = verify(&fetched, SystemClock.now())?;
         if !args.silent {
@@ -85,9 +86,13 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     })
 }
 
-async fn fetch(path: &Path, spiffe_id: &str, timeout: Duration) -> Result<(Fetched, Duration), Failure> {
+async fn fetch(
+    endpoint: &Endpoint,
+    spiffe_id: &str,
+    timeout: Duration,
+) -> Result<(Fetched, Duration), Failure> {
     let start = tokio::time::Instant::now();
-    let both = async { call(connect(path, "agent").await?, spiffe_id).await };
+    let both = async { call(endpoint.connect().await?, spiffe_id).await };
     Ok((within(timeout, both).await?, start.elapsed()))
 }
 

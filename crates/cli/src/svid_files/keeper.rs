@@ -10,11 +10,11 @@ use spindle_runtime::{SystemClock, nap_until};
 use spindle_spiffe_core::{Clock, Timestamp};
 
 use super::content::{Files, State};
-use super::endpoint::Endpoint;
 use super::folder::{Access, Folder, NamedFile};
 use super::material::{JwtBundles, X509Material};
 use super::source::{Event, Part, Source};
 use super::wanted::Wanted;
+use crate::endpoint::Endpoint;
 use crate::error::Failure;
 
 /// How soon writing is tried again after the disk refused, in seconds.

@@ -19,11 +19,11 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use super::endpoint::Endpoint;
 use super::material::Token;
 use super::wanted::{Choice, Wanted};
 use crate::agent_cli::with_header;
 use crate::client::refused;
+use crate::endpoint::Endpoint;
 use crate::error::Failure;
 
 /// How long a caller waits between tries. A first identity is often registered a moment later.

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::svid_files::endpoint::{ENDPOINT_VAR, Endpoint};
+use crate::endpoint::{ENDPOINT_VAR, Endpoint};
 use crate::svid_files::wanted::Names;
 
 /// Each place with its word and its variable.

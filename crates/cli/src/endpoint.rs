@@ -1,7 +1,8 @@
-//! Where the Workload API is: flags first, then the environment, each checked as the standard says (Workload Endpoint 4).
+//! Where the Workload API is: flags first, then SPIRE's variables, then the standard's, and what has a scheme is checked as the
+//! standard says (Workload Endpoint 4).
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tonic::transport::Channel;
@@ -28,19 +29,17 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint that flags and environment name; flags win. A flag may hold a bare path, the standard's variable may not.
+    /// The endpoint that flags and environment name; the standard's variable is for when nothing else is said. Flags and SPIRE's
+    /// variables may hold a bare path, the standard's may not.
     ///
     /// # Errors
     /// When the address has another form than the standard's.
     pub(crate) fn of(flags: &Socket, vars: Vars<'_>) -> Result<Self, Failure> {
-        let given = flags.path.as_deref().and_then(Path::to_str).filter(|path| !path.is_empty());
-        if let Some(address) = given.filter(|path| has_scheme(path)) {
-            return Self::parse("-socketPath", address);
-        }
-        let is_said = given.is_some() || flags.instance.as_deref().is_some_and(|name| !name.is_empty());
-        match vars(ENDPOINT_VAR) {
-            Some(address) if !is_said => Self::parse(ENDPOINT_VAR, &address),
-            _ => Ok(Self::Unix(socket::resolve(flags, &socket::AGENT, vars)?)),
+        match (socket::said(flags, &socket::AGENT, vars)?, vars(ENDPOINT_VAR)) {
+            (Some((name, address)), _) if has_scheme(&address) => Self::parse(name, &address),
+            (Some((_, path)), _) => Ok(Self::Unix(path.into())),
+            (None, Some(address)) => Self::parse(ENDPOINT_VAR, &address),
+            (None, None) => Ok(Self::Unix(socket::AGENT.default.into())),
         }
     }
 
@@ -116,9 +115,13 @@ fn has_scheme(text: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn found(path: &str, instance: &str, env: &[(&str, &str)]) -> Result<Endpoint, Failure> {
+        let flags = Socket { path: Some(path.into()), instance: Some(instance.into()) };
+        Endpoint::of(&flags, &|name| env.iter().find(|(var, _)| *var == name).map(|(_, text)| (*text).into()))
+    }
+
     fn resolved(path: &str, env: Option<&str>) -> Result<Endpoint, Failure> {
-        let flags = Socket { path: Some(path.into()), instance: None };
-        Endpoint::of(&flags, &|name| env.filter(|_| name == ENDPOINT_VAR).map(str::to_owned))
+        found(path, "", env.map(|text| (ENDPOINT_VAR, text)).as_slice())
     }
 
     fn unix(path: &str) -> Endpoint {
@@ -136,6 +139,23 @@ mod tests {
         assert_eq!(resolved("/flag.sock", Some("unix:///env.sock")).unwrap(), unix("/flag.sock"));
         assert_eq!(resolved("unix:///flag.sock", Some("no address")).unwrap(), unix("/flag.sock"));
         assert_eq!(resolved("", None).unwrap(), unix(socket::AGENT.default), "what -h names as the default");
+        let standard = (ENDPOINT_VAR, "unix:///env.sock");
+        let template = (socket::AGENT.template_var, "/run/%i.sock");
+        let spires = (socket::AGENT.var.unwrap(), "/spire.sock");
+        assert_eq!(found("", "", &[standard, spires, template]).unwrap(), unix("/spire.sock"));
+        assert_eq!(found("", "a", &[standard, spires, template]).unwrap(), unix("/run/a.sock"));
+        assert_eq!(
+            found(socket::AGENT.default, "", &[standard]).unwrap(),
+            unix("/env.sock"),
+            "as if not given"
+        );
+    }
+
+    #[test]
+    fn an_address_is_checked_wherever_it_stands() {
+        let spires = (socket::AGENT.var.unwrap(), "unix:relative");
+        assert!(found("", "", &[spires]).expect_err("relative").what().contains(spires.0));
+        assert!(found("tcp://localhost:1", "", &[]).expect_err("a name").what().contains("-socketPath"));
     }
 
     #[test]
