@@ -249,6 +249,7 @@ fn wep_13_wep_14_every_tool_wants_the_standards_variable_in_the_standards_form()
         &["api", "fetch", "wit"],
         &["api", "validate", "jwt", "-audience", "db", "-svid", "a.b.c"],
         &["api", "watch"],
+        &["api", "watch", "wit"],
         &["healthcheck"],
     ] {
         for address in ["/env/a", "unix:env/a", "unix://host/env/a", "http://127.0.0.1:1"] {

@@ -1,4 +1,4 @@
-//! `api fetch wit`: one answer of the WIT profile, each token checked against the bundle that vouches for it.
+//! `api fetch wit` and `api watch wit`: answers of the WIT profile, each token checked against the bundle that vouches for it.
 //!
 //! A WIT-SVID is of use only together with its key, so the key is written to files and to JSON, and never shown to people.
 
@@ -13,10 +13,11 @@ use spindle_runtime::SystemClock;
 use spindle_spiffe_core::{
     Bundle, Clock, SpiffeId, Timestamp, TrustDomain, WitValidation, validate_wit_svid,
 };
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
-use super::api::{no_answer, with_header, within};
+use super::api::{with_header, within};
+use super::watch::{Updates, message};
 use crate::args::{Output, Socket};
 use crate::client::{block_on, refused};
 use crate::console::Console;
@@ -49,6 +50,7 @@ pub(super) struct Args {
 }
 
 /// Both answers of the profile, as one document.
+#[derive(Default)]
 struct Fetched {
     svids: WitsvidResponse,
     bundles: WitBundlesResponse,
@@ -92,20 +94,66 @@ async fn fetch(
     timeout: Duration,
 ) -> Result<(Fetched, Duration), Failure> {
     let start = tokio::time::Instant::now();
-    let both = async { call(endpoint.connect().await?, spiffe_id).await };
+    let both = async {
+        let mut streams = Streams::open(endpoint.connect().await?, spiffe_id).await?;
+        streams.next().await?;
+        Ok(streams.last)
+    };
     Ok((within(timeout, both).await?, start.elapsed()))
 }
 
-async fn call(channel: Channel, spiffe_id: &str) -> Result<Fetched, Failure> {
-    let not_served = |status: Status| refused("cannot fetch WIT-SVIDs", &status);
-    let mut client = SpiffeWorkloadApiClient::new(channel);
-    let request = with_header(WitsvidRequest { spiffe_id: spiffe_id.into() });
-    let mut stream = client.fetch_witsvid(request).await.map_err(not_served)?.into_inner();
-    let svids = stream.message().await.map_err(not_served)?.ok_or_else(no_answer)?;
-    let request = with_header(WitBundlesRequest {});
-    let mut stream = client.fetch_wit_bundles(request).await.map_err(not_served)?.into_inner();
-    let bundles = stream.message().await.map_err(not_served)?.ok_or_else(no_answer)?;
-    Ok(Fetched { svids, bundles })
+fn not_served(status: &Status) -> Failure {
+    refused("cannot fetch WIT-SVIDs", status)
+}
+
+/// Both streams of the profile, with what they said last.
+pub(super) struct Streams {
+    svids: Streaming<WitsvidResponse>,
+    bundles: Streaming<WitBundlesResponse>,
+    last: Fetched,
+    is_first: bool,
+}
+
+impl Streams {
+    /// Opens both; a refusal of one is that of the profile.
+    ///
+    /// # Errors
+    /// Why there are no WIT-SVIDs, or none for this caller.
+    pub(super) async fn open(channel: Channel, spiffe_id: &str) -> Result<Self, Failure> {
+        let mut client = SpiffeWorkloadApiClient::new(channel);
+        let request = with_header(WitsvidRequest { spiffe_id: spiffe_id.into() });
+        let svids = client.fetch_witsvid(request).await.map_err(|status| not_served(&status))?.into_inner();
+        let request = with_header(WitBundlesRequest {});
+        let bundles = client.fetch_wit_bundles(request).await.map_err(|status| not_served(&status))?;
+        Ok(Self { svids, bundles: bundles.into_inner(), last: Fetched::default(), is_first: true })
+    }
+}
+
+impl Updates for Streams {
+    type Checked = Vec<Timestamp>;
+
+    async fn next(&mut self) -> Result<(), Failure> {
+        if self.is_first {
+            self.last.svids = message(&mut self.svids, not_served).await?;
+            self.last.bundles = message(&mut self.bundles, not_served).await?;
+            self.is_first = false;
+            return Ok(());
+        }
+        // Both arms are cancel-safe: a message that is not taken stays in its stream.
+        tokio::select! {
+            svids = message(&mut self.svids, not_served) => self.last.svids = svids?,
+            bundles = message(&mut self.bundles, not_served) => self.last.bundles = bundles?,
+        }
+        Ok(())
+    }
+
+    fn check(&self, now: Timestamp) -> Result<Vec<Timestamp>, Failure> {
+        verify(&self.last, now)
+    }
+
+    fn print(&self, ends: &Vec<Timestamp>, took: Duration, console: &mut Console<'_>) -> Result<(), Failure> {
+        print(console, &self.last, ends, took)
+    }
 }
 
 /// Checks each token against the bundle of its own trust domain, and returns when each ends.

@@ -26,6 +26,8 @@ pub(crate) struct Script {
     pub(crate) x509: Box<dyn Fn(usize) -> Answer<X509svidResponse> + Send + Sync>,
     pub(crate) jwt_bundles: Box<dyn Fn(usize) -> Answer<JwtBundlesResponse> + Send + Sync>,
     pub(crate) jwt: TokenAnswer,
+    pub(crate) wit: Box<dyn Fn(usize) -> Answer<WitsvidResponse> + Send + Sync>,
+    pub(crate) wit_bundles: Box<dyn Fn() -> Answer<WitBundlesResponse> + Send + Sync>,
 }
 
 impl Script {
@@ -35,6 +37,8 @@ impl Script {
             x509: Box::new(answer),
             jwt_bundles: Box::new(|_| Err(Status::permission_denied("none"))),
             jwt: Box::new(|_| Err(Status::permission_denied("none"))),
+            wit: Box::new(|_| Err(Status::unimplemented("no WIT-SVIDs here"))),
+            wit_bundles: Box::new(|| Err(Status::unimplemented("no WIT-SVIDs here"))),
         }
     }
 }
@@ -150,15 +154,14 @@ impl SpiffeWorkloadApi for Service {
         &self,
         _: Request<WitsvidRequest>,
     ) -> Result<Response<Messages<WitsvidResponse>>, Status> {
-        self.calls.wit.fetch_add(1, Ordering::SeqCst);
-        Err(Status::unimplemented("no WIT-SVIDs here"))
+        (self.script.wit)(self.calls.wit.fetch_add(1, Ordering::SeqCst)).map(Response::new)
     }
 
     async fn fetch_wit_bundles(
         &self,
         _: Request<WitBundlesRequest>,
     ) -> Result<Response<Messages<WitBundlesResponse>>, Status> {
-        Err(Status::unimplemented("no WIT-SVIDs here"))
+        (self.script.wit_bundles)().map(Response::new)
     }
 }
 

@@ -10,3 +10,4 @@ mod program;
 mod rotations;
 mod rows;
 mod tls;
+mod watch;

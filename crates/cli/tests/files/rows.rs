@@ -212,7 +212,6 @@ fn wap_20_wap_46_wap_53_wap_54_jwt_bundles_and_tokens_have_files_of_their_own_an
         hint: hint.into(),
     };
     let script = Script {
-        x509: Box::new(move |_| held(vec![first.clone()])),
         jwt_bundles: Box::new(move |call| match call {
             // Not there at first.
             0 => Err(Status::unavailable("starting")),
@@ -225,6 +224,7 @@ fn wap_20_wap_46_wap_53_wap_54_jwt_bundles_and_tokens_have_files_of_their_own_an
                 (token("", "eyJleHAiOjQwMDAwMDAwMDB9"), token("", "eyJleHAiOjQwMDAwMDAwMDAgfQ"));
             Ok(JwtsvidResponse { svids: vec![first, second] })
         }),
+        ..Script::x509(move |_| held(vec![first.clone()]))
     };
     let fake = Fake::start(&temp.path().join("sock"), script);
     let dir = temp.path().join("svid");
