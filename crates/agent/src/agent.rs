@@ -122,6 +122,7 @@ impl Agent {
             issuer: Arc::new(link.clone()),
             clock: clock.clone(),
             entropy: entropy.clone(),
+            policy: RenewalPolicy::with_availability_target(config.availability_target),
         });
         tasks.spawn_infallible("WIT-SVIDs", keeper.run(shutdown.clone()));
         let checked = (!config.disable_workload_api).then(|| socket_path.clone());

@@ -1,10 +1,10 @@
 //! WIT-SVIDs for local workloads: made for the entries that somebody has an open stream for, and for no others.
 //!
 //! One task owns the plan ([`WitKeeper`]); streams say what they want and read what is held ([`WitSource`]). A WIT-SVID is
-//! renewed at half of its life, replaced when its authority is tainted, and gone with its entry. Never given: one whose
-//! authority has left the own bundle. When nobody wants it any more it is kept until it would be renewed, so that callers
-//! that come and go need no new one. Whether there are WIT-SVIDs at all is told by the own bundle: a trust domain without
-//! keys for them has none (WIT-SVID 6.2). Start at [`WitSource::want`].
+//! renewed by the rules of X509-SVIDs, the availability target among them, replaced when its authority is tainted, and gone with
+//! its entry. Never given: one whose authority has left the own bundle. When nobody wants it any more it is kept until it would be
+//! renewed, so that callers that come and go need no new one. Whether there are WIT-SVIDs at all is told by the own bundle: a
+//! trust domain without keys for them has none (WIT-SVID 6.2). Start at [`WitSource::want`].
 
 pub(crate) mod ask;
 mod batch;

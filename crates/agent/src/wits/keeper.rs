@@ -45,6 +45,8 @@ pub(crate) struct Parts {
     pub(crate) issuer: Arc<dyn WitIssuer>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    /// When a WIT-SVID is renewed.
+    pub(crate) policy: RenewalPolicy,
 }
 
 /// The task that owns the plan.
@@ -212,7 +214,7 @@ impl WitKeeper {
     }
 
     fn on_received(&mut self, ticket: &Ticket, held: HeldWit, now: Timestamp) {
-        let renewal = Renewal::issued(RenewalPolicy::default(), held.validity, now, self.jitter());
+        let renewal = Renewal::issued(self.parts.policy, held.validity, now, self.jitter());
         if !self.plan.on_signed(ticket, now, held.validity.not_after, renewal.due_at()) {
             return;
         }

@@ -25,7 +25,7 @@ pub fn print_defaults() -> String {
     # join_token = "..."                          # for the first start
     # join_token_file = "./join-token"            # the same, from a file
     workload_x509_svid_key_type = "ec-p256"
-    # availability_target = "24h"                 # X509-SVIDs are renewed at half of their life
+    # availability_target = "24h"                 # X509- and WIT-SVIDs are renewed at half of their life
     x509_svid_cache_max_size = 1000
     jwt_svid_cache_max_size = 1000
     allow_unauthenticated_verifiers = false
