@@ -58,7 +58,9 @@ func init() {
 	absent("CFG-SERVER-PROXY_PROTOCOL_TRUSTED_CIDRS", func(t *testing.T) {
 		refusedSetting(t, `proxy_protocol_trusted_cidrs = ["10.0.0.0/8"]`, "proxy_protocol_trusted_cidrs")
 	})
-	absent("CFG-SERVER-PROFILING", func(t *testing.T) { refusedSetting(t, `profiling_enabled = true`, "profiling_enabled") })
+	absent("CFG-SERVER-PROFILING", func(t *testing.T) {
+		Start(t, Settings{Server: "profiling_enabled = true"}).AwaitLog(t, "server.profiling_enabled has no effect")
+	})
 	absent("CFG-SERVER-FEDERATION", func(t *testing.T) {
 		refusedSetting(t, `federation { bundle_endpoint { address = "127.0.0.1" port = 8443 } }`, "federation")
 	})

@@ -56,6 +56,8 @@ impl wire::debug_server::Debug for DebugService {
     ) -> Result<Response<wire::GetInfoResponse>, Status> {
         let now = self.clock.now();
         let uptime_secs = now.secs_since(self.started_at);
+        // Those of every entry in the agent's set, as SPIRE counts them: also of one that names the node itself, which a join token
+        // with a SPIFFE ID brings along.
         let ready = self.cache.snapshot().identities().filter(|one| one.state.is_ok()).count();
         Ok(Response::new(wire::GetInfoResponse {
             svid_chain: self.identity.svid().map(|svid| self.chain(&svid, now)).unwrap_or_default(),

@@ -13,9 +13,14 @@ pub enum Support {
     NotYet(&'static str),
     /// It is taken and has no effect, which cannot hurt; the text says why.
     NoEffect(&'static str),
+    /// The same, and of this value nothing is said: it is what happens anyway.
+    NoEffectBut(&'static str, &'static str),
     /// Only this value is taken: it is what happens anyway.
     Only(&'static str),
 }
+
+/// Why SPIRE's settings of profiling are taken and do nothing.
+pub(crate) const NO_PROFILING: &str = "this program has no profiles of a Go runtime";
 
 /// A key and what is done with it.
 pub type Key = (&'static str, Support);
@@ -56,7 +61,8 @@ fn check_key(
     let (key, place) = (section.key(&item.key), place(item));
     match support(section, item, known)? {
         Support::Yes => Ok(()),
-        Support::NoEffect(why) => {
+        Support::NoEffectBut(value, _) if is_value(&item.value, value) => Ok(()),
+        Support::NoEffect(why) | Support::NoEffectBut(_, why) => {
             notes.push(format!("{key} has no effect: {why}"));
             Ok(())
         }

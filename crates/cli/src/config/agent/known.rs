@@ -1,9 +1,7 @@
 //! Every key of SPIRE's agent file, and what this version does with it.
 
-use crate::config::keys::Key;
-use crate::config::keys::Support::{NoEffect, NotYet, Yes};
-
-const NO_PROFILING: &str = "this program has no profiles of a Go runtime";
+use crate::config::keys::Support::{NoEffect, NoEffectBut, NotYet, Yes};
+use crate::config::keys::{Key, NO_PROFILING};
 
 pub(super) const TOP: &[Key] = &[
     ("agent", Yes),
@@ -44,7 +42,7 @@ pub(super) const AGENT: &[Key] = &[
     ("log_file", Yes),
     ("log_source_location", Yes),
     ("log_selectors", Yes),
-    ("profiling_enabled", NoEffect(NO_PROFILING)),
+    ("profiling_enabled", NoEffectBut("false", NO_PROFILING)),
     ("profiling_port", NoEffect(NO_PROFILING)),
     ("profiling_freq", NoEffect(NO_PROFILING)),
     ("profiling_names", NoEffect(NO_PROFILING)),

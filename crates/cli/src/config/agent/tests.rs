@@ -173,6 +173,7 @@ fn harmless_keys_are_taken_with_a_note() {
         "",
     );
     assert_eq!(settings.notes.len(), 1, "{:?}", settings.notes);
+    assert!(ready("profiling_enabled = false", "").notes.is_empty());
 }
 
 #[test]

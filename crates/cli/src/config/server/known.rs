@@ -1,9 +1,8 @@
 //! Every key of SPIRE's server file, and what this version does with it.
 
-use crate::config::keys::Key;
-use crate::config::keys::Support::{NoEffect, NotYet, Only, Yes};
+use crate::config::keys::Support::{NoEffect, NoEffectBut, NotYet, Only, Yes};
+use crate::config::keys::{Key, NO_PROFILING};
 
-const NO_PROFILING: &str = "profiling is off";
 const IN_MEMORY: &str = "all entries are held in memory and change at once";
 
 pub(super) const TOP: &[Key] =
@@ -38,7 +37,7 @@ pub(super) const SERVER: &[Key] = &[
     ("prune_attested_nodes_batch_size", Yes),
     ("prune_tofu_nodes", Yes),
     ("max_attested_node_info_staleness", NoEffect(IN_MEMORY)),
-    ("profiling_enabled", Only("false")),
+    ("profiling_enabled", NoEffectBut("false", NO_PROFILING)),
     ("profiling_port", NoEffect(NO_PROFILING)),
     ("profiling_freq", NoEffect(NO_PROFILING)),
     ("profiling_names", NoEffect(NO_PROFILING)),

@@ -187,6 +187,8 @@ fn harmless_keys_are_taken_with_a_note() {
     let settings = ready("profiling_port = 6060 experimental { events_based_cache = true }", "");
     assert_eq!(settings.notes.len(), 2, "{:?}", settings.notes);
     assert!(ready("profiling_enabled = false", "").notes.is_empty());
+    let enabled = ready("profiling_enabled = true", "").notes;
+    assert!(enabled[0].starts_with("server.profiling_enabled has no effect"), "{enabled:?}");
     assert!(settings.notes[0].starts_with("server.profiling_port has no effect"), "{:?}", settings.notes);
 }
 
