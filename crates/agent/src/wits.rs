@@ -6,6 +6,7 @@
 //! renewed, so that callers that come and go need no new one. Whether there are WIT-SVIDs at all is told by the own bundle: a
 //! trust domain without keys for them has none (WIT-SVID 6.2). Start at [`WitSource::want`].
 
+mod answer;
 pub(crate) mod ask;
 mod batch;
 mod keeper;
@@ -23,6 +24,8 @@ use tokio::time::Instant;
 
 use crate::cache::{Cache, Matched, Unready};
 
+use answer::Answers;
+pub(crate) use answer::WitAnswer;
 pub(crate) use keeper::{Parts, WitKeeper};
 pub(crate) use token::HeldWit;
 
@@ -36,6 +39,7 @@ pub(crate) struct WitSource(Arc<Shared>);
 struct Shared {
     cache: Arc<Cache>,
     state: Mutex<State>,
+    answers: Mutex<Answers>,
     /// Counts the changes of what is held.
     changes: watch::Sender<u64>,
     /// Wakes the task when streams want other entries.
@@ -63,7 +67,8 @@ impl WitSource {
     /// A source that holds nothing yet.
     pub(crate) fn new(cache: Arc<Cache>) -> Self {
         let (changes, wanted) = (watch::Sender::new(0), Notify::new());
-        Self(Arc::new(Shared { cache, state: Mutex::default(), changes, wanted }))
+        let (state, answers) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { cache, state, answers, changes, wanted }))
     }
 
     /// Whether this trust domain has WIT-SVIDs, as far as is known. Before the first sync nothing is.
@@ -96,6 +101,11 @@ impl WitSource {
             ShownWit { matched, state }
         });
         shown.collect()
+    }
+
+    /// The answer with what is ready of `shown`, the same one for all who are shown the same.
+    pub(crate) fn answer(&self, shown: &[ShownWit]) -> Arc<WitAnswer> {
+        self.0.answers.lock().unwrap_or_else(PoisonError::into_inner).shared(shown)
     }
 
     fn own_bundle(&self) -> Arc<Bundle> {

@@ -3,20 +3,21 @@
 //! The caller is looked at again before each later message. An answer has all identities, in the order of the other
 //! profiles; those that are late are waited for a moment, as with X509-SVIDs. Start at [`WitSession::wait`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use spindle_proto::workload::WitsvidRequest;
-use spindle_spiffe_core::{Hint, Reason, SpiffeId};
+use spindle_spiffe_core::{Reason, SpiffeId};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use super::decide::{COMPLETE_WAIT, Decision, FIRST_WAIT};
-use crate::cache::{Unready, encode_wit_svids};
+use crate::cache::Unready;
 use crate::frames::Messages;
 use crate::gate::{Admitted, stopping};
-use crate::wits::{ShownWit, Wants, WitSource};
+use crate::wits::{ShownWit, Wants, WitAnswer, WitSource};
 
 /// An attested caller and what it was sent.
 pub(super) struct WitSession {
@@ -25,8 +26,8 @@ pub(super) struct WitSession {
     changes: watch::Receiver<u64>,
     wants: Wants,
     spiffe_id: Option<SpiffeId>,
-    /// What tells the last message from another one; none before the first.
-    sent: Option<Vec<(u64, Hint)>>,
+    /// The last message; none before the first.
+    sent: Option<Arc<WitAnswer>>,
 }
 
 /// The identity a request is limited to, or what is wrong with it.
@@ -56,14 +57,16 @@ impl WitSession {
                     }
                 }
                 Decision::Send => {
-                    let names = fingerprint(&shown);
-                    if self.sent.as_ref() == Some(&names) {
+                    // Kept alive by the stream, so that the same answer is the same object.
+                    let answer = self.source.answer(&shown);
+                    if self.sent.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, &answer)) {
                         self.changed().await?;
                         waiting_since = Instant::now();
                     } else if self.caller.is_still_entitled().await? {
                         self.caller.note_wait();
-                        self.sent = Some(names);
-                        return Ok(encode(&shown));
+                        let frame = answer.frame();
+                        self.sent = Some(answer);
+                        return Ok(frame);
                     }
                 }
             }
@@ -140,11 +143,6 @@ fn decide(shown: &[ShownWit], is_first: bool, waited: Duration) -> Decision {
     }
 }
 
-fn fingerprint(shown: &[ShownWit]) -> Vec<(u64, Hint)> {
-    let held = shown.iter().filter_map(|one| Some((one.state.as_ref().ok()?, &one.matched)));
-    held.map(|(held, matched)| (held.number, matched.hint.clone())).collect()
-}
-
 fn unready(shown: &[ShownWit]) -> String {
     let why = |one: &ShownWit| {
         let entry = &one.matched.entry;
@@ -153,16 +151,9 @@ fn unready(shown: &[ShownWit]) -> String {
     shown.iter().filter_map(why).collect::<Vec<_>>().join("; ")
 }
 
-fn encode(shown: &[ShownWit]) -> Bytes {
-    let held = shown.iter().filter_map(|one| Some((one.state.as_ref().ok()?, &one.matched)));
-    encode_wit_svids(held.map(|(held, matched)| {
-        [held.spiffe_id.as_str(), held.token.as_str(), held.key_jwk.as_str(), matched.hint.as_str()]
-    }))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use spindle_spiffe_core::Hint;
 
     use super::*;
     use crate::cache::Matched;
