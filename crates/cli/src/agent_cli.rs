@@ -90,7 +90,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Run(args) => run::run(&args, console),
         Command::Validate(args) => validate::run(&args, console),
         Command::Debug(debug::Command::GetInfo(args)) => debug::run(&args, console),
-        Command::Logger(command) => logger::run(command, console),
+        Command::Logger(command) => logger::run(&command, console),
         Command::Healthcheck(args) => healthcheck::run(&args, console),
         Command::Files(args) => files::run(&args, console),
         Command::Api(api::Command::Fetch(args)) => api::run(&args, console),

@@ -44,6 +44,17 @@ pub struct Socket {
     pub instance: Option<String>,
 }
 
+/// What is said of a call that has no words of its own.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Call {
+    /// The socket.
+    #[command(flatten)]
+    pub socket: Socket,
+    /// The form of the answer.
+    #[command(flatten)]
+    pub output: Output,
+}
+
 /// The text, or none when it is empty: SPIRE's tools take an empty value for an unset flag.
 pub fn set(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())

@@ -1,38 +1,78 @@
-//! What `logger get|set|reset` of server and agent share: flags, levels and how they are printed.
+//! `logger get|set|reset` of server and agent: how much a process logs. Start at [`run`].
 
+use clap::Subcommand;
 use spindle_proto::spire::api::types;
 use spindle_runtime::LogLevel;
+use tonic::{Response, Status};
 
-use crate::args::{Output, Socket, set};
+use crate::args::{Call, Output, Socket, set};
+use crate::client::{block_on, refused};
 use crate::console::Console;
 use crate::error::Failure;
 use crate::output;
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    #[command(flatten)]
-    pub(crate) socket: Socket,
-    #[command(flatten)]
-    pub(crate) output: Output,
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Shows the log level that holds now and the one of the configuration.
+    Get(Call),
+    /// Sets the log level until it is set again or the process ends.
+    Set(SetArgs),
+    /// Goes back to the log level of the configuration.
+    Reset(Call),
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetArgs {
     #[command(flatten)]
-    pub(crate) socket: Socket,
+    socket: Socket,
     /// The new level: panic, fatal, error, warn, info, debug or trace.
     #[arg(long = "level", value_name = "LEVEL")]
     level: Option<String>,
     #[command(flatten)]
-    pub(crate) output: Output,
+    output: Output,
+}
+
+/// What a logger service answers.
+pub(crate) type Answer = Result<Response<types::Logger>, Status>;
+
+/// A logger service: the server's or the agent's, which have messages of the same names and parts.
+pub(crate) trait LoggerCalls {
+    /// The levels.
+    async fn get(&mut self) -> Answer;
+    /// Sets the level with this number.
+    async fn set(&mut self, new_level: i32) -> Answer;
+    /// Sets the level of the configuration.
+    async fn reset(&mut self) -> Answer;
+}
+
+/// Runs one command over the client that `dial` makes.
+///
+/// # Errors
+/// When the level is none, nobody answers, or the call is refused.
+pub(crate) fn run<C: LoggerCalls>(
+    command: &Command,
+    console: &mut Console<'_>,
+    dial: impl AsyncFnOnce(&Socket, &Console<'_>) -> Result<C, Failure>,
+) -> Result<(), Failure> {
+    let (socket, output, new_level) = match command {
+        Command::Get(Call { socket, output }) | Command::Reset(Call { socket, output }) => {
+            (socket, output, None)
+        }
+        Command::Set(args) => (&args.socket, &args.output, Some(parse(set(&args.level))?.into())),
+    };
+    let logger = block_on(async {
+        let mut client = dial(socket, &*console).await?;
+        let (answer, what) = match (command, new_level) {
+            (Command::Reset(_), _) => (client.reset().await, "failed to reset logger"),
+            (_, Some(level)) => (client.set(level).await, "failed to set log level"),
+            (_, None) => (client.get().await, "error fetching logger"),
+        };
+        Ok(answer.map_err(|status| refused(what, &status))?.into_inner())
+    })?;
+    output::print(output.form, console, &logger, |console| pretty(console, &logger))
 }
 
 const LEVELS: &str = "write panic, fatal, error, warn, info, debug or trace";
-
-/// The level on the wire, from the flag.
-pub(crate) fn level(args: &SetArgs) -> Result<types::LogLevel, Failure> {
-    parse(set(&args.level))
-}
 
 fn parse(text: Option<&str>) -> Result<types::LogLevel, Failure> {
     let text = text.ok_or_else(|| Failure::new("a value (-level) must be set").try_this(LEVELS))?;
@@ -41,15 +81,6 @@ fn parse(text: Option<&str>) -> Result<types::LogLevel, Failure> {
         .map_err(|_| Failure::new(format!("the value {text:?} is not a valid setting")).try_this(LEVELS))?;
     types::LogLevel::try_from(level.number())
         .map_err(|_| Failure::new(format!("the level {level} has no number")).try_this(LEVELS))
-}
-
-/// Prints the answer of any of the three commands.
-pub(crate) fn print(
-    output: &Output,
-    console: &mut Console<'_>,
-    logger: &types::Logger,
-) -> Result<(), Failure> {
-    output::print(output.form, console, logger, |console| pretty(console, logger))
 }
 
 fn pretty(console: &mut Console<'_>, logger: &types::Logger) -> Result<(), Failure> {

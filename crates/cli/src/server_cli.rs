@@ -141,7 +141,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Agent(command) => agent::run(command, console),
         Command::Token(token::Command::Generate(args)) => token::run(&args, console),
         Command::Bundle(command) => bundle::run(command, console),
-        Command::Logger(command) => logger::run(command, console),
+        Command::Logger(command) => logger::run(&command, console),
         Command::Debug(debug::Command::GetInfo(args)) => debug::run(&args, console),
         Command::Federation(command) => federation::run(command, console),
         Command::LocalAuthority(command) => local_authority::run(&command, console),

@@ -5,7 +5,7 @@ use spindle_proto::spire::agent::debug::v1::debug_client::DebugClient;
 use spindle_proto::spire::agent::debug::v1::{GetInfoRequest, GetInfoResponse};
 
 use super::dial_admin;
-use crate::args::{Output, Socket};
+use crate::args::Call;
 use crate::client::{block_on, refused};
 use crate::console::Console;
 use crate::duration::print_secs;
@@ -17,18 +17,10 @@ use crate::svid_chain::{ChainLink, print_chain, rfc3339};
 pub(super) enum Command {
     /// Shows uptime, the last sync, counts and the agent's own X509-SVID chain.
     #[command(name = "getinfo")]
-    GetInfo(Args),
+    GetInfo(Call),
 }
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    socket: Socket,
-    #[command(flatten)]
-    output: Output,
-}
-
-pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
+pub(super) fn run(args: &Call, console: &mut Console<'_>) -> Result<(), Failure> {
     let info = block_on(async {
         let mut client = DebugClient::new(dial_admin(&args.socket, console).await?);
         let answer = client.get_info(GetInfoRequest {}).await;

@@ -5,7 +5,7 @@ use spindle_proto::spire::api::server::debug::v1::debug_client::DebugClient;
 use spindle_proto::spire::api::server::debug::v1::{GetInfoRequest, GetInfoResponse};
 
 use super::dial;
-use crate::args::{Output, Socket};
+use crate::args::Call;
 use crate::client::{block_on, refused};
 use crate::console::Console;
 use crate::duration::print_secs;
@@ -17,18 +17,10 @@ use crate::svid_chain::{ChainLink, print_chain};
 pub(super) enum Command {
     /// Shows uptime, counts and the server's own X509-SVID chain.
     #[command(name = "getinfo")]
-    GetInfo(Args),
+    GetInfo(Call),
 }
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    socket: Socket,
-    #[command(flatten)]
-    output: Output,
-}
-
-pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
+pub(super) fn run(args: &Call, console: &mut Console<'_>) -> Result<(), Failure> {
     let info = block_on(async {
         let mut client = DebugClient::new(dial(&args.socket, console).await?);
         let answer = client.get_info(GetInfoRequest {}).await;
