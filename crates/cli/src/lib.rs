@@ -27,6 +27,7 @@ mod log_levels;
 mod manual;
 pub mod output;
 mod preflight;
+mod reload;
 mod run_flags;
 pub mod server_cli;
 pub mod service;

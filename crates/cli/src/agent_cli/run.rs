@@ -1,7 +1,6 @@
 //! `run`: the agent itself, until a signal or a fault ends it.
 
 pub(super) mod flags;
-mod reload;
 pub(super) mod settings;
 
 use std::sync::Arc;
@@ -15,8 +14,8 @@ pub(super) use flags::Args;
 use crate::config::agent::print_defaults;
 use crate::console::Console;
 use crate::error::Failure;
+use crate::reload::Reload;
 use crate::service;
-use reload::Reload;
 
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
     if args.print_defaults {
@@ -33,17 +32,22 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     config.logs = logs.clone();
     harden();
     service::log_notes(&notes);
-    let reload = Reload::new(args, console.vars, &logs, file);
-    service::block_on(serve(config, &logs, &reload))
+    let reload = Reload { who: "agent", level_key: "agent.log_level", logs: &logs, started_with: file };
+    let read = || {
+        let file = flags::items(args, console.vars)?;
+        let level = flags::ready(args, &file)?.logs.level;
+        Ok((file, level))
+    };
+    service::block_on(serve(config, &logs, || reload.run(read)))
 }
 
-async fn serve(config: AgentConfig, logs: &Logs, reload: &Reload<'_>) -> Result<(), Failure> {
+async fn serve(config: AgentConfig, logs: &Logs, reload: impl Fn()) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     let work = async {
         let agent = Agent::start(config, SystemClock::shared(), Arc::new(SystemEntropy), shutdown.clone())?;
         agent.wait().await
     };
-    let ended = service::until_signal(work, &shutdown, logs, async || reload.run()).await?;
+    let ended = service::until_signal(work, &shutdown, logs, async || reload()).await?;
     ended.map_err(|error| failure(&error))
 }
 

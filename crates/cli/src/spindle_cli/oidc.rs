@@ -1,7 +1,5 @@
 //! `oidc-discovery-provider`: the keys of JWT-SVIDs for OpenID Connect clients, until a signal or a fault ends it.
 
-mod reload;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,8 +10,8 @@ use crate::config::oidc::{CONFIG_PATH, OidcSettings, print_defaults};
 use crate::config::read_file;
 use crate::console::Console;
 use crate::error::Failure;
+use crate::reload::Reload;
 use crate::service;
-use reload::Reload;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -49,11 +47,17 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     let logs = init_logs(&settings.logs).map_err(|error| Failure::because("cannot set up logs", &error))?;
     harden();
     service::log_notes(&settings.notes);
-    let reload = Reload::new(args, console.vars, &logs, file);
-    service::block_on(serve(settings.provider, &logs, &reload))
+    let reload = Reload { who: "provider", level_key: "log_level", logs: &logs, started_with: file };
+    let read = || {
+        let file = read_file(&args.config, args.expand_env, console.vars)?;
+        let level = OidcSettings::read(&file)?.logs.level;
+        Ok((file, level))
+    };
+    service::block_on(serve(settings.provider, &logs, || reload.run(read)))
 }
 
-async fn serve(config: ProviderConfig, logs: &Logs, reload: &Reload<'_>) -> Result<(), Failure> {
+/// `reload` takes over what can change; the source and the certificate are looked at by the same signal.
+async fn serve(config: ProviderConfig, logs: &Logs, reload: impl Fn()) -> Result<(), Failure> {
     let (shutdown, refresh) = (Shutdown::new(), Refresh::default());
     let work = async {
         let (clock, entropy) = (SystemClock::shared(), Arc::new(SystemEntropy));
@@ -61,7 +65,7 @@ async fn serve(config: ProviderConfig, logs: &Logs, reload: &Reload<'_>) -> Resu
         provider.wait().await
     };
     let reload = async || {
-        reload.run();
+        reload();
         refresh.now();
     };
     let ended = service::until_signal(work, &shutdown, logs, reload).await?;

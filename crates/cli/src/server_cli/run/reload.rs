@@ -7,15 +7,15 @@ use std::fmt::Display;
 
 use spindle_runtime::{LogLevel, Logs};
 use spindle_server::{LiveSettings, Reloadable};
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::flags::{self, Args};
 use super::settings;
-use crate::config::changes::changed_keys;
 use crate::console::Vars;
 use crate::duration::print_secs;
 use crate::error::Failure;
 use crate::hcl::Item;
+use crate::reload::{log_changes, log_refused, warn_of_others};
 
 /// Keys of the file that can change while the server runs.
 const LIVE: &[&str] = &[
@@ -60,20 +60,14 @@ impl<'a> Reload<'a> {
         };
         let (file, next, level) = match self.read() {
             Ok(read) => read,
-            Err(failure) => {
-                let error = failure.what();
-                return error!(error, "configuration not reloaded: everything stays as it was");
-            }
+            Err(failure) => return log_refused(&failure),
         };
         // Nothing is refused from here on.
         let mut changes = changes(&live.load(), &next);
         change(&mut changes, "server.log_level", self.logs.levels().launch, level);
         live.replace(next);
-        self.logs.change_launch_level(level, || match changes.as_slice() {
-            [] => info!("configuration reloaded: no setting has changed"),
-            changes => info!(changes = changes.join(", "), "configuration reloaded"),
-        });
-        self.warn_of_others(&file);
+        self.logs.change_launch_level(level, || log_changes(&changes));
+        warn_of_others("server", &self.started_with, &file, |key| LIVE.contains(&key));
     }
 
     fn read(&self) -> Result<(Vec<Item>, Reloadable, LogLevel), Failure> {
@@ -81,18 +75,6 @@ impl<'a> Reload<'a> {
         let ready = flags::ready(self.args, &file)?;
         let level = ready.logs.level;
         Ok((file, Reloadable::from(&settings::config(ready)?), level))
-    }
-
-    fn warn_of_others(&self, file: &[Item]) {
-        let is_live = |key: &String| LIVE.contains(&key.as_str());
-        let mut others = changed_keys(&self.started_with, file);
-        others.retain(|key| !is_live(key));
-        if !others.is_empty() {
-            warn!(
-                keys = others.join(", "),
-                "these keys have changed and cannot be reloaded: restart the server"
-            );
-        }
     }
 }
 
