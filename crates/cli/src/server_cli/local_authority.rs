@@ -1,21 +1,29 @@
 //! `localauthority x509|jwt|wit …` and `upstreamauthority …`: the life of the server's authorities, step by step.
+//!
+//! The three families have messages of the same parts under three names; [`calls`] knows the names. Start at [`run`].
 
-mod token;
+mod calls;
+#[cfg(test)]
+mod tests;
 mod upstream;
-mod x509;
 
 use std::io::{Result as IoResult, Write};
 
 use clap::Subcommand;
+use serde_json::Value;
 use spindle_proto::spire::api::server::localauthority::v1 as wire;
 use spindle_proto::spire::api::server::localauthority::v1::local_authority_client::LocalAuthorityClient;
 use tonic::transport::Channel;
 
 use super::dial;
-use crate::args::{Output, Socket};
+use crate::args::{Call, Socket, set};
+use crate::client::{block_on, refused};
 use crate::console::Console;
 use crate::error::Failure;
+use crate::output;
+use crate::output::json::ToJson;
 use crate::output::text::go_time;
+use calls::Order;
 
 pub(super) use upstream::{Command as UpstreamCommand, run as run_upstream};
 
@@ -23,29 +31,62 @@ pub(super) use upstream::{Command as UpstreamCommand, run as run_upstream};
 pub(super) enum Command {
     /// Shows, prepares, activates, taints and revokes X.509 authorities.
     #[command(subcommand)]
-    X509(x509::Command),
+    X509(Step),
     /// Shows, prepares, activates, taints and revokes JWT authorities.
     #[command(subcommand)]
-    Jwt(token::Command),
+    Jwt(Step),
     /// Shows, prepares, activates, taints and revokes WIT authorities.
     #[command(subcommand)]
-    Wit(token::Command),
+    Wit(Step),
 }
 
-/// What is said of a step that names no authority.
+#[derive(Debug, Subcommand)]
+pub(super) enum Step {
+    /// Shows the local authorities.
+    Show(Call),
+    /// Makes the next authority and publishes it in the bundle; it does not sign yet.
+    Prepare(Call),
+    /// Lets the prepared authority sign from now on.
+    Activate(OneArgs),
+    /// Marks an authority that signed before: all that it signed is replaced.
+    Taint(OneArgs),
+    /// Takes a tainted authority that signed before out of the bundle.
+    Revoke(OneArgs),
+}
+
 #[derive(Debug, clap::Args)]
-pub(super) struct AllArgs {
+pub(super) struct OneArgs {
     #[command(flatten)]
-    socket: Socket,
-    #[command(flatten)]
-    output: Output,
+    call: Call,
+    /// The authority ID of the authority.
+    #[arg(long = "authorityID", value_name = "ID")]
+    authority_id: Option<String>,
+}
+
+impl OneArgs {
+    fn id(&self, family: Family) -> Result<String, Failure> {
+        let missing = || {
+            Failure::new("an authority ID is required").try_this(format!(
+                "add -authorityID with an ID that `localauthority {} show` prints",
+                family.command()
+            ))
+        };
+        set(&self.authority_id).map(str::to_owned).ok_or_else(missing)
+    }
 }
 
 pub(super) fn run(command: &Command, console: &mut Console<'_>) -> Result<(), Failure> {
-    match command {
-        Command::X509(command) => x509::run(command, console),
-        Command::Jwt(command) => token::run(Family::Jwt, command, console),
-        Command::Wit(command) => token::run(Family::Wit, command, console),
+    let (family, step) = match command {
+        Command::X509(step) => (Family::X509, step),
+        Command::Jwt(step) => (Family::Jwt, step),
+        Command::Wit(step) => (Family::Wit, step),
+    };
+    match step {
+        Step::Show(call) => show(family, call, console),
+        Step::Prepare(call) => carry_out(family, Order::Prepare, call, console),
+        Step::Activate(args) => carry_out(family, Order::Activate(args.id(family)?), &args.call, console),
+        Step::Taint(args) => carry_out(family, Order::Taint(args.id(family)?), &args.call, console),
+        Step::Revoke(args) => carry_out(family, Order::Revoke(args.id(family)?), &args.call, console),
     }
 }
 
@@ -53,8 +94,63 @@ async fn client(at: &Socket, console: &Console<'_>) -> Result<LocalAuthorityClie
     Ok(LocalAuthorityClient::new(dial(at, console).await?))
 }
 
-/// Which authorities are shown.
-#[derive(Clone, Copy)]
+fn show(family: Family, Call { socket, output }: &Call, console: &mut Console<'_>) -> Result<(), Failure> {
+    let states = block_on(async {
+        let answer = calls::states(family, client(socket, console).await?).await;
+        let could_not = format!("could not get {} authorities", family.name());
+        answer.map_err(|status| refused(&could_not, &status))
+    })?;
+    output::print(output.form, console, &states, |console| Ok(family.print_all(console, &states)?))
+}
+
+fn carry_out(
+    family: Family,
+    order: Order,
+    Call { socket, output }: &Call,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let (verb, done) = order.names();
+    let state = block_on(async {
+        let answer = calls::carry_out(family, order, client(socket, console).await?).await;
+        let could_not = format!("could not {verb} {} authority", family.name());
+        answer.map_err(|status| refused(&could_not, &status))
+    })?;
+    let changed = Changed { done, state };
+    output::print(output.form, console, &changed, |console| family.print_one(console, &changed))
+}
+
+/// The active, the prepared and the old authority.
+struct States {
+    active: Option<wire::AuthorityState>,
+    prepared: Option<wire::AuthorityState>,
+    old: Option<wire::AuthorityState>,
+}
+
+impl ToJson for States {
+    fn to_json(&self) -> Value {
+        let all = [("active", &self.active), ("old", &self.old), ("prepared", &self.prepared)];
+        let there =
+            all.into_iter().filter_map(|(name, state)| Some((name.to_owned(), state.as_ref()?.to_json())));
+        Value::Object(there.collect())
+    }
+}
+
+/// The authority that something was done to.
+struct Changed {
+    /// What: `prepared`, `activated` and so on.
+    done: &'static str,
+    state: Option<wire::AuthorityState>,
+}
+
+impl ToJson for Changed {
+    fn to_json(&self) -> Value {
+        let there = self.state.iter().map(|state| (format!("{}_authority", self.done), state.to_json()));
+        Value::Object(there.collect())
+    }
+}
+
+/// Which authorities are meant.
+#[derive(Clone, Copy, Debug)]
 enum Family {
     X509,
     Jwt,
@@ -70,14 +166,19 @@ impl Family {
         }
     }
 
-    /// The active, the prepared and the old authority.
-    fn print_all(
-        self,
-        console: &mut Console<'_>,
-        states: [&Option<wire::AuthorityState>; 3],
-    ) -> IoResult<()> {
-        let (name, titles) = (self.name(), ["Active", "Prepared", "Old"]);
-        for (place, (title, state)) in titles.into_iter().zip(states).enumerate() {
+    /// The word of the command line.
+    fn command(self) -> &'static str {
+        match self {
+            Self::X509 => "x509",
+            Self::Jwt => "jwt",
+            Self::Wit => "wit",
+        }
+    }
+
+    fn print_all(self, console: &mut Console<'_>, states: &States) -> IoResult<()> {
+        let name = self.name();
+        let all = [("Active", &states.active), ("Prepared", &states.prepared), ("Old", &states.old)];
+        for (place, (title, state)) in all.into_iter().enumerate() {
             if place > 0 {
                 writeln!(console.out)?;
             }
@@ -90,15 +191,11 @@ impl Family {
         Ok(())
     }
 
-    /// The authority that something was done to.
-    fn print_one(
-        self,
-        console: &mut Console<'_>,
-        title: &str,
-        state: &Option<wire::AuthorityState>,
-    ) -> Result<(), Failure> {
-        let state = state.as_ref().ok_or_else(|| Failure::new("the server's answer names no authority"))?;
-        writeln!(console.out, "{title} {} authority:", self.name())?;
+    fn print_one(self, console: &mut Console<'_>, changed: &Changed) -> Result<(), Failure> {
+        let none = || Failure::new("the server's answer names no authority");
+        let state = changed.state.as_ref().ok_or_else(none)?;
+        let (first, rest) = changed.done.split_at(1);
+        writeln!(console.out, "{}{rest} {} authority:", first.to_uppercase(), self.name())?;
         Ok(self.print(console.out, state)?)
     }
 
