@@ -20,15 +20,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use prost::Message;
-use spindle_ca::{AuthoritySlots, CaCertificate, CaSubject, X509Ca, restore};
+use spindle_ca::{AuthoritySlots, CaCertificate, CaSubject, X509Ca};
 use spindle_keys::{Key, KeyManager, KeyType};
 use spindle_runtime::Shutdown;
-use spindle_spiffe_core::{Clock, Entropy, ErrorChain, Timestamp, TrustDomain, X509Authority, X509Bundles};
+use spindle_spiffe_core::{Clock, Entropy, ErrorChain, TrustDomain, X509Bundles};
 use spindle_store::Transaction;
 use spindle_transport::{LiveBundles, LiveIdentity};
 
 use own_svid::{ChainLink, OwnSvid};
-use rotation::{CHECK_SECS_MAX, Rotating, Rotation};
+use rotation::Rotation;
 
 pub(crate) use orders::{Order, OrderError, Standing};
 pub(crate) use token::{
@@ -169,45 +169,12 @@ impl Authorities {
 
     /// Takes up the stored journal, or makes the first authority. Returns once there is an active one.
     pub(crate) async fn start(&self) -> Result<(), AuthoritiesError> {
-        self.restore()?;
-        self.advance().await?;
-        Ok(())
+        rotation::start(self).await
     }
 
     /// Rotates authorities and the server's own SVID, and carries out orders, until the shutdown begins.
     pub(crate) async fn run(self: Arc<Self>, shutdown: Shutdown) {
         rotation::run(self, shutdown).await;
-    }
-
-    /// Carries out what is due; returns when to ask again.
-    async fn advance(&self) -> Result<Timestamp, AuthoritiesError> {
-        rotation::advance(self).await
-    }
-
-    fn restore(&self) -> Result<(), AuthoritiesError> {
-        let (view, now) = (self.directory.view(), self.rotation.clock.now());
-        let entries = match view.journal() {
-            Some(journal) => journal::decode(journal).map_err(AuthoritiesError::Journal)?,
-            None => Vec::new(),
-        };
-        let prepared = rotation::prepared_ids(&entries);
-        let bundle = view.bundle(&self.settings.trust_domain);
-        let roots: &[X509Authority] = bundle.map_or(&[], |bundle| &bundle.x509_authorities);
-        let restored = restore(
-            entries,
-            &self.settings.trust_domain,
-            self.keys.as_ref(),
-            &|entry| roots.iter().any(|root| entry.is_below(root)),
-            now,
-        );
-        let active =
-            self.rotation.lock().on_restored(restored, &prepared, X509Ca::authority_id, view.revision, now);
-        if let Some(active) = active
-            && rotation::can_be_taken_up(Self::NAME, active.authority_id(), active.validity(), now)
-        {
-            self.active.store(Some(Arc::new(active)));
-        }
-        Ok(())
     }
 
     /// The server's own SVID.

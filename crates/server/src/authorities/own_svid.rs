@@ -8,7 +8,8 @@ use spindle_keys::Key;
 use spindle_spiffe_core::{CertificateSummary, SpiffeId, Timestamp, Validity, certificate_summary};
 use tracing::info;
 
-use super::{Authorities, AuthoritiesError, CHECK_SECS_MAX};
+use super::rotation::CHECK_SECS_MAX;
+use super::{Authorities, AuthoritiesError};
 use crate::issuer::BACKDATE_SECS;
 
 /// One certificate of the server's own chain, for the Debug service.

@@ -49,7 +49,13 @@ pub(super) trait Rotating: Send + Sync + 'static {
     /// As log lines name it.
     const NAME: &'static str;
 
+    /// The ID and the lifetime of an authority.
+    fn facts(authority: &Self::Authority) -> (&str, Validity);
+
     fn rotation(&self) -> &Rotation<Self::Public, Self::Authority>;
+
+    /// Takes up the stored journal: what it has is given to [`take_up`].
+    fn restore(&self) -> Result<(), AuthoritiesError>;
 
     /// Makes a key and an authority, and publishes it: journal and bundle in one transaction.
     fn prepare(&self, slot: Slot) -> impl Future<Output = Result<(), AuthoritiesError>> + Send;
@@ -67,17 +73,30 @@ pub(super) trait Rotating: Send + Sync + 'static {
     fn upkeep(&self, now: Timestamp) -> impl Future<Output = Result<Timestamp, AuthoritiesError>> + Send;
 }
 
-/// Whether an authority from the journal can sign at `now`, which is told in the log. One that is not valid yet was made by
-/// a clock that was ahead of this one.
-pub(super) fn can_be_taken_up(name: &str, authority_id: &str, validity: Validity, now: Timestamp) -> bool {
-    let is_valid = validity.contains(now);
-    if is_valid {
-        info!(local_authority_id = authority_id, expires_at = %validity.not_after, "{name} taken up from the journal");
-    } else {
+/// Takes up what a restart found of a family whose bundle is at `revision`, and returns the authority that signs, if it can at
+/// `now`; either is told in the log. One that is not valid yet was made by a clock that was ahead of this one.
+pub(super) fn take_up<F: Rotating>(
+    family: &F,
+    restored: Restored<F::Public, F::Authority>,
+    prepared_before: &[String],
+    revision: u64,
+    now: Timestamp,
+) -> Option<Arc<F::Authority>> {
+    let active = family.rotation().lock().on_restored(
+        restored,
+        prepared_before,
+        |authority| F::facts(authority).0,
+        revision,
+        now,
+    )?;
+    let (authority_id, validity) = F::facts(&active);
+    if !validity.contains(now) {
         warn!(local_authority_id = authority_id, not_before = %validity.not_before,
-              "the {name} is not valid yet: check this machine's clock");
+              "the {} is not valid yet: check this machine's clock", F::NAME);
+        return None;
     }
-    is_valid
+    info!(local_authority_id = authority_id, expires_at = %validity.not_after, "{} taken up from the journal", F::NAME);
+    Some(Arc::new(active))
 }
 
 /// Orders that may wait; more are refused rather than piled up. People type them.
@@ -193,7 +212,7 @@ impl<P, A: Clone> Rotation<P, A> {
 impl<P, A: Clone> State<P, A> {
     /// Takes up what a restart found, and returns the authority that signs. `prepared_before` are those that the stored
     /// journal has as prepared, `revision` is the one the bundle is at.
-    pub(super) fn on_restored(
+    fn on_restored(
         &mut self,
         restored: Restored<P, A>,
         prepared_before: &[String],
@@ -243,6 +262,13 @@ impl<P, A: Clone> State<P, A> {
 pub(super) fn prepared_ids<P>(journal: &[JournalEntry<P>]) -> Vec<String> {
     let prepared = journal.iter().filter(|entry| entry.status == AuthorityStatus::Prepared);
     prepared.map(|entry| entry.authority_id.clone()).collect()
+}
+
+/// Takes up the stored journal, or makes the first authority. Returns once there is an active one.
+pub(super) async fn start<F: Rotating>(family: &F) -> Result<(), AuthoritiesError> {
+    family.restore()?;
+    advance(family).await?;
+    Ok(())
 }
 
 /// Rotates a family's authorities, and does what operators order, until the shutdown begins.

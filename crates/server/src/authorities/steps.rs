@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
-use spindle_ca::{AuthoritySlots, CaCertificate, Family, JournalEntry, Slot, X509Ca, authority_request};
+use spindle_ca::{
+    AuthoritySlots, CaCertificate, Family, JournalEntry, Slot, X509Ca, authority_request, restore,
+};
 use spindle_keys::Key;
 use spindle_spiffe_core::{Timestamp, Validity, X509Authority, X509Bundle};
 use tracing::info;
 
 use super::rotation::{self, Rotating, Rotation};
-use super::{Authorities, AuthoritiesError, new_key, roots, with_journal};
+use super::{Authorities, AuthoritiesError, journal, new_key, roots, with_journal};
 use crate::bundles;
 use crate::issuer::BACKDATE_SECS;
 use crate::upstream::UpstreamAuthority;
@@ -25,8 +27,34 @@ impl Rotating for Authorities {
     type Authority = X509Ca;
     const NAME: &'static str = "X.509 authority";
 
+    fn facts(ca: &X509Ca) -> (&str, Validity) {
+        (ca.authority_id(), ca.validity())
+    }
+
     fn rotation(&self) -> &Rotation<Self::Public, Self::Authority> {
         &self.rotation
+    }
+
+    fn restore(&self) -> Result<(), AuthoritiesError> {
+        let (view, now) = (self.directory.view(), self.rotation.clock.now());
+        let entries = match view.journal() {
+            Some(journal) => journal::decode(journal).map_err(AuthoritiesError::Journal)?,
+            None => Vec::new(),
+        };
+        let prepared = rotation::prepared_ids(&entries);
+        let bundle = view.bundle(&self.settings.trust_domain);
+        let roots: &[X509Authority] = bundle.map_or(&[], |bundle| &bundle.x509_authorities);
+        let restored = restore(
+            entries,
+            &self.settings.trust_domain,
+            self.keys.as_ref(),
+            &|entry| roots.iter().any(|root| entry.is_below(root)),
+            now,
+        );
+        if let Some(active) = rotation::take_up(self, restored, &prepared, view.revision, now) {
+            self.active.store(Some(active));
+        }
+        Ok(())
     }
 
     async fn prepare(&self, slot: Slot) -> Result<(), AuthoritiesError> {

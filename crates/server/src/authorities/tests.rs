@@ -1,10 +1,10 @@
 //! Rotation in virtual time: the clock is moved to wherever the slots want to be asked next.
 
 use spindle_keys::{DiskKeys, MemoryKeys};
-use spindle_spiffe_core::{Bundle, Validity, verify_x509_svid};
+use spindle_spiffe_core::{Bundle, Timestamp, Validity, X509Authority, verify_x509_svid};
 use spindle_testkit::{ManualClock, NOW, TestFolder};
 
-use super::rotation::{PUBLISH_GRACE_SECS, PUBLISH_WAIT_SECS, REST_MAX};
+use super::rotation::{CHECK_SECS_MAX, PUBLISH_GRACE_SECS, PUBLISH_WAIT_SECS, REST_MAX};
 use super::*;
 use crate::fixtures::{
     SVID_TTL_SECS, authorities, authorities_below, directory, id, selectors, trust_domain,
@@ -15,6 +15,13 @@ mod orders;
 mod upstream;
 
 const CA_TTL_SECS: i64 = 24 * 3600;
+
+impl Authorities {
+    /// Carries out what is due; returns when to ask again.
+    pub(in crate::authorities) async fn advance(&self) -> Result<Timestamp, AuthoritiesError> {
+        rotation::advance(self).await
+    }
+}
 
 /// Authorities on a memory store, and what drives them.
 struct Bench {

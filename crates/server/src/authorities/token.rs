@@ -1,7 +1,8 @@
 //! The JWT and WIT authorities of this server: keys that sign tokens, in A/B slots like X.509 authorities.
 //!
-//! The two families differ in nothing but their names and their place in the bundle ([`TokenFamily`]). The loop is [`super::rotation`]'s; here stands how a key is made, published and taken up again. A key is in the bundle,
-//! with its end, before it signs. What operators may do to it is in [`operations`].
+//! The two families differ in nothing but their names and their place in the bundle ([`TokenFamily`]). The loop is
+//! [`super::rotation`]'s; here stands how a key is made, published and taken up again. A key is in the bundle, with its end, before it
+//! signs. What operators may do to it is in [`operations`].
 
 mod operations;
 #[cfg(test)]
@@ -73,19 +74,26 @@ impl<F: TokenFamily> TokenAuthorities<F> {
 
     /// Takes up the stored journal, or makes the first authority. Returns once there is an active one.
     pub(crate) async fn start(&self) -> Result<(), AuthoritiesError> {
-        self.restore()?;
-        self.advance().await?;
-        Ok(())
+        rotation::start(self).await
     }
 
     /// Rotates authorities until the shutdown begins.
     pub(crate) async fn run(self: Arc<Self>, shutdown: Shutdown) {
         rotation::run(self, shutdown).await;
     }
+}
 
-    /// Carries out what is due; returns when to ask again.
-    async fn advance(&self) -> Result<Timestamp, AuthoritiesError> {
-        rotation::advance(self).await
+impl<F: TokenFamily> Rotating for TokenAuthorities<F> {
+    type Public = TokenPublicKey<F>;
+    type Authority = TokenSigner<F>;
+    const NAME: &'static str = F::AUTHORITY;
+
+    fn facts(signer: &TokenSigner<F>) -> (&str, Validity) {
+        (signer.authority_id(), signer.validity())
+    }
+
+    fn rotation(&self) -> &Rotation<Self::Public, Self::Authority> {
+        &self.rotation
     }
 
     fn restore(&self) -> Result<(), AuthoritiesError> {
@@ -98,25 +106,10 @@ impl<F: TokenFamily> TokenAuthorities<F> {
         let bundle = bundles::own(&view, &self.settings.trust_domain);
         let trust_domain = &self.settings.trust_domain;
         let restored = restore_tokens::<F>(entries, trust_domain, self.keys.as_ref(), &bundle, now);
-        let mut state = self.rotation.lock();
-        let active = state.on_restored(restored, &prepared, TokenSigner::authority_id, view.revision, now);
-        drop(state);
-        if let Some(active) = active
-            && rotation::can_be_taken_up(Self::NAME, active.authority_id(), active.validity(), now)
-        {
-            self.active.store(Some(Arc::new(active)));
+        if let Some(active) = rotation::take_up(self, restored, &prepared, view.revision, now) {
+            self.active.store(Some(active));
         }
         Ok(())
-    }
-}
-
-impl<F: TokenFamily> Rotating for TokenAuthorities<F> {
-    type Public = TokenPublicKey<F>;
-    type Authority = TokenSigner<F>;
-    const NAME: &'static str = F::AUTHORITY;
-
-    fn rotation(&self) -> &Rotation<Self::Public, Self::Authority> {
-        &self.rotation
     }
 
     async fn prepare(&self, slot: Slot) -> Result<(), AuthoritiesError> {

@@ -19,6 +19,13 @@ use crate::subscriptions::Subscribed;
 
 const TTL_SECS: i64 = 24 * 3600;
 
+impl<F: TokenFamily> TokenAuthorities<F> {
+    /// Carries out what is due; returns when to ask again.
+    async fn advance(&self) -> Result<Timestamp, AuthoritiesError> {
+        rotation::advance(self).await
+    }
+}
+
 /// JWT authorities on a memory store, and what drives them.
 struct Bench {
     clock: ManualClock,
