@@ -3,54 +3,15 @@
 use jsonwebtoken::decode_header;
 use spindle_keys::{Key, KeyType};
 use spindle_proto::spire::api::server::bundle::v1 as bundle_api;
-use spindle_proto::spire::api::server::localauthority::v1 as wire;
 use spindle_proto::spire::api::server::svid::v1 as svid_api;
 use spindle_proto::spire::api::types;
 use spindle_server::StoreKind;
 use spindle_spiffe_core::Reason;
 use tonic::{Code, Status};
 
+use crate::by_hand::JwtHand;
 use crate::following::Following;
 use crate::support::{TestServer, expect_refusal, in_time, wire_id};
-
-/// The five calls, in short.
-struct Hand<'s>(&'s TestServer);
-
-impl Hand<'_> {
-    async fn show(&self) -> Result<wire::GetJwtAuthorityStateResponse, Status> {
-        let mut client = self.0.local_authorities().await;
-        let answer = in_time(client.get_jwt_authority_state(wire::GetJwtAuthorityStateRequest {})).await?;
-        Ok(answer.into_inner())
-    }
-
-    async fn prepare(&self) -> Result<wire::AuthorityState, Status> {
-        let mut client = self.0.local_authorities().await;
-        let answer = in_time(client.prepare_jwt_authority(wire::PrepareJwtAuthorityRequest {})).await?;
-        Ok(answer.into_inner().prepared_authority.unwrap())
-    }
-
-    async fn activate(&self, id: &str) -> Result<wire::AuthorityState, Status> {
-        let request = wire::ActivateJwtAuthorityRequest { authority_id: id.into() };
-        let answer = in_time(self.0.local_authorities().await.activate_jwt_authority(request)).await?;
-        Ok(answer.into_inner().activated_authority.unwrap())
-    }
-
-    async fn taint(&self, id: &str) -> Result<wire::AuthorityState, Status> {
-        let request = wire::TaintJwtAuthorityRequest { authority_id: id.into() };
-        let answer = in_time(self.0.local_authorities().await.taint_jwt_authority(request)).await?;
-        Ok(answer.into_inner().tainted_authority.unwrap())
-    }
-
-    async fn revoke(&self, id: &str) -> Result<wire::AuthorityState, Status> {
-        let request = wire::RevokeJwtAuthorityRequest { authority_id: id.into() };
-        let answer = in_time(self.0.local_authorities().await.revoke_jwt_authority(request)).await?;
-        Ok(answer.into_inner().revoked_authority.unwrap())
-    }
-
-    async fn active(&self) -> String {
-        self.show().await.unwrap().active.unwrap().authority_id
-    }
-}
 
 /// The ID of the key that signs tokens now.
 async fn signer(server: &TestServer) -> String {
@@ -69,7 +30,7 @@ async fn published(server: &TestServer) -> Vec<(String, bool)> {
 #[tokio::test]
 async fn a_key_is_replaced_step_by_step_and_each_step_is_pushed() {
     let server = TestServer::start().await;
-    let hand = Hand(&server);
+    let hand = JwtHand(&server);
     let agent = server.attest().await;
     let mut stream = Following::open(&agent).await;
     stream.next().await;
@@ -105,7 +66,7 @@ async fn a_key_is_replaced_step_by_step_and_each_step_is_pushed() {
 #[tokio::test]
 async fn orders_out_of_turn_are_refused_with_a_code_and_a_reason() {
     let server = TestServer::start().await;
-    let hand = Hand(&server);
+    let hand = JwtHand(&server);
     let first = hand.active().await;
     let (argument, internal) = (Code::InvalidArgument, Code::Internal);
     let (unknown, state) = (Reason::AuthorityNotFound, Reason::AuthorityState);
@@ -138,7 +99,7 @@ async fn orders_out_of_turn_are_refused_with_a_code_and_a_reason() {
 #[tokio::test]
 async fn a_server_without_jwt_svids_has_no_jwt_authorities_to_handle() {
     let server = TestServer::start_with(|config| config.jwt.enabled = false).await;
-    let hand = Hand(&server);
+    let hand = JwtHand(&server);
     let off = |outcome: Result<(), Status>| {
         let message = expect_refusal(outcome, Code::Unimplemented, Reason::JwtSvidsDisabled);
         assert_eq!(message, "JWT functionality is disabled");
@@ -156,24 +117,24 @@ async fn a_server_without_jwt_svids_has_no_jwt_authorities_to_handle() {
 #[tokio::test]
 async fn what_was_ordered_outlives_a_restart() {
     let mut server = TestServer::start_with(|config| config.store.kind = StoreKind::Sled).await;
-    let first = Hand(&server).active().await;
-    let next = Hand(&server).prepare().await.unwrap().authority_id;
+    let first = JwtHand(&server).active().await;
+    let next = JwtHand(&server).prepare().await.unwrap().authority_id;
     server.restart().await;
-    let shown = Hand(&server).show().await.unwrap();
+    let shown = JwtHand(&server).show().await.unwrap();
     let ids = (shown.active.unwrap().authority_id, shown.prepared.unwrap().authority_id);
     assert_eq!(ids, (first.clone(), next.clone()));
-    Hand(&server).activate(&next).await.unwrap();
-    Hand(&server).taint(&first).await.unwrap();
+    JwtHand(&server).activate(&next).await.unwrap();
+    JwtHand(&server).taint(&first).await.unwrap();
     server.restart().await;
     assert_eq!(signer(&server).await, next);
-    Hand(&server).revoke(&first).await.unwrap();
+    JwtHand(&server).revoke(&first).await.unwrap();
     assert_eq!(published(&server).await, [(next, false)]);
 }
 
 #[tokio::test]
 async fn many_operators_at_once_leave_one_prepared_authority() {
     let server = TestServer::start().await;
-    let hand = Hand(&server);
+    let hand = JwtHand(&server);
     let prepared = futures_util::future::join_all((0..10).map(|_| hand.prepare())).await;
     assert!(prepared.iter().all(Result::is_ok), "{prepared:?}");
     let shown = hand.show().await.unwrap().prepared.unwrap();
@@ -186,7 +147,7 @@ async fn many_operators_at_once_leave_one_prepared_authority() {
 #[tokio::test]
 async fn a_key_that_somebody_else_has_published_is_not_ours_to_taint_and_untainted_it_stays() {
     let server = TestServer::start().await;
-    let hand = Hand(&server);
+    let hand = JwtHand(&server);
     let public_key = Key::generate(KeyType::EcP256).unwrap().spki_der().to_vec().into();
     let key = types::JwtKey { public_key, key_id: "theirs".into(), expires_at: 0, tainted: false };
     let request = bundle_api::AppendBundleRequest { jwt_authorities: vec![key], ..Default::default() };

@@ -3,57 +3,24 @@
 use spindle_proto::spire::api::server::localauthority::v1 as wire;
 use spindle_server::StoreKind;
 use spindle_spiffe_core::Reason;
-use tonic::{Code, Status};
+use tonic::Code;
 
+use crate::by_hand::X509Hand;
 use crate::following::Following;
-use crate::support::{CA_TTL_SECS, TestServer, expect_refusal, in_time};
-
-/// The five calls that a server without an upstream authority answers, in short.
-struct Hand<'s>(&'s TestServer);
-
-impl Hand<'_> {
-    async fn show(&self) -> wire::GetX509AuthorityStateResponse {
-        let mut client = self.0.local_authorities().await;
-        client.get_x509_authority_state(wire::GetX509AuthorityStateRequest {}).await.unwrap().into_inner()
-    }
-
-    async fn prepare(&self) -> Result<wire::AuthorityState, Status> {
-        let mut client = self.0.local_authorities().await;
-        let answer = in_time(client.prepare_x509_authority(wire::PrepareX509AuthorityRequest {})).await?;
-        Ok(answer.into_inner().prepared_authority.unwrap())
-    }
-
-    async fn activate(&self, id: &str) -> Result<wire::AuthorityState, Status> {
-        let request = wire::ActivateX509AuthorityRequest { authority_id: id.into() };
-        let answer = in_time(self.0.local_authorities().await.activate_x509_authority(request)).await?;
-        Ok(answer.into_inner().activated_authority.unwrap())
-    }
-
-    async fn taint(&self, id: &str) -> Result<wire::AuthorityState, Status> {
-        let request = wire::TaintX509AuthorityRequest { authority_id: id.into() };
-        let answer = in_time(self.0.local_authorities().await.taint_x509_authority(request)).await?;
-        Ok(answer.into_inner().tainted_authority.unwrap())
-    }
-
-    async fn revoke(&self, id: &str) -> Result<wire::AuthorityState, Status> {
-        let request = wire::RevokeX509AuthorityRequest { authority_id: id.into() };
-        let answer = in_time(self.0.local_authorities().await.revoke_x509_authority(request)).await?;
-        Ok(answer.into_inner().revoked_authority.unwrap())
-    }
-}
+use crate::support::{CA_TTL_SECS, TestServer, expect_refusal};
 
 #[tokio::test]
 async fn a_followed_change_of_the_authority_is_pushed_step_by_step_and_locks_out_who_did_not_follow() {
     let server = TestServer::start_with(|config| config.agent_ttl_secs = CA_TTL_SECS).await;
-    let hand = Hand(&server);
+    let hand = X509Hand(&server);
     let (agent, late) = (server.attest().await, server.attest().await);
     let mut stream = Following::open(&agent).await;
     stream.next().await;
-    let first = hand.show().await.active.unwrap();
+    let first = hand.show().await.unwrap().active.unwrap();
 
     let prepared = hand.prepare().await.unwrap();
     assert_eq!(stream.next().await.bundle.unwrap().x509_authorities.len(), 2);
-    let shown = hand.show().await;
+    let shown = hand.show().await.unwrap();
     assert_eq!(
         (shown.active, shown.prepared, shown.old),
         (Some(first.clone()), Some(prepared.clone()), None)
@@ -61,7 +28,7 @@ async fn a_followed_change_of_the_authority_is_pushed_step_by_step_and_locks_out
     assert_eq!(prepared.upstream_authority_subject_key_id, "");
 
     assert_eq!(hand.activate(&prepared.authority_id).await.unwrap(), prepared);
-    let shown = hand.show().await;
+    let shown = hand.show().await.unwrap();
     assert_eq!(
         (shown.active, shown.prepared, shown.old),
         (Some(prepared.clone()), None, Some(first.clone()))
@@ -91,8 +58,8 @@ async fn a_followed_change_of_the_authority_is_pushed_step_by_step_and_locks_out
 #[tokio::test]
 async fn orders_out_of_turn_are_refused_with_a_code_and_a_reason() {
     let server = TestServer::start().await;
-    let hand = Hand(&server);
-    let first = hand.show().await.active.unwrap().authority_id;
+    let hand = X509Hand(&server);
+    let first = hand.active().await;
     let (argument, unknown, state) =
         (Code::InvalidArgument, Reason::AuthorityNotFound, Reason::AuthorityState);
     for id in ["", "abcd", &first, "spiffe://example.org", &"f".repeat(100_000)] {
@@ -131,29 +98,29 @@ async fn upstream_orders_need_an_upstream_authority() {
 #[tokio::test]
 async fn what_was_ordered_outlives_a_restart() {
     let mut server = TestServer::start_with(|config| config.store.kind = StoreKind::Sled).await;
-    let first = Hand(&server).show().await.active.unwrap().authority_id;
-    let next = Hand(&server).prepare().await.unwrap().authority_id;
+    let first = X509Hand(&server).active().await;
+    let next = X509Hand(&server).prepare().await.unwrap().authority_id;
     server.restart().await;
-    let shown = Hand(&server).show().await;
+    let shown = X509Hand(&server).show().await.unwrap();
     assert_eq!(
         (shown.active.unwrap().authority_id, shown.prepared.unwrap().authority_id),
         (first.clone(), next.clone())
     );
-    Hand(&server).activate(&next).await.unwrap();
-    Hand(&server).taint(&first).await.unwrap();
+    X509Hand(&server).activate(&next).await.unwrap();
+    X509Hand(&server).taint(&first).await.unwrap();
     server.restart().await;
-    Hand(&server).revoke(&first).await.unwrap();
+    X509Hand(&server).revoke(&first).await.unwrap();
     assert_eq!(server.bundle().await.x509_authorities.len(), 1);
-    assert_eq!(Hand(&server).show().await.active.unwrap().authority_id, next);
+    assert_eq!(X509Hand(&server).active().await, next);
 }
 
 #[tokio::test]
 async fn many_operators_at_once_leave_one_prepared_authority() {
     let server = TestServer::start().await;
-    let hand = Hand(&server);
+    let hand = X509Hand(&server);
     let prepared = futures_util::future::join_all((0..10).map(|_| hand.prepare())).await;
     assert!(prepared.iter().all(Result::is_ok), "{prepared:?}");
-    let shown = hand.show().await.prepared.unwrap();
+    let shown = hand.show().await.unwrap().prepared.unwrap();
     assert!(prepared.iter().any(|one| one.as_ref().unwrap() == &shown));
     assert_eq!(server.bundle().await.x509_authorities.len(), 2, "those that never signed are gone");
     let activated = futures_util::future::join_all((0..4).map(|_| hand.activate(&shown.authority_id))).await;

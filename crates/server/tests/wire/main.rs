@@ -11,6 +11,7 @@ mod audit;
 mod authority;
 mod authorization;
 mod backup;
+mod by_hand;
 mod downstream;
 mod entry_change;
 mod entry_create;

@@ -3,50 +3,15 @@
 
 use jsonwebtoken::decode_header;
 use spindle_keys::{Key, KeyType};
-use spindle_proto::spire::api::server::localauthority::v1 as wire;
 use spindle_proto::spire::api::server::svid::v1 as svid_api;
 use spindle_server::StoreKind;
 use spindle_spiffe_core::Reason;
 use spindle_testkit::NOW;
 use tonic::{Code, Status};
 
+use crate::by_hand::WitHand;
 use crate::following::Following;
 use crate::support::{CA_TTL_SECS, TestServer, expect_refusal, in_time, wire_id};
-
-/// The five calls, in short.
-struct Hand<'s>(&'s TestServer);
-
-impl Hand<'_> {
-    async fn show(&self) -> Result<wire::GetWitAuthorityStateResponse, Status> {
-        let mut client = self.0.local_authorities().await;
-        let answer = in_time(client.get_wit_authority_state(wire::GetWitAuthorityStateRequest {})).await?;
-        Ok(answer.into_inner())
-    }
-
-    async fn prepare(&self) -> Result<wire::AuthorityState, Status> {
-        let mut client = self.0.local_authorities().await;
-        let answer = in_time(client.prepare_wit_authority(wire::PrepareWitAuthorityRequest {})).await?;
-        Ok(answer.into_inner().prepared_authority.unwrap())
-    }
-
-    async fn activate(&self, id: &str) -> Result<wire::AuthorityState, Status> {
-        let request = wire::ActivateWitAuthorityRequest { authority_id: id.into() };
-        let answer = in_time(self.0.local_authorities().await.activate_wit_authority(request)).await?;
-        Ok(answer.into_inner().activated_authority.unwrap())
-    }
-
-    async fn taint(&self, id: &str) -> Result<wire::AuthorityState, Status> {
-        let request = wire::TaintWitAuthorityRequest { authority_id: id.into() };
-        let answer = in_time(self.0.local_authorities().await.taint_wit_authority(request)).await?;
-        Ok(answer.into_inner().tainted_authority.unwrap())
-    }
-
-    async fn revoke(&self, id: &str) -> Result<wire::AuthorityState, Status> {
-        let request = wire::RevokeWitAuthorityRequest { authority_id: id.into() };
-        let answer = in_time(self.0.local_authorities().await.revoke_wit_authority(request)).await?;
-        Ok(answer.into_inner().revoked_authority.unwrap())
-    }
-}
 
 async fn start() -> TestServer {
     TestServer::start_with(|config| config.wit.enabled = true).await
@@ -64,7 +29,7 @@ async fn signer(server: &TestServer) -> String {
 #[tokio::test]
 async fn wit_04_a_key_is_replaced_step_by_step_and_each_step_is_pushed() {
     let server = start().await;
-    let hand = Hand(&server);
+    let hand = WitHand(&server);
     let agent = server.attest().await;
     let mut stream = Following::open(&agent).await;
     stream.next().await;
@@ -101,8 +66,8 @@ async fn wit_04_a_key_is_replaced_step_by_step_and_each_step_is_pushed() {
 #[tokio::test]
 async fn orders_out_of_turn_are_refused_by_the_name_of_the_family() {
     let server = start().await;
-    let hand = Hand(&server);
-    let first = hand.show().await.unwrap().active.unwrap().authority_id;
+    let hand = WitHand(&server);
+    let first = hand.active().await;
     let (argument, internal) = (Code::InvalidArgument, Code::Internal);
     let (unknown, state) = (Reason::AuthorityNotFound, Reason::AuthorityState);
     for outcome in [hand.activate("").await, hand.taint("").await, hand.revoke("").await] {
@@ -129,7 +94,7 @@ async fn orders_out_of_turn_are_refused_by_the_name_of_the_family() {
 #[tokio::test]
 async fn a_server_without_wit_svids_has_no_wit_authorities_to_handle() {
     let server = TestServer::start().await;
-    let hand = Hand(&server);
+    let hand = WitHand(&server);
     let off = |outcome: Result<(), Status>| {
         let message = expect_refusal(outcome, Code::Unimplemented, Reason::WitSvidsDisabled);
         assert_eq!(message, "WIT functionality is disabled");
@@ -150,17 +115,17 @@ async fn what_was_ordered_outlives_a_restart() {
         config.store.kind = StoreKind::Sled;
     })
     .await;
-    let first = Hand(&server).show().await.unwrap().active.unwrap().authority_id;
-    let next = Hand(&server).prepare().await.unwrap().authority_id;
+    let first = WitHand(&server).active().await;
+    let next = WitHand(&server).prepare().await.unwrap().authority_id;
     server.restart().await;
-    let shown = Hand(&server).show().await.unwrap();
+    let shown = WitHand(&server).show().await.unwrap();
     let ids = (shown.active.unwrap().authority_id, shown.prepared.unwrap().authority_id);
     assert_eq!(ids, (first.clone(), next.clone()));
-    Hand(&server).activate(&next).await.unwrap();
-    Hand(&server).taint(&first).await.unwrap();
+    WitHand(&server).activate(&next).await.unwrap();
+    WitHand(&server).taint(&first).await.unwrap();
     server.restart().await;
     assert_eq!(signer(&server).await, next);
-    Hand(&server).revoke(&first).await.unwrap();
+    WitHand(&server).revoke(&first).await.unwrap();
 }
 
 #[tokio::test]
