@@ -280,25 +280,12 @@ struct Tasks {
 
 impl Tasks {
     fn spawn(self, tasks: &mut TaskSet, failure: Arc<OnceLock<AgentError>>) {
-        let Self {
-            config,
-            clock,
-            entropy,
-            cache,
-            in_step,
-            keys,
-            file,
-            trust,
-            identity,
-            link,
-            heard,
-            shutdown,
-        } = self;
+        let Self { config, clock, entropy, link, trust, shutdown, .. } = self;
         let (updates, received) = mpsc::channel(UPDATES_WAITING);
         let (established, is_established) = oneshot::channel();
 
         let identities = Identities::new(identities::Parts {
-            cache,
+            cache: self.cache,
             signer: Arc::new(link.clone()),
             updates: received,
             clock: clock.clone(),
@@ -314,7 +301,7 @@ impl Tasks {
             link: link.clone(),
             trust: trust.clone(),
             updates,
-            in_step,
+            in_step: self.in_step,
             clock: clock.clone(),
             entropy: entropy.clone(),
             poll_interval: config.sync_interval,
@@ -330,7 +317,17 @@ impl Tasks {
             }
         });
 
-        let parts = node_identity::Parts { config, keys, file, identity, trust, link, heard, clock, entropy };
+        let parts = node_identity::Parts {
+            keys: self.keys,
+            file: self.file,
+            identity: self.identity,
+            heard: self.heard,
+            config,
+            trust,
+            link,
+            clock,
+            entropy,
+        };
         tasks.spawn("node identity", async move {
             let kept = keep_identity(parts, established);
             // Cancel-safe: what the server gave is on disk before it is used.

@@ -114,20 +114,20 @@ impl Gate {
 
     /// Refuses a caller about whom no more is known than the socket tells, and lets the operator know.
     pub(crate) fn refuse(&self, peer: &LocalPeer, code: Code, reason: Reason, message: &str) -> Status {
-        let kind = Kind { uid: peer.uid, path: None, reason };
-        if let Some(line) = self.count(peer, &kind, || message.to_owned()) {
-            warn!(
-                pid = peer.pid,
-                caller_uid = peer.uid,
-                caller_gid = peer.gid,
-                reason = reason.code(),
-                count = line.count,
-                remedy = reason.remedy(),
-                detail = line.detail,
-                "a call was refused"
-            );
+        if let Some(line) = self.count_nameless(peer, reason, || message.to_owned()) {
+            tell(peer, reason, line.count, Some(&line.detail), None, "a call was refused");
         }
         refusal(code, reason, message)
+    }
+
+    /// Counts a refusal of a caller whose program is not looked at.
+    fn count_nameless(
+        &self,
+        peer: &LocalPeer,
+        reason: Reason,
+        detail: impl FnOnce() -> String,
+    ) -> Option<Line> {
+        self.count(peer, &Kind { uid: peer.uid, path: None, reason }, detail)
     }
 
     /// Counts a refusal, unless it is one of ourselves: a health check is no caller whom anybody misses.
@@ -137,18 +137,8 @@ impl Gate {
 
     fn refuse_fault(&self, peer: &LocalPeer, fault: &CallerFault) -> Status {
         let reason = fault.reason();
-        let kind = Kind { uid: peer.uid, path: None, reason };
-        if let Some(line) = self.count(peer, &kind, || fault.to_string()) {
-            warn!(
-                pid = peer.pid,
-                caller_uid = peer.uid,
-                caller_gid = peer.gid,
-                reason = reason.code(),
-                count = line.count,
-                remedy = reason.remedy(),
-                error = line.detail,
-                "workload attestation failed"
-            );
+        if let Some(line) = self.count_nameless(peer, reason, || fault.to_string()) {
+            tell(peer, reason, line.count, None, Some(&line.detail), "workload attestation failed");
         }
         match fault.come_back_after() {
             Some(after) => come_back_to_busy(&fault.to_string(), after),
@@ -166,6 +156,28 @@ impl Gate {
         self.refuse(peer, Code::Unavailable, Reason::Overloaded, message);
         come_back_to_busy(message, after)
     }
+}
+
+/// Tells the operator of a refusal, with what the socket knows of the caller.
+fn tell(
+    peer: &LocalPeer,
+    reason: Reason,
+    count: u64,
+    detail: Option<&str>,
+    error: Option<&str>,
+    what: &'static str,
+) {
+    warn!(
+        pid = peer.pid,
+        caller_uid = peer.uid,
+        caller_gid = peer.gid,
+        reason = reason.code(),
+        count,
+        remedy = reason.remedy(),
+        detail,
+        error,
+        "{what}"
+    );
 }
 
 /// The agent is being stopped.
