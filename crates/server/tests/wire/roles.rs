@@ -1,5 +1,8 @@
 //! Roles at work: what registrars, operators and readers get done, item by item, and how roles are given.
 
+mod given;
+mod operators;
+
 use spindle_proto::admin::v1 as wire;
 use spindle_proto::admin::v1::roles_client::RolesClient;
 use spindle_proto::convert::spiffe_id_to_proto;
@@ -85,6 +88,13 @@ fn question(entry: &types::Entry) -> wire::EntryQuestion {
         admin: entry.admin,
         downstream: entry.downstream,
     }
+}
+
+async fn token(channel: &Channel, token: &str, agent_id: Option<&str>) -> Result<String, Status> {
+    let agent_id = agent_id.map(wire_id);
+    let request = agent_api::CreateJoinTokenRequest { ttl: 60, token: token.into(), agent_id };
+    let answer = in_time(AgentClient::new(channel.clone()).create_join_token(request)).await?;
+    Ok(answer.into_inner().value)
 }
 
 #[tokio::test]
@@ -295,235 +305,4 @@ async fn nobody_becomes_an_agent_by_registering_what_is_exchanged_for_one() {
     }
     assert_eq!(create(&channel, vec![ci("/ci/web")]).await, [done()]);
     assert_eq!(create(&server.admin().await, vec![ci("/ci/exchange/host-8")]).await, [done()]);
-}
-
-async fn token(channel: &Channel, token: &str, agent_id: Option<&str>) -> Result<String, Status> {
-    let agent_id = agent_id.map(wire_id);
-    let request = agent_api::CreateJoinTokenRequest { ttl: 60, token: token.into(), agent_id };
-    let answer = in_time(AgentClient::new(channel.clone()).create_join_token(request)).await?;
-    Ok(answer.into_inner().value)
-}
-
-#[tokio::test]
-async fn an_operator_lets_nodes_in_but_chooses_neither_their_names_nor_a_powerful_identity() {
-    let server = TestServer::start_with(|config| {
-        config.admin_ids = vec![id("/spire/agent/join_token/root"), id("/boss")];
-    })
-    .await;
-    server.grant("/operator", grant_of(Role::Operator)).await;
-    let channel = server.dial_as("/operator").await;
-    token(&channel, "", None).await.unwrap();
-    token(&channel, "", Some("/node")).await.unwrap();
-    let chosen = token(&channel, "root", None).await;
-    expect_refusal(chosen, Code::PermissionDenied, Reason::RoleToken);
-    let powerful = token(&channel, "", Some("/boss")).await;
-    expect_refusal(powerful, Code::PermissionDenied, Reason::RolePower);
-    assert_eq!(token(&server.admin().await, "root", Some("/boss")).await.unwrap(), "root");
-    let agent = server.attest().await;
-    let agent_id = Some(spiffe_id_to_proto(&agent.id));
-    AgentClient::new(channel.clone()).ban_agent(agent_api::BanAgentRequest { id: agent_id }).await.unwrap();
-    assert_eq!(
-        create(&channel, vec![types::Entry { admin: true, ..ci("/x") }]).await,
-        [refused(Reason::RoleFlag)]
-    );
-}
-
-#[tokio::test]
-async fn a_join_token_that_is_not_used_yet_is_shown_to_no_role() {
-    let server = TestServer::start().await;
-    let wide = |grant: &mut wire::Grant| {
-        (grant.path_prefix, grant.parent_path_prefix) = ("/".into(), "/spire/agent/".into());
-    };
-    let admin = server.admin().await;
-    let secret = token(&admin, "", Some("/node")).await.unwrap();
-    let agent_path = format!("/spire/agent/join_token/{secret}");
-    let by_selector = format!("spiffe_id:{}", id(&agent_path));
-    server.create_one(entry(&id("/spire/agent/x/1"), "/by-selector", &[&by_selector])).await;
-    server.grant(&agent_path, grant_of(Role::Reader)).await;
-    for role in [Role::Reader, Role::Operator] {
-        server.grant(&format!("/{role}"), grant_of(role)).await;
-    }
-    let readers = [server.dial_as("/reader").await, server.dial_as("/operator").await];
-    let registrar = registrar(&server, wide).await;
-    let made = server.entries().await.list_entries(entry_api::ListEntriesRequest::default()).await;
-    let made = made.unwrap().into_inner().entries;
-    assert_eq!(made.len(), 2);
-    let filter = entry_api::list_entries_request::Filter {
-        by_parent_id: Some(wire_id(&agent_path)),
-        ..Default::default()
-    };
-    let count = async |channel: &Channel| {
-        let request = entry_api::CountEntriesRequest::default();
-        EntryClient::new(channel.clone()).count_entries(request).await.unwrap().into_inner().count
-    };
-    for channel in readers.iter().chain([&registrar]) {
-        assert_eq!(listed(channel).await, [""; 0]);
-        let mut entries = EntryClient::new(channel.clone());
-        let request = entry_api::ListEntriesRequest { filter: Some(filter.clone()), ..Default::default() };
-        assert!(entries.list_entries(request).await.unwrap().into_inner().entries.is_empty());
-        assert_eq!(count(channel).await, 0);
-        for entry in &made {
-            let get = entry_api::GetEntryRequest { id: entry.id.clone(), output_mask: None };
-            expect_refusal(entries.get_entry(get).await, Code::NotFound, Reason::EntryNotFound);
-        }
-    }
-    for channel in &readers {
-        let holders = RolesClient::new(channel.clone()).list_roles(wire::ListRolesRequest {}).await.unwrap();
-        assert!(holders.into_inner().holders.iter().all(|holder| !holder.subject.contains(&secret)));
-    }
-    let csr = csr();
-    attest(server.dial(None).await, secret.as_bytes(), &csr).await.unwrap();
-    for channel in readers.iter().chain([&registrar]) {
-        assert_eq!(count(channel).await, 2, "a token that was used is none any more");
-    }
-    let agents = async |channel: &Channel| {
-        let mut agents = AgentClient::new(channel.clone());
-        let listed = agents.list_agents(agent_api::ListAgentsRequest::default()).await.unwrap().into_inner();
-        let counted = agents.count_agents(agent_api::CountAgentsRequest::default()).await.unwrap();
-        assert_eq!(usize::try_from(counted.into_inner().count).unwrap(), listed.agents.len());
-        listed.agents.len()
-    };
-    assert_eq!(agents(&readers[0]).await, 1);
-    token(&admin, &secret, None).await.unwrap();
-    assert_eq!((agents(&readers[0]).await, agents(&admin).await), (0, 1), "made again under the same name");
-}
-
-#[tokio::test]
-async fn roles_are_given_listed_and_taken_and_outlive_a_restart() {
-    let mut server = TestServer::start_with(|config| {
-        config.store.kind = StoreKind::Redb;
-        config.roles = vec![assignment(RoleSubject::Identity(id("/monitor")), Role::Reader)];
-    })
-    .await;
-    let full = wire::Grant {
-        parent_path_prefix: "/spire/agent/".into(),
-        verbs: vec!["create".into(), "delete".into()],
-        max_x509_svid_ttl: 60,
-        max_jwt_svid_ttl: 30,
-        allow_admin: true,
-        allow_downstream: true,
-        ..grant_of(Role::Registrar)
-    };
-    server.grant("/ci/main", full.clone()).await;
-    server.grant("/ci/main", full.clone()).await;
-    let foreign = "spiffe://other.example/ops";
-    let request = wire::GrantRoleRequest { spiffe_id: foreign.into(), grant: Some(grant_of(Role::Operator)) };
-    server.roles().await.grant_role(request).await.unwrap();
-    server.restart().await;
-    let holders =
-        server.roles().await.list_roles(wire::ListRolesRequest {}).await.unwrap().into_inner().holders;
-    let holder = |subject: &str, grant, configured| wire::Holder {
-        subject: subject.into(),
-        grants: vec![grant],
-        configured,
-    };
-    let expected = [
-        holder("spiffe://example.org/monitor", grant_of(Role::Reader), true),
-        holder("spiffe://example.org/ci/main", full, false),
-        holder(foreign, grant_of(Role::Operator), false),
-    ];
-    assert_eq!(holders, expected);
-    server.revoke("/ci/main").await;
-    let take = |path: &str, role: &str| wire::RevokeRoleRequest {
-        spiffe_id: id(path).to_string(),
-        role: role.into(),
-    };
-    let mut roles = server.roles().await;
-    expect_refusal(roles.revoke_role(take("/ci/main", "")).await, Code::NotFound, Reason::RoleNotFound);
-    let configured = roles.revoke_role(take("/monitor", "reader")).await;
-    let message = expect_refusal(configured, Code::FailedPrecondition, Reason::RoleNotFound);
-    assert!(message.contains("configuration"), "{message}");
-    expect_refusal(
-        roles.revoke_role(take("/ci/main", "boss")).await,
-        Code::InvalidArgument,
-        Reason::BadRequest,
-    );
-}
-
-#[tokio::test]
-async fn a_role_that_makes_no_sense_is_not_given() {
-    let server = TestServer::start().await;
-    let mut roles = server.roles().await;
-    let registrar = || grant_of(Role::Registrar);
-    let cases = [
-        (None, "missing grant"),
-        (Some(wire::Grant::default()), "is not a role"),
-        (Some(wire::Grant { path_prefix: "/a".into(), ..grant_of(Role::Reader) }), "only a registrar"),
-        (Some(wire::Grant { path_prefix: String::new(), ..registrar() }), "not a path prefix"),
-        (Some(wire::Grant { path_prefix: "/a//b".into(), ..registrar() }), "not a path prefix"),
-        (Some(wire::Grant { verbs: vec![], ..registrar() }), "at least one of the verbs"),
-    ];
-    for (grant, says) in cases {
-        let request = wire::GrantRoleRequest { spiffe_id: id("/a").to_string(), grant };
-        let message =
-            expect_refusal(roles.grant_role(request).await, Code::InvalidArgument, Reason::BadRequest);
-        assert!(message.contains(says), "{says:?} is not in {message:?}");
-    }
-    for spiffe_id in ["", "ci", "unix:uid:1", "spiffe://"] {
-        let request = wire::GrantRoleRequest { spiffe_id: spiffe_id.into(), grant: Some(registrar()) };
-        expect_refusal(roles.grant_role(request).await, Code::InvalidArgument, Reason::BadRequest);
-    }
-    assert!(roles.list_roles(wire::ListRolesRequest {}).await.unwrap().into_inner().holders.is_empty());
-}
-
-#[tokio::test]
-async fn a_local_user_with_a_role_has_that_and_no_more() {
-    let server = TestServer::start_with(|config| {
-        config.roles = vec![assignment(RoleSubject::Uid(own_uid()), Role::Registrar)];
-    })
-    .await;
-    let local = server.admin().await;
-    assert_eq!(create(&local, vec![ci("/ci/a"), ci("/web")]).await, [done(), refused(Reason::RolePath)]);
-    expect_refusal(token(&local, "", None).await, Code::PermissionDenied, Reason::MethodNotAllowed);
-}
-
-#[tokio::test]
-async fn who_asks_about_others_must_be_an_administrator_and_who_asks_nonsense_is_told_so() {
-    let server = TestServer::start().await;
-    let ask = async |channel: Channel, spiffe_id: &str, method: &str| {
-        let request = wire::CanRequest { spiffe_id: spiffe_id.into(), method: method.into(), entry: None };
-        in_time(RolesClient::new(channel).can(request)).await
-    };
-    let channel = registrar(&server, |_| ()).await;
-    let (own, other) = (id("/registrar").to_string(), id("/other").to_string());
-    assert!(ask(channel.clone(), &own, "BatchCreateEntry").await.unwrap().into_inner().allowed);
-    for channel in [channel, server.dial(None).await] {
-        let answer = ask(channel, &other, "ListEntries").await;
-        expect_refusal(answer, Code::PermissionDenied, Reason::MethodNotAllowed);
-    }
-    let admin = server.admin().await;
-    let nobody = ask(admin.clone(), &other, "ListEntries").await.unwrap().into_inner();
-    assert_eq!((nobody.allowed, nobody.reason.as_str()), (false, "method_not_allowed"));
-    for (method, says) in [("Nothing", "there is no method"), ("", "there is no method")] {
-        let message = expect_refusal(
-            ask(admin.clone(), "", method).await,
-            Code::InvalidArgument,
-            Reason::MethodUnknown,
-        );
-        assert!(message.contains(says), "{message}");
-    }
-    expect_refusal(
-        ask(admin.clone(), "nobody", "ListEntries").await,
-        Code::InvalidArgument,
-        Reason::BadRequest,
-    );
-    let registrar_asks = async |question: wire::EntryQuestion, method: &str| {
-        let request =
-            wire::CanRequest { spiffe_id: own.clone(), method: method.into(), entry: Some(question) };
-        in_time(RolesClient::new(admin.clone()).can(request)).await
-    };
-    let none = registrar_asks(wire::EntryQuestion::default(), "BatchDeleteEntry").await;
-    expect_refusal(none, Code::NotFound, Reason::EntryNotFound);
-    let no_parent = wire::EntryQuestion { spiffe_id: Some(wire_id("/ci/a")), ..Default::default() };
-    expect_refusal(
-        registrar_asks(no_parent, "BatchCreateEntry").await,
-        Code::InvalidArgument,
-        Reason::BadRequest,
-    );
-    let negative = wire::EntryQuestion { x509_svid_ttl: -1, ..question(&ci("/ci/a")) };
-    expect_refusal(
-        registrar_asks(negative, "BatchCreateEntry").await,
-        Code::InvalidArgument,
-        Reason::BadRequest,
-    );
 }
