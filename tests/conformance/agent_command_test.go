@@ -6,6 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
 	. "spindle-conformance/harness"
 )
 
@@ -67,6 +72,17 @@ func agentHealthcheck(t *testing.T) {
 	agent := StartAgent(t, Start(t, Settings{}), AgentSettings{})
 	agent.Run(t, "healthcheck").Succeeds(t, "Agent is healthy.")
 	agent.Run(t, "healthcheck", "-shallow", "-verbose").Succeeds(t, "Checking agent health...", "Agent is healthy.")
+	connection, err := grpc.NewClient("unix:"+agent.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	Must(t, err)
+	defer connection.Close()
+	health := grpc_health_v1.NewHealthClient(connection)
+	answer, err := health.Check(Context(t), &grpc_health_v1.HealthCheckRequest{})
+	Must(t, err)
+	Equal(t, "the status", answer.Status, grpc_health_v1.HealthCheckResponse_SERVING)
+	_, err = health.Check(Context(t), &grpc_health_v1.HealthCheckRequest{Service: "SpiffeWorkloadAPI"})
+	Refused(t, err, codes.InvalidArgument, "per-service health is not supported")
+	_, err = health.List(Context(t), &grpc_health_v1.HealthListRequest{})
+	Refused(t, err, codes.Unimplemented)
 	agent.Stop()
 	agent.Run(t, "healthcheck").Fails(t, 1, "Agent is unhealthy")
 }
