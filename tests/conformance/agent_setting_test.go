@@ -200,6 +200,7 @@ func agentDataDir(t *testing.T) {
 }
 
 func agentSocketPath(t *testing.T) {
+	valid(t, AgentSettings{Socket: `socket_path = "api.sock"`})
 	agent := PrepareAgent(t, Start(t, Settings{}), AgentSettings{})
 	agent.Socket = filepath.Join(agent.Dir, "other", "api.sock")
 	agent.Boot(t, "-socketPath", agent.Socket)

@@ -44,8 +44,7 @@ impl Preflight {
             self.file(key, path);
             return;
         }
-        match path.parent() {
-            Some(parent) if parent == Path::new("") => self.directory(key, Path::new(".")),
+        match directory_of(path) {
             Some(parent) => self.directory(key, parent),
             None => self.fault(key, format!("{} is no name of a file", path.display())),
         }
@@ -74,7 +73,7 @@ impl Preflight {
     /// A log file that is appended to. Its directory is not made.
     pub(crate) fn log_file(&mut self, key: &str, path: &Path) {
         let name = path.display();
-        let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        let parent = directory_of(path).unwrap_or(Path::new("."));
         match fs::metadata(path) {
             Ok(facts) if facts.is_dir() => self.fault(key, format!("{name} is a directory")),
             Ok(_) if eaccess(path, AccessFlags::W_OK).is_err() => {
@@ -100,7 +99,7 @@ impl Preflight {
         if fs::symlink_metadata(path).is_ok_and(|facts| !facts.file_type().is_socket()) {
             return self.fault(key, format!("{name} exists and is not a socket"));
         }
-        self.directory(key, path.parent().unwrap_or(Path::new("/")));
+        self.directory(key, directory_of(path).unwrap_or(Path::new("/")));
     }
 
     /// An address of this machine. The port itself is not tried: the process that is to be restarted may have it.
@@ -121,6 +120,11 @@ impl Preflight {
 pub(crate) struct Invalid {
     who: String,
     faults: Vec<(String, String)>,
+}
+
+/// The directory that a path is in; that of a bare name is the working directory. None for a root.
+fn directory_of(path: &Path) -> Option<&Path> {
+    path.parent().map(|parent| if parent == Path::new("") { Path::new(".") } else { parent })
 }
 
 /// A directory that can be used, or the fault with it.
@@ -232,6 +236,17 @@ mod tests {
         check(&faults(|preflight| preflight.socket("k", &file)), &["is not a socket"]);
         let long = dir.path().join("x".repeat(120));
         check(&faults(|preflight| preflight.socket("k", &long)), &["at most 107"]);
+    }
+
+    #[test]
+    fn a_bare_name_is_in_the_working_directory() {
+        for name in ["bare-name", "./bare-name"] {
+            let path = Path::new(name);
+            assert_eq!(directory_of(path), Some(Path::new(".")));
+            check(&faults(|preflight| preflight.socket("k", path)), &[]);
+            check(&faults(|preflight| preflight.log_file("k", path)), &[]);
+            check(&faults(|preflight| preflight.file_to_make("k", path)), &[]);
+        }
     }
 
     #[test]
