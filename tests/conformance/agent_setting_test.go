@@ -289,6 +289,7 @@ func agentJoinToken(t *testing.T) {
 }
 
 func agentKeyType(t *testing.T) {
+	validated(t, `workload_x509_svid_key_type = "EC-P256"`, `workload_x509_svid_key_type = "ec-p512"`, "workload_x509_svid_key_type")
 	server := Start(t, Settings{})
 	for name, isOf := range map[string]func(any) bool{
 		"ec-p384": func(key any) bool {

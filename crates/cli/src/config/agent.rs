@@ -220,9 +220,10 @@ impl TryFrom<RawAgent> for AgentSettings {
             sockets.keep_apart("agent.experimental.broker.socket_path", path)?;
         }
         let data_dir = raw.data_dir.unwrap_or_else(|| ".".into());
-        let key_type_key = "agent.workload_x509_svid_key_type";
+        // Capitals are taken here, and not for the keys of a server, as with SPIRE.
+        let workload_key_type = raw.workload_x509_svid_key_type.map(|text| text.to_ascii_lowercase());
         Ok(Self {
-            workload_key_type: key_type(key_type_key, raw.workload_x509_svid_key_type.as_deref())?,
+            workload_key_type: key_type("agent.workload_x509_svid_key_type", workload_key_type.as_deref())?,
             allow_unauthenticated_verifiers: raw.allow_unauthenticated_verifiers.unwrap_or(false),
             keys: raw.keys.unwrap_or_else(|| KeyChoice::Disk(data_dir.clone())),
             x509pop: raw.x509pop,
