@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"net"
 	"net/http"
@@ -197,6 +198,34 @@ func agentDataDir(t *testing.T) {
 	_, err := os.Stat(filepath.Join(agent.Dir, "data", "agent-data.json"))
 	Must(t, err)
 	agent.Boot(t)
+	if !StockAgent() {
+		agentTakenOver(t, agent)
+	}
+}
+
+// agentTakenOver checks that an agent goes on with what SPIRE's has kept: its file of the same name holds PEM.
+func agentTakenOver(t *testing.T, agent *AgentProcess) {
+	agent.Stop()
+	path := filepath.Join(agent.Dir, "data", "agent-data.json")
+	text, err := os.ReadFile(path)
+	Must(t, err)
+	var kept struct {
+		SVID         [][]byte `json:"svid"`
+		Bundle       [][]byte `json:"bundle"`
+		Reattestable bool     `json:"reattestable"`
+	}
+	Must(t, json.Unmarshal(text, &kept))
+	for _, certificates := range [][][]byte{kept.SVID, kept.Bundle} {
+		for at, der := range certificates {
+			certificates[at] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+		}
+	}
+	text, err = json.Marshal(kept)
+	Must(t, err)
+	Must(t, os.WriteFile(path, text, 0o600))
+	// Its join token is spent: there is no other way back.
+	agent.Boot(t)
+	agent.AwaitLog(t, "the identity of SPIRE's agent is taken over")
 }
 
 func agentSocketPath(t *testing.T) {

@@ -2,7 +2,10 @@
 //! since when its server is not trusted. Keys are not in it.
 //!
 //! Written as a whole beside the old file and then put in its place, readable by the owner only. A file that cannot be
-//! understood is an error, never a fresh start: it may hold the only identity this node can have.
+//! understood is an error, never a fresh start: it may hold the only identity this node can have. That of SPIRE's agent is
+//! understood.
+
+mod spires;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,6 +17,9 @@ use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use spindle_spiffe_core::{Timestamp, TrustDomain, X509Bundle, X509Svid};
+use tracing::info;
+
+use spires::SpiresDocument;
 
 /// The name of the file in the data directory, SPIRE's.
 const FILE: &str = "agent-data.json";
@@ -85,6 +91,12 @@ struct Document {
     untrusted_since: Option<i64>,
 }
 
+/// Which form a file has. SPIRE's has no version.
+#[derive(Deserialize)]
+struct Form {
+    version: Option<serde_json::Value>,
+}
+
 /// The file and the trust domain it is for.
 #[derive(Clone, Debug)]
 pub(crate) struct StateFile {
@@ -116,9 +128,12 @@ impl StateFile {
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(self.malformed("it is too large"));
         }
-        let document: Document =
-            serde_json::from_slice(&text).map_err(|error| self.malformed(&error.to_string()))?;
-        self.read(document)
+        let unread = |error: serde_json::Error| self.malformed(&error.to_string());
+        let form: Form = serde_json::from_slice(&text).map_err(unread)?;
+        match form.version {
+            Some(_) => self.read(serde_json::from_slice(&text).map_err(unread)?),
+            None => self.take_over(&serde_json::from_slice(&text).map_err(unread)?),
+        }
     }
 
     fn read(&self, document: Document) -> Result<State, StateError> {
@@ -126,13 +141,39 @@ impl StateFile {
             return Err(self.malformed(&format!("its version is {}, not {VERSION}", document.version)));
         }
         if document.trust_domain != self.trust_domain.name() {
-            return Err(StateError::TrustDomain {
-                path: self.path.clone(),
-                found: document.trust_domain,
-                expected: self.trust_domain.clone(),
-            });
+            return Err(self.of_another_trust_domain(document.trust_domain));
         }
         let (chain, roots) = (self.certificates(&document.svid)?, self.certificates(&document.bundle)?);
+        let untrusted_since = document.untrusted_since.map(Timestamp::from_unix_secs);
+        Ok(State { untrusted_since, ..self.state(chain, roots, document.reattestable)? })
+    }
+
+    /// What SPIRE's agent has kept.
+    fn take_over(&self, document: &SpiresDocument) -> Result<State, StateError> {
+        let chain = document.chain().map_err(|why| self.malformed(&why))?;
+        let roots = document.roots().map_err(|why| self.malformed(&why))?;
+        let state = self.state(chain, roots, document.reattestable)?;
+        if let Some(svid) = &state.svid {
+            let found = svid.spiffe_id().trust_domain();
+            if found != self.trust_domain {
+                return Err(self.of_another_trust_domain(found.name().to_owned()));
+            }
+            info!(agent_id = %svid.spiffe_id(), path = %self.path.display(),
+                "the identity of SPIRE's agent is taken over");
+        }
+        Ok(state)
+    }
+
+    fn of_another_trust_domain(&self, found: String) -> StateError {
+        StateError::TrustDomain { path: self.path.clone(), found, expected: self.trust_domain.clone() }
+    }
+
+    fn state(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        roots: Vec<CertificateDer<'static>>,
+        reattestable: bool,
+    ) -> Result<State, StateError> {
         let svid = match chain.is_empty() {
             true => None,
             false => Some(X509Svid::parse(chain).map_err(|error| self.malformed(&error.to_string()))?),
@@ -144,8 +185,7 @@ impl StateFile {
                     .map_err(|error| self.malformed(&error.to_string()))?,
             ),
         };
-        let untrusted_since = document.untrusted_since.map(Timestamp::from_unix_secs);
-        Ok(State { svid, bundle, reattestable: document.reattestable, untrusted_since })
+        Ok(State { svid, bundle, reattestable, untrusted_since: None })
     }
 
     fn certificates(&self, texts: &[String]) -> Result<Vec<CertificateDer<'static>>, StateError> {
@@ -199,6 +239,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use spindle_keys::{Key, KeyType};
+    use spindle_spiffe_core::pem::certificates_to_pem;
 
     use super::*;
     use crate::fixtures::{Authority, NOW, trust_domain};
@@ -231,6 +272,61 @@ mod tests {
         assert_eq!(file.load().unwrap(), untrusted);
         file.store(&State::default()).unwrap();
         assert_eq!(file.load().unwrap(), State::default());
+    }
+
+    /// The file of SPIRE's agent for `state`.
+    fn spires(state: &State) -> String {
+        let list = |certificates: &[CertificateDer<'static>]| {
+            let pem = certificates.iter().map(|one| STANDARD.encode(certificates_to_pem([one])));
+            serde_json::Value::from(pem.collect::<Vec<_>>())
+        };
+        serde_json::json!({
+            "svid": state.svid.as_ref().map(|svid| list(svid.chain())),
+            "bundle": state.bundle.as_ref().map(|one| list(&one.certificates().cloned().collect::<Vec<_>>())),
+            "reattestable": state.reattestable,
+            "bootstrap_use": 0,
+            "bootstrap_start_time": "0001-01-01T00:00:00Z",
+            "connection_attempts": 0,
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn the_identity_of_spires_agent_is_taken_over_and_kept_in_our_form() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file(dir.path());
+        for state in [some_state(), State { svid: None, ..some_state() }, State::default()] {
+            fs::write(&file.path, spires(&state)).unwrap();
+            assert_eq!(file.load().unwrap(), state);
+            file.store(&state).unwrap();
+            assert!(fs::read_to_string(&file.path).unwrap().contains("\"version\": 1"));
+            assert_eq!(file.load().unwrap(), state);
+        }
+    }
+
+    #[test]
+    fn a_file_of_spires_agent_is_not_taken_over_for_another_trust_domain_or_when_it_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, good) = (file(dir.path()), spires(&some_state()));
+        fs::write(&file.path, &good).unwrap();
+        let other = StateFile::open(dir.path(), "other.example".parse().unwrap()).unwrap();
+        assert!(
+            matches!(other.load(), Err(StateError::TrustDomain { found, .. }) if found == "prod.example")
+        );
+        let none = spires(&State::default());
+        let bad = [
+            &good[..good.len() - 2],
+            &none.replace("\"svid\":null", "\"svid\":[\"!\"]"),
+            &none.replace("\"svid\":null", "\"svid\":[\"AAAA\"]"),
+            &none.replace("\"bundle\":null", "\"bundle\":[\"AAAA\"]"),
+            &none.replace(",\"svid\":null", ""),
+            &none.replace("\"reattestable\":false,", ""),
+        ];
+        for text in bad {
+            assert_ne!(text, none, "nothing was replaced");
+            fs::write(&file.path, text).unwrap();
+            assert!(matches!(file.load(), Err(StateError::Malformed { .. })), "{text}");
+        }
     }
 
     #[test]
