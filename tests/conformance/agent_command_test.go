@@ -127,6 +127,7 @@ func agentValidateJWT(t *testing.T) {
 	answer := agent.Run(t, "api", "validate", "jwt", "-audience", "a", "-svid", token, "-output", "json").JSON(t)
 	Equal(t, "the ID in JSON", At(answer, "spiffe_id"), any("spiffe://example.org/w"))
 	agent.Run(t, "api", "validate", "jwt", "-audience", "b", "-svid", token).Fails(t, 1)
+	agent.AwaitLog(t, "Failed to validate JWT")
 	agent.Run(t, "api", "validate", "jwt", "-audience", "a").Fails(t, 1, "svid")
 }
 

@@ -183,7 +183,10 @@ impl Identities {
         if let Some(bundle) = &change.own_bundle {
             self.replace_what_lost_its_authority(&bundle.x509_bundle(), now);
         }
-        debug!(changed = change.put.len(), removed = change.removed.len(), "authorised entries changed");
+        // A poll mostly brings nothing new.
+        if !change.put.is_empty() || !change.removed.is_empty() {
+            debug!(changed = change.put.len(), removed = change.removed.len(), "authorised entries changed");
+        }
         // News means the server is back: what waited for it need not wait longer. A poll that brings none means nothing, and
         // a server that asked for the pause was never away.
         if update.is_first || (!change.put.is_empty() && !self.asked_to_wait) {

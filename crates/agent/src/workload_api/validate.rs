@@ -76,6 +76,11 @@ pub(super) async fn validate(
     let bundles = bundles(&mut caller);
     let validated = JwtValidation::new([request.audience.as_str()], api.clock.now())
         .and_then(|how| validate_jwt_svid(&request.svid, &bundles, &how));
+    // The caller is told why its token is not valid, and the operator that somebody shows such tokens.
+    let refuse = |reason: Reason, why: &str| {
+        caller.tell_of(reason, "Failed to validate JWT", || why.to_owned());
+        refusal(Code::InvalidArgument, reason, why)
+    };
     let validated = validated.map_err(|error| refuse(error.reason(), &error.to_string()))?;
     if replay == Replay::Refuse {
         let sighting = validated.sighting(&request.audience);
@@ -89,11 +94,6 @@ pub(super) async fn validate(
     let claims = told(validated, &api.trust_domain, &api.allowed_foreign_jwt_claims)
         .ok_or_else(|| refuse(Reason::TokenMalformed, "the token's claims are nested too deeply"))?;
     Ok(ValidateJwtsvidResponse { spiffe_id, claims: Some(claims) })
-}
-
-/// The caller gave a token that is not valid, and is told why.
-fn refuse(reason: Reason, why: &str) -> Status {
-    refusal(Code::InvalidArgument, reason, why)
 }
 
 fn bundles(caller: &mut Admitted) -> Vec<Arc<Bundle>> {
