@@ -104,7 +104,8 @@ func agentFetch(t *testing.T) {
 }
 
 func agentFetchJWT(t *testing.T) {
-	agent := StartAgent(t, Start(t, Settings{}), AgentSettings{})
+	server := Start(t, Settings{})
+	agent := StartAgent(t, server, AgentSettings{})
 	agent.Register(t, "/w")
 	agent.AwaitFetch(t, "/w")
 	agent.Run(t, "api", "fetch", "jwt").Fails(t, 1, "audience")
@@ -114,6 +115,12 @@ func agentFetchJWT(t *testing.T) {
 	Equal(t, "the ID in JSON", At(document, 0, "svids", 0, "spiffe_id"), any("spiffe://example.org/w"))
 	True(t, "there is a bundle in JSON", At(document, 1, "bundles", "spiffe://example.org") != nil)
 	agent.Run(t, "api", "fetch", "jwt", "-audience", "a", "-spiffeID", "spiffe://example.org/other").Fails(t, 1, "no identity issued")
+	document = agent.Run(t, "api", "fetch", "jwt", "-audience", "b,a,b", "-output", "json").JSON(t)
+	token, _ := At(document, 0, "svids", 0, "svid").(string)
+	if !StockAgent() {
+		_, body := claims(t, server, token)
+		Equal(t, "the audience", body["aud"], any([]any{"a", "b"}))
+	}
 }
 
 func agentValidateJWT(t *testing.T) {

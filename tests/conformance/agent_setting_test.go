@@ -166,6 +166,7 @@ func agentFormat(t *testing.T) {
 	for _, line := range []string{`sds { quux = 1 }`, "experimental {\n quux = 1\n}"} {
 		validated(t, "", line, "is not a known key")
 	}
+	validated(t, "", `log_level = "INFO"`, "is set twice")
 }
 
 func agentTrustDomain(t *testing.T) {
