@@ -90,9 +90,6 @@ func init() {
 		experimentValidated(t, "", `named_pipe_name = "x"`, "named_pipe_name")
 		experimentValidated(t, "", `admin_named_pipe_name = "x"`, "admin_named_pipe_name")
 	})
-	absent("AGENT-CFG-TELEMETRY", func(t *testing.T) {
-		invalid(t, AgentSettings{Below: `telemetry { Prometheus { port = 9988 } }`}, "telemetry")
-	})
 	holds("AGENT-CFG-HEALTH_CHECKS", func(t *testing.T) {
 		valid(t, AgentSettings{Below: `health_checks { listener_enabled = true bind_address = "127.0.0.1" bind_port = "0" }`})
 		invalid(t, AgentSettings{Below: `health_checks { quux = 1 }`}, "")

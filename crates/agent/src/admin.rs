@@ -14,6 +14,7 @@ use spindle_proto::AGENT_DESCRIPTOR_SET;
 use spindle_proto::spire::agent::debug::v1::debug_server::DebugServer;
 use spindle_proto::spire::api::agent::logger::v1::logger_server::LoggerServer;
 use spindle_runtime::{Logs, Shutdown};
+use spindle_telemetry::{MeterLayer, RpcMeter};
 use spindle_transport::{UnixBindError, UnixClients, UnixListener, UnixSocketConfig, grpc_server};
 
 use crate::workload_api::Ending;
@@ -46,6 +47,8 @@ pub(crate) struct Services {
     pub(crate) debug: DebugService,
     pub(crate) logs: Logs,
     pub(crate) delegated: DelegatedIdentity,
+    /// Counts the calls of all of them.
+    pub(crate) meter: RpcMeter,
 }
 
 /// A bound socket.
@@ -71,10 +74,11 @@ impl AdminSocket {
 
     /// Serves until the shutdown begins.
     pub(crate) async fn serve(self, services: Services, shutdown: Shutdown) -> Result<(), AdminSocketError> {
-        let Services { debug, logs, delegated } = services;
+        let Services { debug, logs, delegated, meter } = services;
         let v1 = reflection().build_v1().map_err(unbuilt)?;
         let v1alpha = reflection().build_v1alpha().map_err(unbuilt)?;
         let server = grpc_server()
+            .layer(MeterLayer::new(meter))
             .add_service(DebugServer::new(debug))
             .add_service(LoggerServer::new(LoggerService { logs }))
             .add_service(delegated)

@@ -13,6 +13,7 @@ use spindle_keys::{DiskKeys, KeyManager, MemoryKeys};
 use spindle_renewal::RenewalPolicy;
 use spindle_runtime::{BoundHealthListener, Shutdown, TaskSet};
 use spindle_spiffe_core::{Clock, Entropy, ErrorChain, X509Bundle};
+use spindle_telemetry::Sinks;
 use spindle_transport::{ExpectedServer, LiveIdentity, TlsDialer, Trust};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
@@ -29,6 +30,7 @@ use crate::health::{self, HealthService};
 use crate::identities::{self, Identities};
 use crate::in_step::InStep;
 use crate::kubelet::Kubelet;
+use crate::metrics::{self, Metrics};
 use crate::node_identity::{self, NodeIdentity, ProofSource, StateFile};
 use crate::sds::Sds;
 use crate::server::{Heard, ServerLink};
@@ -53,6 +55,7 @@ pub struct RunningAgent {
     admin_socket_path: Option<PathBuf>,
     broker_addr: Option<SocketAddr>,
     health_addr: Option<SocketAddr>,
+    prometheus_addr: Option<SocketAddr>,
     ready: watch::Receiver<bool>,
     tasks: TaskSet,
     shutdown: Shutdown,
@@ -85,12 +88,17 @@ impl Agent {
         let socket_path = config.socket_path.clone();
         let health_listener = bind_health(&config)?;
         let broker_sockets = bind_broker(&config)?;
+        let (telemetry, sinks) = Sinks::open(&config.telemetry, metrics::PREFIX, config.trust_domain.name())?;
+        let metrics = Arc::new(Metrics::new(&telemetry));
         let file = StateFile::open(&config.data_dir, config.trust_domain.clone())?;
-        let keys = open_keys(&config)?;
+        let keys = metrics.keys(open_keys(&config)?);
         let cache = Arc::new(Cache::new(config.trust_domain.clone()));
         let (ready, in_step, started_at) = (cache.synced(), InStep::default(), clock.now());
         let failure = Arc::new(OnceLock::new());
         let mut tasks = TaskSet::new();
+        let prometheus_addr = sinks.prometheus_addr();
+        sinks.spawn(&mut tasks, &shutdown);
+        metrics.started(&config.trust_domain);
 
         let trust = OwnTrust::new(X509Bundle::empty(config.trust_domain.clone()));
         let identity = LiveIdentity::new();
@@ -110,9 +118,11 @@ impl Agent {
             entropy: entropy.clone(),
             held_max: config.jwt_svid_cache_max_size,
             hit_timeout: config.jwt_svid_cache_hit_timeout,
+            metrics: metrics.clone(),
         });
-        let callers =
-            Callers::new(attestors(&config), ProcRoot::new(&config.proc_root)).limited(&config.caller_limits);
+        let callers = Callers::new(attestors(&config, &metrics), ProcRoot::new(&config.proc_root))
+            .limited(&config.caller_limits)
+            .metered(metrics.clone());
         let settings =
             GateSettings { log_selectors: config.log_selectors.clone(), rate_limits: config.rate_limits };
         let gate = Gate::with(settings, cache.clone(), callers, shutdown.clone());
@@ -179,7 +189,8 @@ impl Agent {
                 started_at,
             };
             let delegated = DelegatedIdentity::new(gate, config.authorized_delegates.clone(), tokens);
-            let services = admin::Services { debug, logs: config.logs.clone(), delegated };
+            let (logs, meter) = (config.logs.clone(), metrics.rpc.clone());
+            let services = admin::Services { debug, logs, delegated, meter };
             info!(socket = %socket.path().display(), "the admin socket is open");
             tasks.spawn("admin socket", socket.serve(services, shutdown.clone()));
         }
@@ -202,6 +213,7 @@ impl Agent {
             link,
             heard,
             shutdown: shutdown.clone(),
+            metrics,
         };
         own_tasks.spawn(&mut tasks, failure.clone());
         Ok(RunningAgent {
@@ -209,6 +221,7 @@ impl Agent {
             admin_socket_path,
             broker_addr,
             health_addr,
+            prometheus_addr,
             ready,
             tasks,
             shutdown,
@@ -237,6 +250,11 @@ impl RunningAgent {
     /// Where health probes are answered, with the real port; none when nowhere.
     pub fn health_addr(&self) -> Option<SocketAddr> {
         self.health_addr
+    }
+
+    /// Where Prometheus may scrape, with the real port; none when nowhere.
+    pub fn prometheus_addr(&self) -> Option<SocketAddr> {
+        self.prometheus_addr
     }
 
     /// True once the first sync is complete and workloads are served.
@@ -276,11 +294,12 @@ struct Tasks {
     link: ServerLink,
     heard: mpsc::Receiver<Heard>,
     shutdown: Shutdown,
+    metrics: Arc<Metrics>,
 }
 
 impl Tasks {
     fn spawn(self, tasks: &mut TaskSet, failure: Arc<OnceLock<AgentError>>) {
-        let Self { config, clock, entropy, link, trust, shutdown, .. } = self;
+        let Self { config, clock, entropy, link, trust, shutdown, metrics, .. } = self;
         let (updates, received) = mpsc::channel(UPDATES_WAITING);
         let (established, is_established) = oneshot::channel();
 
@@ -293,6 +312,7 @@ impl Tasks {
             key_type: config.workload_key_type,
             policy: RenewalPolicy::with_availability_target(config.availability_target),
             cache_max: config.x509_svid_cache_max_size,
+            metrics: metrics.clone(),
         });
         tasks.spawn_infallible("identities", identities.run(shutdown.clone()));
 
@@ -306,6 +326,7 @@ impl Tasks {
             entropy: entropy.clone(),
             poll_interval: config.sync_interval,
             poll_differences: config.use_sync_authorized_entries,
+            metrics: metrics.clone(),
         });
         let sync_shutdown = shutdown.clone();
         tasks.spawn_infallible("sync", async move {
@@ -327,6 +348,7 @@ impl Tasks {
             link,
             clock,
             entropy,
+            metrics,
         };
         tasks.spawn("node identity", async move {
             let kept = keep_identity(parts, established);
@@ -412,12 +434,12 @@ fn open_keys(config: &AgentConfig) -> Result<Arc<dyn KeyManager>, AgentError> {
     }
 }
 
-fn attestors(config: &AgentConfig) -> Vec<Box<dyn WorkloadAttestor>> {
+fn attestors(config: &AgentConfig, metrics: &Metrics) -> Vec<Box<dyn WorkloadAttestor>> {
     let unix = config
         .unix_attestor
         .map(|settings| Box::new(UnixAttestor::new(settings)) as Box<dyn WorkloadAttestor>);
     if unix.is_none() {
         warn!("no workload attestor is configured: no process can be recognised");
     }
-    unix.into_iter().collect()
+    unix.into_iter().map(|attestor| metrics.attestor(attestor)).collect()
 }

@@ -19,10 +19,12 @@ use spindle_attest::{
 use spindle_spiffe_core::Reason;
 use spindle_transport::{LocalPeer, TooOften};
 use tokio::time::{Instant, timeout};
+use tonic::Code;
 
 pub(crate) use by_number::ByNumber;
 
 use crate::config::CallerLimits;
+use crate::metrics::{Metrics, size};
 use threads::Threads;
 
 pub(crate) use admission::Admission;
@@ -100,13 +102,25 @@ pub(crate) struct Callers {
     root: ProcRoot,
     threads: Threads,
     admission: Admission,
+    metrics: Arc<Metrics>,
 }
 
 impl Callers {
     /// Attests with the given attestors processes that are looked up in `root`, with the usual bounds on how often.
     pub(crate) fn new(attestors: Vec<Box<dyn WorkloadAttestor>>, root: ProcRoot) -> Self {
         let admission = Admission::new(&CallerLimits::default());
-        Self { attestors: attestors.into(), root, threads: Threads::new(), admission }
+        let metrics = Arc::default();
+        Self { attestors: attestors.into(), root, threads: Threads::new(), admission, metrics }
+    }
+
+    /// Counts what it does, and what is done for its callers.
+    pub(crate) fn metered(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// With other bounds.
@@ -178,7 +192,11 @@ impl Callers {
 
     /// What all attestors tell about a process that is held.
     fn ask_attestors(&self, caller: Caller) -> Result<Arc<AttestedCaller>, CallerFault> {
-        let attested = attest_all(&self.attestors, Arc::new(caller))?;
+        let timer = self.metrics.attestation.start();
+        let attested = attest_all(&self.attestors, Arc::new(caller));
+        timer.done(if attested.is_ok() { Code::Ok } else { Code::Internal });
+        let attested = attested?;
+        self.metrics.discovered_selectors.record(size(attested.selectors().iter().count()));
         for failure in attested.failures() {
             tracing::warn!(pid = attested.caller().pid(), attestor = failure.attestor, error = %failure.error,
                 "a workload attestor failed; its selectors are missing");

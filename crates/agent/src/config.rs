@@ -12,6 +12,7 @@ use spindle_attest::UnixConfig;
 use spindle_keys::KeyType;
 use spindle_runtime::Logs;
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
+use spindle_telemetry::TelemetryConfig;
 use spindle_transport::KeyExchange;
 use zeroize::Zeroizing;
 
@@ -98,6 +99,8 @@ pub struct AgentConfig {
     pub logs: Logs,
     /// Where health probes are answered over HTTP; none leaves it off.
     pub health_checks: Option<HealthListener>,
+    /// Where metrics go; the default is nowhere.
+    pub telemetry: TelemetryConfig,
     /// When the agent bootstraps again because the server's certificate is not trusted.
     pub rebootstrap: Rebootstrap,
     /// The kinds of selectors that may stand in the log, such as `unix:user`.
@@ -278,6 +281,7 @@ impl AgentConfig {
             kubelet: None,
             logs: Logs::default(),
             health_checks: None,
+            telemetry: TelemetryConfig::default(),
             rebootstrap: Rebootstrap { mode: RebootstrapMode::Never, delay: REBOOTSTRAP_DELAY_DEFAULT },
             log_selectors: Vec::new(),
             use_sync_authorized_entries: true,

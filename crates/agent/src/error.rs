@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use spindle_keys::KeyError;
 use spindle_spiffe_core::Reason;
+use spindle_telemetry::SinkError;
 use spindle_transport::UnixBindError;
 
 use crate::bootstrap::BootstrapError;
@@ -39,6 +40,9 @@ pub enum AgentError {
         /// What the kernel answered.
         source: std::io::Error,
     },
+    /// A sink of metrics cannot be opened.
+    #[error("cannot open telemetry")]
+    Telemetry(#[from] SinkError),
     /// The data directory cannot be held.
     #[error("cannot take the agent's data directory")]
     DataDir(#[from] DataLockError),
@@ -121,7 +125,8 @@ impl AgentError {
             | Self::AdminSocket(_)
             | Self::AdminSocketPlace { .. }
             | Self::BrokerEndpoint { .. }
-            | Self::HealthPort { .. } => Reason::LocalFailure,
+            | Self::HealthPort { .. }
+            | Self::Telemetry(_) => Reason::LocalFailure,
             Self::DataDir(_) | Self::Keys(_) | Self::State(_) | Self::NodeProof { .. } => {
                 Reason::LocalFailure
             }
@@ -151,6 +156,9 @@ impl AgentError {
                 "choose another socket_path or bind_address in experimental.broker, away from the public socket's directory"
             }
             Self::HealthPort { .. } => "choose another bind_port in health_checks, or stop who has it",
+            Self::Telemetry(_) => {
+                "choose another port in telemetry.Prometheus, or check the files of its tls block"
+            }
             Self::DataDir(DataLockError::Held { .. }) => {
                 "stop the other agent, or choose another data directory"
             }

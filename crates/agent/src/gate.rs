@@ -22,6 +22,7 @@ use tracing::warn;
 use crate::cache::Cache;
 use crate::callers::{Admission, CallerFault, Callers};
 use crate::config::RateLimits;
+use crate::metrics::Metrics;
 
 pub(crate) use admitted::Admitted;
 pub(crate) use rate::Limited;
@@ -105,6 +106,11 @@ impl Gate {
     /// Who attests, for processes that did not call by themselves.
     pub(crate) fn callers(&self) -> &Callers {
         &self.callers
+    }
+
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        self.callers.metrics()
     }
 
     /// The end that open calls must not outlast.

@@ -23,11 +23,13 @@ use spindle_spiffe_core::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tonic::Code;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use crate::cache::{Cache, Change, HeldSvid, Identity, Unready};
 use crate::call_error::drawn_out;
+use crate::metrics::{Metrics, code_of, size};
 use crate::trust::{is_below, key_ids, lost_authorities};
 use pace::Pace;
 use plan::{Plan, Put, Ticket};
@@ -85,6 +87,7 @@ pub(crate) struct Parts {
     pub(crate) policy: RenewalPolicy,
     /// How many X509-SVIDs are kept ready, those in use by a stream aside.
     pub(crate) cache_max: usize,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// The task that owns the plan.
@@ -125,6 +128,7 @@ impl Identities {
         loop {
             self.drop_expired();
             self.begin_due();
+            self.tell_sizes();
             let calls_from = self.calls_from.filter(|_| self.plan.has_due(clock.now()));
             let wake_at = self.next_event();
             // Every arm is cancel-safe: channels and timers by contract, `demand` takes only what it returns.
@@ -168,11 +172,22 @@ impl Identities {
         } else {
             change.removed_federated = update.removed_federated;
         }
-        for id in &change.removed {
-            self.plan.remove(id);
-        }
+        let removed = change.removed.iter().filter(|id| self.plan.remove(id)).count();
+        self.parts.metrics.entries_removed.increment(removed as u64);
+        let (mut added, mut updated, mut outdated) = (0, 0, 0);
         for entry in update.entries {
-            self.put(entry, now, &mut change);
+            let is_known = self.plan.has(&entry.id);
+            match self.put(entry, now, &mut change) {
+                Put::Unchanged => continue,
+                Put::Changed => outdated += 1,
+                Put::Fresh => {}
+            }
+            if is_known { updated += 1 } else { added += 1 }
+        }
+        self.parts.metrics.entries_added.increment(added);
+        self.parts.metrics.entries_updated.increment(updated);
+        if outdated > 0 {
+            self.parts.metrics.outdated_svids.record(outdated);
         }
         // What was removed may have made room for others.
         let signing = |entry| Identity { entry, state: Err(Unready::Signing) };
@@ -192,19 +207,33 @@ impl Identities {
         if update.is_first || (!change.put.is_empty() && !self.asked_to_wait) {
             self.calls_from = None;
         }
+        let bundles_changed = !change.federated.is_empty() || !change.removed_federated.is_empty();
         self.parts.cache.publish(change);
+        if bundles_changed || update.snapshot {
+            let federated = self.parts.cache.snapshot().federated_names().count();
+            self.parts.metrics.synced_bundles.set(size(federated + 1));
+        }
         let _ = update.applied.send(());
     }
 
-    fn put(&mut self, entry: RegistrationEntry, now: Timestamp, change: &mut Change) {
+    fn tell_sizes(&self) {
+        let metrics = &self.parts.metrics;
+        let entries = size(self.plan.len());
+        metrics.entries.set(entries);
+        metrics.synced_entries.set(entries);
+        metrics.svids.set(size(self.plan.held()));
+    }
+
+    fn put(&mut self, entry: RegistrationEntry, now: Timestamp, change: &mut Change) -> Put {
         if entry.store_svid {
             self.plan.remove(&entry.id);
             change.removed.push(entry.id);
-            return;
+            return Put::Unchanged;
         }
         let entry = Arc::new(entry);
-        let state = match self.plan.put(entry.clone(), now) {
-            Put::Unchanged => return,
+        let put = self.plan.put(entry.clone(), now);
+        let state = match put {
+            Put::Unchanged => return put,
             Put::Changed => {
                 self.parts.cache.snapshot().identity(&entry.id).and_then(|held| held.state.clone().ok())
             }
@@ -213,6 +242,7 @@ impl Identities {
         let on_demand = self.plan.is_on_demand(&entry.id);
         let unready = if on_demand { Unready::OnDemand } else { Unready::Signing };
         change.put.push(Identity { entry, state: state.ok_or(unready) });
+        put
     }
 
     /// They serve on until the new ones are here: a tainted authority is still trusted, and nothing is better than the
@@ -238,7 +268,10 @@ impl Identities {
             return;
         }
         info!(subject_key_ids = key_ids(&lost.tainted), "New tainted X.509 authorities found");
+        let timer = self.parts.metrics.process_tainted.start();
         let mut tainted = below(&lost.tainted);
+        self.parts.metrics.tainted_svids.record(size(tainted.len()));
+        timer.done(Code::Ok);
         if tainted.is_empty() {
             return;
         }
@@ -306,8 +339,16 @@ impl Identities {
                 return;
             }
             debug!(entries = tickets.len(), "signing");
+            let expiring = tickets.iter().filter(|ticket| ticket.is_renewal).count();
+            if expiring > 0 {
+                self.parts.metrics.expiring_svids.record(size(expiring));
+            }
             let signed = batch::sign(self.parts.signer.clone(), tickets, self.parts.key_type);
-            self.under_way.push(Box::pin(signed));
+            let meter = self.parts.metrics.fetch_svids.clone();
+            let code_of = |signed: &batch::Outcome| {
+                signed.as_ref().map_or_else(|(_, error)| code_of(error), |_| Code::Ok)
+            };
+            self.under_way.push(Box::pin(async move { meter.time(signed, code_of).await }));
         }
     }
 

@@ -22,6 +22,7 @@ mod health;
 mod identities;
 mod in_step;
 mod kubelet;
+mod metrics;
 mod node_identity;
 mod other_agent;
 mod sds;

@@ -27,6 +27,7 @@ use crate::call_error::{CallError, drawn_out};
 use crate::config::AgentConfig;
 use crate::error::AgentError;
 use crate::identities::pace;
+use crate::metrics::{Metrics, code_of_call};
 use crate::server::{Heard, Seen, ServerLink};
 use crate::trust::{OwnTrust, is_below, lost_authorities};
 use attestation::Attesting;
@@ -51,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) heard: mpsc::Receiver<Heard>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// An agent that has an identity.
@@ -87,6 +89,7 @@ impl NodeIdentity {
                 info!(agent_id = %svid.spiffe_id(), expires_at = %svid.validity().not_after,
                     "the stored agent SVID is used");
                 present(&parts.identity, &svid, &key)?;
+                parts.metrics.bootstrapped();
                 let now = parts.clock.now();
                 let renewal = Renewal::restored(policy, svid.validity(), now, jitter);
                 Ok(Self { parts, keeper, state, svid, renewal, patience, replace_at: None })
@@ -180,10 +183,13 @@ impl NodeIdentity {
     async fn ask_for_renewal(&self) -> Result<Enrolled, CallError> {
         if let Some(source) = source_for_another_attestation(&self.parts, &self.state) {
             // Boxed, as what it is made of is large.
-            return Box::pin(attestation::again(&self.parts, &self.state, source)).await;
+            let again = Box::pin(attestation::again(&self.parts, &self.state, source));
+            return self.parts.metrics.reattest.time(again, code_of_call).await;
         }
-        let Parts { link, keys, clock, .. } = &self.parts;
-        let mut enrolled = enroll::renew(link, keys, &self.svid, clock.as_ref()).await?;
+        let Parts { link, keys, clock, metrics, .. } = &self.parts;
+        // Boxed, as it is rare.
+        let renewed = Box::pin(enroll::renew(link, keys, &self.svid, clock.as_ref()));
+        let mut enrolled = metrics.rotate.time(renewed, code_of_call).await?;
         enrolled.reattestable = self.state.reattestable;
         Ok(enrolled)
     }
@@ -390,6 +396,7 @@ async fn adopt(
     state.svid = Some(svid.clone());
     state.reattestable = reattestable;
     state.untrusted_since = None;
+    parts.metrics.bootstrapped();
     keeper.keep_with(state, owed_key).await;
     present(&parts.identity, &svid, &key)?;
     Ok(svid)

@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 use crate::call_error::CallError;
 use crate::identities::Update;
 use crate::in_step::InStep;
+use crate::metrics::Metrics;
 use crate::server::ServerLink;
 use crate::trust::OwnTrust;
 use poll::Polled;
@@ -52,6 +53,7 @@ pub(crate) struct Parts {
     pub(crate) poll_interval: Duration,
     /// Whether a server that is polled is asked for differences alone, which old ones cannot answer.
     pub(crate) poll_differences: bool,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// The task that keeps the agent in step with its server.

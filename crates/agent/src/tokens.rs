@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 
 use crate::cache::{Cache, Matched};
 use crate::call_error::CallError;
+use crate::metrics::{Metrics, size};
 use ask::Tries;
 use flight::Flights;
 use held::{Found, HeldTokens};
@@ -51,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) held_max: usize,
     /// How long a caller waits for a new token when an old one still serves.
     pub(crate) hit_timeout: Duration,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// One token of an answer.
@@ -188,7 +190,10 @@ impl TokenSource {
     ) -> Result<Arc<Token>, TokenError> {
         let token = self.clone().ask(entry, name.clone(), tries).await?;
         let jitter = Jitter::draw(self.0.parts.entropy.as_ref());
-        self.lock().held.put(name, token.clone(), self.0.parts.clock.now(), jitter);
+        let mut state = self.lock();
+        state.held.put(name, token.clone(), self.0.parts.clock.now(), jitter);
+        self.0.parts.metrics.jwt_svids.set(size(state.held.len()));
+        drop(state);
         Ok(token)
     }
 

@@ -17,6 +17,7 @@ mod plugin_files;
 pub mod plugins;
 pub mod section;
 pub mod server;
+mod telemetry;
 pub mod values;
 
 use std::io::Read;

@@ -19,6 +19,7 @@ use spindle_proto::refusal::refusal;
 use spindle_proto::spire::api::agent::delegatedidentity::v1 as wire;
 use spindle_spiffe_core::{Reason, SpiffeId};
 use spindle_transport::Peer;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -55,6 +56,7 @@ impl DelegatedIdentity {
         let Some(Peer::Local(peer)) = request.extensions().get::<Peer>().cloned() else {
             return Err(refusal(Code::Internal, Reason::Internal, "the caller came over no Unix socket"));
         };
+        let began = Instant::now();
         let method = request.uri().path().rsplit_once('/').map(|(_, method)| method.to_owned());
         let body = request.into_body();
         let delegate = Delegate::new(self.gate.clone(), self.delegates.clone(), peer);
@@ -63,7 +65,10 @@ impl DelegatedIdentity {
                 let asked: wire::SubscribeToX509sviDsRequest = read(body).await?;
                 let delegate = delegate.admitted().await?;
                 let subject = Subject::named(self.gate.callers(), &asked.selectors, asked.pid).await?;
-                streamed(Identities::new(self.gate, delegate, subject)).await
+                let answer = streamed(Identities::new(self.gate.clone(), delegate, subject)).await?;
+                let waited_ms = began.elapsed().as_secs_f64() * 1000.0;
+                self.gate.metrics().first_delegated_update.record(waited_ms);
+                Ok(answer)
             }
             Some("SubscribeToX509Bundles") => {
                 read::<wire::SubscribeToX509BundlesRequest>(body).await?;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use spindle_proto::BROKER_DESCRIPTOR_SET;
 use spindle_runtime::Shutdown;
 use spindle_spiffe_core::{Clock, X509Bundle, X509Bundles};
+use spindle_telemetry::MeterLayer;
 use spindle_transport::{
     LiveBundles, LiveIdentity, LogGate, ServerTls, TlsIncoming, TlsListener, UnixBindError, UnixClients,
     UnixListener, UnixSocketConfig, grpc_server,
@@ -162,8 +163,9 @@ async fn serve_one(
     shutdown: Shutdown,
 ) -> Result<(), ServeError> {
     let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
-    let api = BrokerApi(parts.clone());
+    let (api, meter) = (BrokerApi(parts.clone()), parts.gate.metrics().rpc.clone());
     grpc_server()
+        .layer(MeterLayer::new(meter))
         .layer(layer_fn(move |service| Door::new(service, parts.clone(), lines.clone())))
         .add_service(api)
         .add_service(Ending::new(v1, shutdown.clone()))

@@ -47,6 +47,7 @@ impl Admitted {
         }
         let now = self.gate.epoch.elapsed();
         if let Err(after) = self.gate.rates.take(method, self.selectors(), now) {
+            self.gate.metrics().rate_limited(method.path());
             let message = format!("rate limit exceeded for {}", method.path());
             self.tell_of(Reason::Overloaded, "a call was refused", || message.clone());
             return Err(come_back_to_busy(&message, after));

@@ -56,11 +56,18 @@ pub(crate) struct Ticket {
     number: u64,
     /// The entry as it was when the signing began.
     pub(crate) entry: Arc<RegistrationEntry>,
+    /// Whether its SVID is renewed because of its age.
+    pub(crate) is_renewal: bool,
 }
 
 impl State {
     fn due_at_once(now: Timestamp) -> Self {
         Self::Due { at: now, decided_at: now }
+    }
+
+    /// Whether its time was decided before it came.
+    fn was_foreseen(self) -> bool {
+        matches!(self, Self::Due { at, decided_at } if at > decided_at)
     }
 }
 
@@ -144,6 +151,21 @@ impl Plan {
 
     fn active(&self) -> usize {
         self.tracked.len() - self.on_demand.len()
+    }
+
+    /// Whether there is such an entry.
+    pub(crate) fn has(&self, id: &EntryId) -> bool {
+        self.tracked.contains_key(id)
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.tracked.len()
+    }
+
+    /// How many of them have an SVID.
+    pub(crate) fn held(&self) -> usize {
+        self.expiries.len()
     }
 
     /// The ids of all entries.
@@ -248,9 +270,12 @@ impl Plan {
 
     fn begin(&mut self, id: &EntryId) -> Option<Ticket> {
         self.tickets += 1;
-        let number = self.tickets;
-        self.change(id, |tracked| tracked.state = State::Signing(number));
-        Some(Ticket { number, entry: self.tracked.get(id)?.entry.clone() })
+        let (number, mut is_renewal) = (self.tickets, false);
+        self.change(id, |tracked| {
+            is_renewal = tracked.not_after.is_some() && tracked.state.was_foreseen();
+            tracked.state = State::Signing(number);
+        });
+        Some(Ticket { number, entry: self.tracked.get(id)?.entry.clone(), is_renewal })
     }
 
     fn settle(&mut self, ticket: &Ticket, with: impl FnOnce(&mut Tracked)) -> bool {

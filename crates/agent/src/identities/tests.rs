@@ -100,6 +100,7 @@ fn rig_with(ttl_secs: i64, policy: RenewalPolicy, cache_max: usize) -> Rig {
         key_type: KeyType::EcP256,
         policy,
         cache_max,
+        metrics: Arc::default(),
     };
     let task = tokio::spawn(Identities::new(parts).run(Shutdown::new()));
     Rig { cache, server, updates, clock, _task: tokio_util::task::AbortOnDropHandle::new(task) }

@@ -20,6 +20,7 @@ use super::state::State;
 use crate::bootstrap::{self, Attempt, BootstrapError};
 use crate::call_error::{CallError, drawn_out};
 use crate::error::AgentError;
+use crate::metrics::code_of_call;
 
 /// How long a server may answer wrongly, as an untrusted one does, or the bundle be missing, before an attestation gives
 /// up: SPIRE's bound. A server that cannot be reached is waited for without end.
@@ -120,6 +121,7 @@ pub(super) async fn attest(mut who: Attesting<'_>, source: ProofSource<'_>) -> R
         let is_again = who.is_again;
         let began_at = who.state.untrusted_since.filter(|_| is_again).unwrap_or(began_at);
         let attempt = Attempt { number, began_at, is_again };
+        parts.metrics.bootstrapping(attempt);
         // Boxed, for it is rare and large beside what the caller does all day.
         let failed = match Box::pin(once(parts, who.state, source, attempt)).await {
             Ok(enrolled) => return Ok(enrolled),
@@ -218,5 +220,6 @@ async fn enroll_once(
     let (host, port) = (&config.server_address, config.server_port);
     let dialer = TlsDialer::new(host, port, trust, expected, parts.clock.clone())
         .with_key_exchange(config.key_exchange());
-    enroll::attest(&dialer, parts, state.svid.as_ref(), source).await
+    let attested = Box::pin(enroll::attest(&dialer, parts, state.svid.as_ref(), source));
+    parts.metrics.node_attestation(source.name()).time(attested, code_of_call).await
 }

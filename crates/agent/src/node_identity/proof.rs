@@ -41,6 +41,14 @@ impl<'a> ProofSource<'a> {
         let token = config.join_token.as_ref().map(Self::Token);
         token.or_else(|| config.x509pop.as_ref().map(Self::X509Pop))
     }
+
+    /// SPIRE's name of the attestor.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Token(_) => "join_token",
+            Self::X509Pop(_) => "x509pop",
+        }
+    }
 }
 
 /// A proof of the node.

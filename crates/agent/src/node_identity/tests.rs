@@ -64,6 +64,7 @@ impl Rig {
             heard,
             clock: self.clock.shared(),
             entropy: Arc::new(SystemEntropy),
+            metrics: Arc::default(),
         };
         NodeIdentity::establish(parts).await.unwrap()
     }

@@ -13,6 +13,7 @@ use super::revision::{Place, Revision, Verdict, judge};
 use super::{Ended, Sync};
 use crate::call_error::CallError;
 use crate::identities::Update;
+use crate::metrics::code_of;
 use crate::server::{ANSWER_BYTES_MAX, Connection};
 
 /// Acknowledgements that may wait for the server: it reads them as they come.
@@ -28,11 +29,21 @@ impl Sync {
             Ok(connection) => connection,
             Err(error) => return Ended::Broken(error),
         };
+        let timer = self.parts.metrics.fetch_entries.start();
         // Cancel-safe: what an abandoned stream had sent is sent again, from the revision held.
         let outcome = tokio::select! {
-            _ = reopened.changed() => return Ended::Reopened,
+            _ = reopened.changed() => {
+                timer.discard();
+                return Ended::Reopened;
+            }
             outcome = self.stream(&connection, progress) => outcome,
         };
+        match &outcome {
+            // What comes over the stream is counted by update; beside that only its fault is.
+            Ok(Ended::Broken(error)) => timer.done(code_of(error)),
+            Err(status) if status.code() != Code::Unimplemented => timer.done(status.code()),
+            _ => timer.discard(),
+        }
         match outcome {
             Ok(ended) => ended,
             Err(status) if status.code() == Code::Unimplemented => Ended::NotSupported,
@@ -66,8 +77,10 @@ impl Sync {
                     return Ok(Ended::Broken(CallError::answer("a change to a state that is not held")));
                 }
             }
-            let revision = collected.revision.clone();
-            if !self.take(collected, is_first).await {
+            let (revision, timer) = (collected.revision.clone(), self.parts.metrics.fetch_entries.start());
+            let is_taken = self.take(collected, is_first).await;
+            timer.done(Code::Ok);
+            if !is_taken {
                 return Ok(Ended::Stopping);
             }
             is_first = false;

@@ -56,9 +56,16 @@ impl Sync {
                 Ok(connection) => connection,
                 Err(error) => return Ended::Broken(error),
             };
+            let timer = self.parts.metrics.fetch_entries.start();
             let round = timeout(CALL_TIMEOUT, self.round(&connection, is_first)).await;
             let late = || Err(Failed::Status(Status::deadline_exceeded("the server did not answer in time")));
-            match round.unwrap_or_else(|_| late()) {
+            let round = round.unwrap_or_else(|_| late());
+            timer.done(match &round {
+                Ok(_) => Code::Ok,
+                Err(Failed::Status(status)) => status.code(),
+                Err(Failed::Answer(_)) => Code::Unknown,
+            });
+            match round {
                 Ok(true) => (*progress, is_first) = (true, false),
                 Ok(false) => return Ended::Stopping,
                 Err(Failed::Status(status)) => {

@@ -1,7 +1,8 @@
 //! Lets calls in as far as there is room for their process and user, before anything else is looked at; whoever is refused
 //! is told when to come back.
 //!
-//! For all services of the socket. A call keeps its place until its answer has ended, a stream as long as it is open.
+//! For all services of the socket. A call keeps its place until its answer has ended, a stream as long as it is open. Calls
+//! are counted here, those of our own process aside; with telemetry off that takes no room.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,7 +15,8 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::{Frame, SizeHint};
 use spindle_proto::refusal::come_back_to_busy;
-use spindle_transport::{LocalPeer, Peer, Place, TooMany};
+use spindle_telemetry::Call;
+use spindle_transport::{LocalPeer, Peer, Place, TooMany, is_ourselves};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -45,6 +47,10 @@ impl<S> Admitting<S> {
         Self { service, gate }
     }
 
+    fn begin(&self, request: &Request<Body>) -> Option<Call> {
+        self.gate.metrics().rpc.begin(request.uri().path())
+    }
+
     fn enter(&self, peer: &LocalPeer) -> Result<Place, Status> {
         self.gate.admission().enter(peer).map_err(|crowded| {
             let text = format!("{} has too many calls open", crowded.who());
@@ -67,30 +73,44 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let place = match request.extensions().get::<Peer>() {
-            Some(Peer::Local(peer)) => self.enter(peer),
+        let Some(Peer::Local(peer)) = request.extensions().get::<Peer>() else {
             // The service itself says what it thinks of that.
-            _ => return Box::pin(self.service.call(request)),
+            return Box::pin(self.service.call(request));
         };
-        match place {
+        let call = if is_ourselves(peer.pid) { None } else { self.begin(&request) };
+        match self.enter(peer) {
             Ok(place) => {
                 let answer = self.service.call(request);
-                Box::pin(
-                    async move { Ok(answer.await?.map(|body| Body::new(Placed { body, _place: place }))) },
-                )
+                Box::pin(async move { Ok(placed(answer.await?, place, call)) })
             }
-            Err(refused) => Box::pin(std::future::ready(Ok(refused.into_http()))),
+            Err(refused) => {
+                if let Some(call) = call {
+                    call.done(refused.code());
+                }
+                Box::pin(std::future::ready(Ok(refused.into_http())))
+            }
         }
     }
 }
 
+/// The answer with its place, and with its call if that is counted.
+fn placed(answer: Response<Body>, place: Place, call: Option<Call>) -> Response<Body> {
+    match call {
+        Some(call) => call.follow(answer).map(|body| Body::new(Placed { body, _place: place })),
+        None => answer.map(|body| Body::new(Placed { body, _place: place })),
+    }
+}
+
 /// An answer and the place that it keeps.
-struct Placed {
-    body: Body,
+struct Placed<B> {
+    body: B,
     _place: Place,
 }
 
-impl hyper::body::Body for Placed {
+impl<B> hyper::body::Body for Placed<B>
+where
+    B: hyper::body::Body<Data = Bytes, Error = Status> + Unpin,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -107,5 +127,20 @@ impl hyper::body::Body for Placed {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spindle_telemetry::Metered;
+
+    use super::*;
+
+    #[test]
+    fn an_open_call_has_room_for_being_counted_only_while_it_is() {
+        let uncounted = size_of::<Body>() + size_of::<Place>();
+        assert_eq!(size_of::<Placed<Body>>(), uncounted);
+        assert_eq!(size_of::<Placed<Metered>>(), uncounted + size_of::<Call>());
+        assert_eq!(size_of::<Call>(), 16);
     }
 }

@@ -8,6 +8,7 @@ mod fake_server;
 mod gate;
 mod rebootstrap;
 mod sockets;
+mod telemetry;
 mod tokens;
 mod x509pop;
 

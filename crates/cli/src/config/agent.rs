@@ -21,6 +21,7 @@ use spindle_keys::KeyType;
 use spindle_runtime::LogSettings;
 use spindle_server::HealthListener;
 use spindle_spiffe_core::TrustDomain;
+use spindle_telemetry::TelemetryConfig;
 
 pub use bootstrap::{BootstrapChoice, BundleFormat, JoinToken, RawBootstrap, TrustChoice};
 pub use defaults::print_defaults;
@@ -79,6 +80,8 @@ pub struct RawAgent {
     pub logs: RawLogs,
     /// `health_checks`.
     pub health_checks: Option<HealthListener>,
+    /// `telemetry`.
+    pub telemetry: TelemetryConfig,
     /// `plugins { KeyManager … }`.
     pub keys: Option<KeyChoice>,
     /// `plugins { NodeAttestor "x509pop" … }`; none when the node joins with tokens.
@@ -132,6 +135,8 @@ pub struct AgentSettings {
     pub logs: LogSettings,
     /// Where health probes are answered.
     pub health_checks: Option<HealthListener>,
+    /// Where metrics go.
+    pub telemetry: TelemetryConfig,
     /// What the operator should know.
     pub notes: Vec<String>,
 }
@@ -146,9 +151,19 @@ impl RawAgent {
         let mut notes = Vec::new();
         check_keys(&top, known::TOP, &mut notes)?;
         let health_checks = super::health::listener(&top, &mut notes)?;
+        let telemetry = super::telemetry::telemetry(&top, &mut notes)?;
         let plugins::Plugins { keys, x509pop, unix, kubelet } = plugins::read(&top, &mut notes)?;
         let Some(agent) = top.block("agent")? else {
-            return Ok(Self { keys, x509pop, unix, kubelet, health_checks, notes, ..Self::default() });
+            return Ok(Self {
+                keys,
+                x509pop,
+                unix,
+                kubelet,
+                health_checks,
+                telemetry,
+                notes,
+                ..Self::default()
+            });
         };
         check_keys(&agent, known::AGENT, &mut notes)?;
         let experimental = agent.block("experimental")?;
@@ -168,6 +183,7 @@ impl RawAgent {
             log_selectors: agent.texts("log_selectors")?.unwrap_or_default(),
             logs: RawLogs::read(&agent)?,
             health_checks,
+            telemetry,
             keys,
             x509pop,
             unix,
@@ -236,6 +252,7 @@ impl TryFrom<RawAgent> for AgentSettings {
             log_selectors: raw.log_selectors,
             logs: raw.logs.ready("agent")?,
             health_checks: raw.health_checks,
+            telemetry: raw.telemetry,
             sockets,
             bootstrap,
             notes,

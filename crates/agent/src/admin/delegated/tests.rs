@@ -13,6 +13,7 @@ use spindle_proto::spire::api::agent::logger::v1::{
 use spindle_proto::spire::api::types;
 use spindle_runtime::{Logs, Shutdown, TaskSet};
 use spindle_spiffe_core::{Bundle, RegistrationEntry, X509Bundle};
+use spindle_telemetry::RpcMeter;
 use spindle_testkit::TestFolder;
 use spindle_transport::{LiveIdentity, connect_unix};
 use tokio::time::timeout;
@@ -65,7 +66,7 @@ async fn rig() -> Rig {
     let delegated = DelegatedIdentity::new(gate, delegates, tokens);
     let path = folder.socket("admin.sock");
     let socket = AdminSocket::bind(&path).unwrap();
-    let services = Services { debug, logs: Logs::default(), delegated };
+    let services = Services { debug, logs: Logs::default(), delegated, meter: RpcMeter::default() };
     tasks.spawn("admin", socket.serve(services, shutdown.clone()));
     let channel = connect_unix(&path).await.unwrap();
     let client = DelegatedIdentityClient::new(channel.clone());

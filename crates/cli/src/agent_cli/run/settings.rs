@@ -66,6 +66,7 @@ pub(in crate::agent_cli) fn config(
         // Set up after this, so that a bad configuration leaves no log file behind.
         logs: Logs::default(),
         health_checks: settings.health_checks,
+        telemetry: settings.telemetry,
         rebootstrap: bootstrap.rebootstrap,
         log_selectors: settings.log_selectors,
         use_sync_authorized_entries: experimental.use_sync_authorized_entries,

@@ -1,9 +1,11 @@
 //! `--print-defaults`: a file that says what holds when nothing is set.
 
 use super::SOCKET_PATH;
+use crate::config::telemetry::default_telemetry;
 
 /// A whole configuration file with the defaults; required keys stand in it as comments.
 pub fn print_defaults() -> String {
+    let telemetry = default_telemetry("spire_agent");
     format!(
         r#"agent {{
     # trust_domain = "example.org"                # required
@@ -77,6 +79,7 @@ health_checks {{
     ready_path = "/ready"
 }}
 
+{telemetry}
 plugins {{
     # KeyManager "disk" {{                         # in data_dir
     #     plugin_data {{

@@ -3,12 +3,8 @@
 use crate::config::keys::Support::{NoEffect, NoEffectBut, NotYet, Yes};
 use crate::config::keys::{Key, NO_PROFILING};
 
-pub(super) const TOP: &[Key] = &[
-    ("agent", Yes),
-    ("plugins", Yes),
-    ("health_checks", Yes),
-    ("telemetry", NotYet("there are no metrics yet")),
-];
+pub(super) const TOP: &[Key] =
+    &[("agent", Yes), ("plugins", Yes), ("health_checks", Yes), ("telemetry", Yes)];
 
 pub(super) const AGENT: &[Key] = &[
     ("trust_domain", Yes),

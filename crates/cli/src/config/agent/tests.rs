@@ -115,7 +115,7 @@ fn unknown_and_unsupported_keys_are_refused() {
     refused("experimental { broker { socketpath = 1 } }", "", "did you mean socket_path?");
     refused("experimental { named_pipe_name = \"x\" }", "", "use socket_path");
     refused("", "health_checks { port = 1 }", "health_checks.port");
-    refused("", "telemetry {}", "is not supported yet");
+    refused("", "telemetry { Prometheus { prt = 1 } }", "telemetry.Prometheus.prt");
     refused("", "plugins { WorkloadAttestor \"docker\" {} }", "use WorkloadAttestor \"unix\"");
     refused("", "plugins { WorkloadAttestor \"unx\" {} }", "did you mean unix?");
     refused(
