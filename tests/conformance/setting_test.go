@@ -70,9 +70,6 @@ func init() {
 	holds("CFG-EXPERIMENTAL-FEATURE_FLAGS", featureFlags)
 	absent("CFG-EXPERIMENTAL-NAMED_PIPE_NAME", func(t *testing.T) { refusedExperiment(t, "named_pipe_name", `"x"`) })
 	holds("CFG-EXPERIMENTAL-WIT", witSettings)
-	absent("CFG-TELEMETRY", func(t *testing.T) {
-		Refuses(t, Settings{Below: `telemetry { Prometheus { host = "127.0.0.1" port = 9988 } }`}, "telemetry")
-	})
 }
 
 func refusedSetting(t *testing.T, line, name string) {

@@ -9,12 +9,14 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	. "spindle-conformance/harness"
 )
 
 func init() {
+	holds("CFG-TELEMETRY", serverTelemetry)
 	holds("AGENT-CFG-TELEMETRY", agentTelemetry)
 }
 
@@ -76,6 +78,69 @@ func (c *collector) Text() string {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	return c.text.String()
+}
+
+func serverTelemetry(t *testing.T) {
+	host, err := os.Hostname()
+	Must(t, err)
+	port, statsd, dogStatsd := freePort(t), collect(t), collect(t)
+	s := Start(t, Settings{Below: fmt.Sprintf(`telemetry {
+        Prometheus { host = "127.0.0.1" port = %d }
+        Statsd = [ { address = "127.0.0.1:%d" } ]
+        DogStatsd = [ { address = "127.0.0.1:%d" } ]
+        InMem {}
+        AllowedLabels = []
+    }`, port, statsd.Port, dogStatsd.Port)})
+	s.Run(t, "entry", "show").Succeeds(t)
+	s.Run(t, "entry", "show", "-entryID", "none").Fails(t, 1, "")
+	values := func() string { return scrape(t, port) }
+	ours := fmt.Sprintf(`host="%s"`, regexp.QuoteMeta(host))
+	told(t, values,
+		`spire_server_started\{.*trust_domain_id="example_org".*\} 1`,
+		`spire_server_started\{.*version="\w+".*\} 1`,
+		`spire_server_started\{.*`+ours+`.*\} 1`,
+		`spire_server_uptime_in_ms\{`+ours+`\} `,
+		`# TYPE spire_server_rpc_entry_v1_entry_list_entries counter`,
+		`# TYPE spire_server_rpc_entry_v1_entry_list_entries_elapsed_time summary`,
+		`spire_server_rpc_entry_v1_entry_list_entries\{.*status="OK".*\} 1`,
+		`spire_server_rpc_entry_v1_entry_list_entries_elapsed_time\{.*quantile="0.99".*\} `,
+		`spire_server_rpc_entry_v1_entry_list_entries_elapsed_time_count\{.*status="OK".*\} 1`,
+		`spire_server_rpc_entry_v1_entry_get_entry\{.*status="NotFound".*\} 1`,
+		`spire_server_ca_manager_x509_ca_prepare\{.*status="OK".*\} `,
+		`spire_server_ca_manager_x509_ca_activate\{`,
+		`spire_server_manager_x509_ca_rotate_expiration\{.*trust_domain_id="example_org".*\} `,
+		`spire_server_server_ca_sign_x509_svid\{`,
+		`spire_server_svid_rotate\{.*status="OK".*\} `,
+	)
+	told(t, statsd.Text, `spire_server\.rpc\.entry\.v1\.entry\.list_entries\.OK\.`+regexp.QuoteMeta(host)+`:1(\.0+)?\|c`)
+	told(t, dogStatsd.Text, `spire_server\.rpc\.entry\.v1\.entry\.list_entries:1\|c\|#status:OK,host:`+regexp.QuoteMeta(host))
+	Eventually(t, "the values are in the log", func() bool {
+		s.Signal(t, syscall.SIGUSR1)
+		return regexp.MustCompile(`spire_server[._]started`).MatchString(s.Log())
+	})
+
+	port = freePort(t)
+	Start(t, Settings{Below: fmt.Sprintf(`telemetry {
+        Prometheus { port = %d }
+        MetricPrefix = "other"
+        EnableTrustDomainLabel = true
+        EnableHostnameLabel = false
+        BlockedPrefixes = ["other.ca"]
+        AllowedPrefixes = ["other.ca.manager.x509_ca.activate"]
+        BlockedLabels = ["version"]
+    }`, port)})
+	told(t, values,
+		`other_started\{trust_domain="example_org",trust_domain_id="example_org"\} 1|other_started\{trust_domain_id="example_org",trust_domain="example_org"\} 1`,
+		`other_ca_manager_x509_ca_activate\{trust_domain="example_org"\} `)
+	True(t, "what is blocked is not told", !strings.Contains(values(), "x509_ca_prepare"))
+
+	for _, block := range []string{`Prometheus { prt = 1 }`, `Statsd = [ { adress = "h:1" } ]`, `InMem { quux = 1 }`} {
+		Refuses(t, Settings{Below: "telemetry { " + block + " }"}, "is not a known key")
+	}
+	if !Stock() {
+		Refuses(t, Settings{Below: `telemetry { M3 = [ { address = "localhost:9000" env = "prod" } ] }`}, "telemetry.M3")
+		Refuses(t, Settings{Below: `telemetry { Prometheus { port = 1 tls { use_spire_svid = true } } }`}, "use_spire_svid")
+	}
 }
 
 func agentTelemetry(t *testing.T) {

@@ -37,6 +37,7 @@ pub(crate) use token::{
 
 use crate::directory::{CommitError, Directory, View, journal_key};
 use crate::live::LiveSettings;
+use crate::metrics::Metrics;
 use crate::subscriptions::Subscriptions;
 use crate::upstream::UpstreamAuthority;
 
@@ -140,6 +141,13 @@ impl Authorities {
             chain: ArcSwapOption::empty(),
             own: Mutex::default(),
         }
+    }
+
+    /// Counts what it does.
+    #[must_use]
+    pub(crate) fn metered(mut self, metrics: &Metrics) -> Self {
+        self.rotation.metrics = metrics.x509_authorities.clone();
+        self
     }
 
     /// How long a new authority lives unless something above it ends before, in seconds.

@@ -11,6 +11,7 @@ use crate::config::Operations;
 use crate::directory::Directory;
 use crate::issuer::Issuer;
 use crate::live::LiveSettings;
+use crate::metrics::Metrics;
 use crate::rate_limit::RateLimits;
 use crate::roles::RoleBook;
 use crate::subscriptions::Subscriptions;
@@ -33,5 +34,6 @@ pub(crate) struct Context {
     pub(crate) rate_limits: RateLimits,
     pub(crate) roles: Arc<RoleBook>,
     pub(crate) started_at: Timestamp,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }

@@ -9,6 +9,7 @@ use spindle_proto::spire::api::types;
 use spindle_runtime::{Shutdown, SystemEntropy};
 use spindle_spiffe_core::{Bundle, Clock, Entropy, Selector, Selectors, SpiffeId, TrustDomain};
 use spindle_store::{Store, StoreConfig, StoreKind, Transaction};
+use spindle_telemetry::Counter;
 use spindle_testkit::{ManualClock, NOW, TestAuthority};
 
 use crate::attestation::node::NodeAttestors;
@@ -152,6 +153,7 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
         entropy.clone(),
         live.clone(),
         ServerConfig::SIGNING_QUEUE_MAX,
+        Arc::default(),
     );
     let signing = Signing {
         threads: issuer.clone(),
@@ -164,8 +166,8 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
         directory,
         subscriptions,
         authorities,
-        jwt_issuer: TokenIssuer::new(Some(jwt_authorities), &signing, None),
-        wit_issuer: TokenIssuer::new(Some(wit_authorities), &signing, None),
+        jwt_issuer: TokenIssuer::new(Some(jwt_authorities), &signing, None, Counter::noop()),
+        wit_issuer: TokenIssuer::new(Some(wit_authorities), &signing, None, Counter::noop()),
         issuer,
         clock: clock.shared(),
         entropy,
@@ -176,6 +178,7 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
         live,
         operations: Operations::default(),
         started_at: clock.now(),
+        metrics: Arc::default(),
         shutdown: Shutdown::new(),
     })
 }

@@ -25,6 +25,7 @@ use tonic::{Code, Status};
 use crate::authorities::Authorities;
 use crate::entries::reason_of;
 use crate::live::LiveSettings;
+use crate::metrics::Metrics;
 use queue::{Place, SigningQueue};
 
 pub(crate) use queue::Urgency;
@@ -138,6 +139,7 @@ struct Inner {
     queue: SigningQueue,
     /// One probe at a time, so that a signature that never comes costs one thread.
     probing: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
 impl Issuer {
@@ -148,11 +150,22 @@ impl Issuer {
         entropy: Arc<dyn Entropy>,
         live: LiveSettings,
         queue_csrs_max: usize,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let queue = SigningQueue::new(queue_csrs_max, processors);
         let probing = Arc::new(Semaphore::new(1));
-        Self(Arc::new(Inner { trust_domain, authorities, clock, entropy, live, processors, queue, probing }))
+        Self(Arc::new(Inner {
+            trust_domain,
+            authorities,
+            clock,
+            entropy,
+            live,
+            processors,
+            queue,
+            probing,
+            metrics,
+        }))
     }
 
     /// Signs an agent's SVID.
@@ -340,6 +353,7 @@ impl Inner {
             validity: Validity { not_before: now - BACKDATE_SECS, not_after: now + ttl_secs },
             serial: self.entropy.serial(),
         })?;
+        self.metrics.signed_x509_svids.increment(1);
         Ok(Issued {
             spiffe_id: signed.spiffe_id,
             chain: signed.chain,

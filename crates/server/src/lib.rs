@@ -22,6 +22,7 @@ mod health;
 mod issuer;
 mod live;
 mod maintenance;
+mod metrics;
 mod rate_limit;
 mod roles;
 mod subscriptions;
@@ -38,6 +39,7 @@ use spindle_keys::{DiskKeys, KeyManager, MemoryKeys};
 use spindle_runtime::{BoundHealthListener, Shutdown, TaskEnd, TaskSet};
 use spindle_spiffe_core::{Clock, Entropy};
 use spindle_store::{Store, StoreConfig};
+use spindle_telemetry::{MeterLayer, Sinks};
 use spindle_transport::{ServerTls, TlsListener, UnixClients, UnixListener, UnixSocketConfig, grpc_server};
 use tracing::{info, warn};
 
@@ -63,6 +65,7 @@ use authorities::{Authorities, AuthoritySettings, TokenAuthorities, TokenAuthori
 use context::Context;
 use directory::Directory;
 use issuer::Issuer;
+use metrics::{FamilyMetrics, Metrics};
 use rate_limit::RateLimits;
 use roles::RoleBook;
 use subscriptions::Subscriptions;
@@ -115,6 +118,9 @@ pub enum ServerError {
         /// What the kernel answered.
         source: std::io::Error,
     },
+    /// A sink of metrics cannot be opened.
+    #[error("cannot open telemetry")]
+    Telemetry(#[from] spindle_telemetry::SinkError),
     /// A task ended that must not.
     #[error("{0}")]
     Task(TaskEnd),
@@ -128,6 +134,7 @@ pub struct RunningServer {
     addr: SocketAddr,
     socket_path: PathBuf,
     health_addr: Option<SocketAddr>,
+    prometheus_addr: Option<SocketAddr>,
     tasks: TaskSet,
     shutdown: Shutdown,
     directory: Directory,
@@ -147,6 +154,10 @@ impl Server {
     ) -> Result<RunningServer, ServerError> {
         // First of all, so that a second server on the same directory touches nothing.
         let directory = open_directory(&config, entropy.as_ref())?;
+        let (telemetry, sinks) =
+            Sinks::open(&config.operations.telemetry, metrics::PREFIX, config.trust_domain.name())?;
+        let metrics = Arc::new(Metrics::new(&telemetry, &config.trust_domain));
+        metrics.follow(&directory);
         let keys = open_keys(&config.keys)?;
         let subscriptions = Subscriptions::of(&directory);
         let live = LiveSettings::new(Reloadable::from(&config));
@@ -158,22 +169,26 @@ impl Server {
             live: live.clone(),
             upstream: open_upstream(&config, &clock, &entropy).await?,
         };
-        let authorities = Arc::new(Authorities::new(
+        let authorities = Authorities::new(
             settings,
             directory.clone(),
             subscriptions.clone(),
             keys.clone(),
             clock.clone(),
             entropy.clone(),
-        ));
+        );
+        let authorities = Arc::new(authorities.metered(&metrics));
         let of_tokens = |key_type| TokenAuthoritySettings {
             trust_domain: config.trust_domain.clone(),
             key_type,
             ttl_secs: config.ca_ttl_secs,
         };
         let parts = (directory.clone(), subscriptions.clone(), keys, clock.clone(), entropy.clone());
-        let jwt_authorities = token_authorities(config.jwt.enabled, of_tokens(config.jwt.key_type), &parts);
-        let wit_authorities = token_authorities(config.wit.enabled, of_tokens(config.wit.key_type), &parts);
+        let (jwt, wit) = (&metrics.jwt_authorities, &metrics.wit_authorities);
+        let jwt_authorities =
+            token_authorities(config.jwt.enabled, of_tokens(config.jwt.key_type), &parts, jwt);
+        let wit_authorities =
+            token_authorities(config.wit.enabled, of_tokens(config.wit.key_type), &parts, wit);
         // Bound before an authority is made: a server that cannot serve leaves no root behind. Nobody is served yet.
         let tls_listener = bind_tls(&config, &authorities, clock.clone()).await?;
         let admin_listener = bind_admin(&config)?;
@@ -196,6 +211,7 @@ impl Server {
             entropy.clone(),
             live.clone(),
             config.signing_queue_max,
+            metrics.clone(),
         );
         let signing = Signing {
             threads: issuer.clone(),
@@ -208,8 +224,18 @@ impl Server {
             directory: directory.clone(),
             subscriptions,
             authorities: authorities.clone(),
-            jwt_issuer: TokenIssuer::new(jwt_authorities.clone(), &signing, config.jwt.issuer.clone()),
-            wit_issuer: TokenIssuer::new(wit_authorities.clone(), &signing, config.wit.issuer.clone()),
+            jwt_issuer: TokenIssuer::new(
+                jwt_authorities.clone(),
+                &signing,
+                config.jwt.issuer.clone(),
+                metrics.signed_jwt_svids.clone(),
+            ),
+            wit_issuer: TokenIssuer::new(
+                wit_authorities.clone(),
+                &signing,
+                config.wit.issuer.clone(),
+                metrics.signed_wit_svids.clone(),
+            ),
             issuer,
             started_at: clock.now(),
             clock: clock.clone(),
@@ -224,9 +250,13 @@ impl Server {
             )),
             live: live.clone(),
             operations: config.operations.clone(),
+            metrics: metrics.clone(),
             shutdown: shutdown.clone(),
         });
         let mut tasks = TaskSet::new();
+        let prometheus_addr = sinks.prometheus_addr();
+        sinks.spawn(&mut tasks, &shutdown);
+        metrics.started(&config.trust_domain);
         let addr = tls_listener.local_addr();
         let socket_path = admin_listener.path().to_owned();
         serve_tls(tls_listener, &context, &shutdown, &mut tasks);
@@ -249,7 +279,16 @@ impl Server {
         tasks.spawn_infallible("maintenance", maintenance::run(context, shutdown.clone()));
         info!(address = %addr, network = "tcp", "Starting Server APIs");
         info!(address = %socket_path.display(), network = "unix", "Starting Server APIs");
-        Ok(RunningServer { addr, socket_path, health_addr, tasks, shutdown, directory, live })
+        Ok(RunningServer {
+            addr,
+            socket_path,
+            health_addr,
+            prometheus_addr,
+            tasks,
+            shutdown,
+            directory,
+            live,
+        })
     }
 }
 
@@ -267,6 +306,11 @@ impl RunningServer {
     /// Where health probes are answered, with the real port; none when nowhere.
     pub fn health_addr(&self) -> Option<SocketAddr> {
         self.health_addr
+    }
+
+    /// Where Prometheus may scrape, with the real port; none when nowhere.
+    pub fn prometheus_addr(&self) -> Option<SocketAddr> {
+        self.prometheus_addr
     }
 
     /// What can be changed while it serves.
@@ -309,10 +353,14 @@ fn token_authorities<F: TokenFamily>(
     enabled: bool,
     settings: TokenAuthoritySettings,
     (directory, subscriptions, keys, clock, entropy): &Parts,
+    metrics: &FamilyMetrics,
 ) -> Option<Arc<TokenAuthorities<F>>> {
     let (directory, subscriptions) = (directory.clone(), subscriptions.clone());
     let (keys, clock, entropy) = (keys.clone(), clock.clone(), entropy.clone());
-    enabled.then(|| Arc::new(TokenAuthorities::new(settings, directory, subscriptions, keys, clock, entropy)))
+    enabled.then(|| {
+        let made = TokenAuthorities::new(settings, directory, subscriptions, keys, clock, entropy);
+        Arc::new(made.metered(metrics.clone()))
+    })
 }
 
 async fn open_upstream(
@@ -358,8 +406,14 @@ fn bind_health(config: &ServerConfig) -> Result<Option<BoundHealthListener>, Ser
     Ok(Some(settings.bind().map_err(|source| ServerError::HealthPort { address, source })?))
 }
 
+/// Counts all calls, those too that the gate refuses.
+fn meter(context: &Context) -> MeterLayer {
+    MeterLayer::new(context.metrics.rpc.clone())
+}
+
 fn serve_tls(listener: TlsListener, context: &Arc<Context>, shutdown: &Shutdown, tasks: &mut TaskSet) {
-    let server = grpc_server().layer(api::gate(context)).add_routes(api::routes(context));
+    let server =
+        grpc_server().layer(meter(context)).layer(api::gate(context)).add_routes(api::routes(context));
     let stop = shutdown.clone();
     tasks.spawn("TLS listener", async move {
         server.serve_with_incoming_shutdown(listener.incoming(), async move { stop.begun().await }).await
@@ -367,7 +421,8 @@ fn serve_tls(listener: TlsListener, context: &Arc<Context>, shutdown: &Shutdown,
 }
 
 fn serve_admin(listener: UnixListener, context: &Arc<Context>, shutdown: &Shutdown, tasks: &mut TaskSet) {
-    let server = grpc_server().layer(api::gate(context)).add_routes(api::routes(context));
+    let server =
+        grpc_server().layer(meter(context)).layer(api::gate(context)).add_routes(api::routes(context));
     let stop = shutdown.clone();
     tasks.spawn("admin socket", async move {
         server.serve_with_incoming_shutdown(listener.incoming(), async move { stop.begun().await }).await

@@ -8,6 +8,7 @@ use std::time::Duration;
 use spindle_runtime::Shutdown;
 use spindle_spiffe_core::{ErrorChain, Timestamp};
 use spindle_store::Transaction;
+use tonic::Code;
 use tracing::{info, warn};
 
 use crate::context::Context;
@@ -23,7 +24,8 @@ pub(crate) async fn run(context: Arc<Context>, shutdown: Shutdown) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {
-                prune(&context, context.clock.now()).await;
+                let pruned = prune(&context, context.clock.now());
+                context.metrics.prune_entries.time(pruned, |_| Code::Ok).await;
                 if let Some(settings) = &context.operations.prune_agents {
                     agents::prune(&context, settings, context.clock.now()).await;
                 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use spindle_ca::{Jwt, SignedToken, TokenFamily, TokenSignError, TokenSigner, Wit};
 use spindle_proto::refusal::refusal;
 use spindle_spiffe_core::{Clock, Entropy, Reason};
+use spindle_telemetry::Counter;
 use tonic::{Code, Status};
 
 use crate::authorities::TokenAuthorities;
@@ -90,6 +91,8 @@ struct Inner<F: TokenFamily> {
     authorities: Option<Arc<TokenAuthorities<F>>>,
     signing: Signing,
     issuer: Option<String>,
+    /// Counts tokens.
+    count: Counter,
 }
 
 impl<F: TokenFamily> TokenIssuer<F> {
@@ -97,8 +100,9 @@ impl<F: TokenFamily> TokenIssuer<F> {
         authorities: Option<Arc<TokenAuthorities<F>>>,
         signing: &Signing,
         issuer: Option<String>,
+        count: Counter,
     ) -> Self {
-        Self(Arc::new(Inner { authorities, signing: signing.clone(), issuer }))
+        Self(Arc::new(Inner { authorities, signing: signing.clone(), issuer, count }))
     }
 
     /// Refuses when the family is switched off.
@@ -133,8 +137,10 @@ impl<F: TokenFamily> Inner<F> {
         bytes
     }
 
-    fn signed(result: Result<SignedToken, TokenSignError>) -> Result<SignedToken, TokenIssueError> {
-        result.map_err(|error| TokenIssueError::Sign(F::NAME, error))
+    fn signed(&self, result: Result<SignedToken, TokenSignError>) -> Result<SignedToken, TokenIssueError> {
+        let signed = result.map_err(|error| TokenIssueError::Sign(F::NAME, error))?;
+        self.count.increment(1);
+        Ok(signed)
     }
 
     fn not_signed(error: IssueError) -> TokenIssueError {

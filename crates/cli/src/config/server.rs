@@ -190,9 +190,10 @@ impl RawServer {
         let mut notes = Vec::new();
         check_keys(&top, known::TOP, &mut notes)?;
         let health_checks = super::health::listener(&top, &mut notes)?;
+        let telemetry = super::telemetry::telemetry(&top, &mut notes)?;
         let plugins::Chosen { store, keys, node_attestors, upstream } = plugins::read(&top, &mut notes)?;
         let Some(server) = top.block("server")? else {
-            let operations = RawOperations { health_checks, ..RawOperations::default() };
+            let operations = RawOperations { health_checks, telemetry, ..RawOperations::default() };
             return Ok(Self { store, keys, node_attestors, upstream, notes, operations, ..Self::default() });
         };
         check_keys(&server, known::SERVER, &mut notes)?;
@@ -223,7 +224,7 @@ impl RawServer {
                 .block("ratelimit")?
                 .map(|block| rate_limits(&block, &mut notes))
                 .transpose()?,
-            operations: RawOperations { health_checks, ..RawOperations::read(&server)? },
+            operations: RawOperations { health_checks, telemetry, ..RawOperations::read(&server)? },
             logs: RawLogs::read(&server)?,
             agent_spiffe_id_as_selector: switched("agent_spiffe_id_as_selector")?,
             store,

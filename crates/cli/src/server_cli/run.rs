@@ -71,6 +71,8 @@ fn failure(error: &ServerError) -> Failure {
         ServerError::HealthPort { .. } => {
             failure.try_this("stop what listens there, or choose another bind_port in health_checks")
         }
+        ServerError::Telemetry(_) => failure
+            .try_this("choose another port in telemetry.Prometheus, or check the files of its tls block"),
         _ => failure.try_this("look at the log above"),
     }
 }

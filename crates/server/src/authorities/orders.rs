@@ -10,7 +10,7 @@ use spindle_spiffe_core::{Reason, Timestamp};
 use tonic::Code;
 use tracing::{info, warn};
 
-use super::rotation::{self, NotTaken, Rotating};
+use super::rotation::{self, NotTaken};
 use super::{Authorities, AuthoritiesError};
 
 /// What an operator wants done.
@@ -154,7 +154,7 @@ impl Authorities {
     async fn prepare_next(&self) -> Result<Standing, OrderError> {
         let slot = self.rotation.lock().slots.active().ok_or(OrderError::NotActive)?.slot.other();
         let failed = |source| OrderError::Failed { what: "failed to prepare X.509 authority", source };
-        self.prepare(slot).await.map_err(failed)?;
+        rotation::prepare(self, slot).await.map_err(failed)?;
         self.standing_in(slot)
     }
 

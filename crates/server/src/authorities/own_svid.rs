@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
-use spindle_ca::{SvidRequest, SvidSubject};
+use spindle_ca::{SvidRequest, SvidSubject, X509Ca};
 use spindle_keys::Key;
 use spindle_spiffe_core::{CertificateSummary, SpiffeId, Timestamp, Validity, certificate_summary};
 use tracing::info;
@@ -11,6 +11,7 @@ use tracing::info;
 use super::rotation::CHECK_SECS_MAX;
 use super::{Authorities, AuthoritiesError};
 use crate::issuer::BACKDATE_SECS;
+use crate::metrics::code_of;
 
 /// One certificate of the server's own chain, for the Debug service.
 #[derive(Clone, Debug)]
@@ -48,6 +49,10 @@ impl Authorities {
             return Ok(own.renew_at);
         }
         let Some(active) = self.active() else { return Ok(now + CHECK_SECS_MAX) };
+        self.rotation.metrics.rotate_svid.time(self.new_identity(&active, now), code_of).await
+    }
+
+    async fn new_identity(&self, active: &X509Ca, now: Timestamp) -> Result<Timestamp, AuthoritiesError> {
         let key_type = self.settings.key_type;
         // RSA keys take seconds to find.
         let key = tokio::task::spawn_blocking(move || Key::generate(key_type))
@@ -65,6 +70,7 @@ impl Authorities {
             },
             serial: self.entropy.serial(),
         })?;
+        self.rotation.metrics.signed_own_svid();
         let leaf = ChainLink {
             id: spiffe_id,
             expires_at: signed.validity.not_after,

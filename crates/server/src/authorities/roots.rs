@@ -7,6 +7,7 @@ use tracing::info;
 
 use super::{Authorities, AuthoritiesError};
 use crate::bundles;
+use crate::metrics::code_of;
 
 /// The most authorities of one family a bundle is let grow to: far more than live at one time, and half of what agents take.
 const ROOTS_MAX: usize = 512;
@@ -59,7 +60,10 @@ impl Authorities {
             drop_gone(&mut bundle.wit_authorities, now);
             Ok::<(), AuthoritiesError>(())
         };
-        bundles::edit_own(&self.directory, trust_domain, Transaction::new(), prune).await?;
+        let metrics = &self.rotation.metrics;
+        let edited = bundles::edit_own(&self.directory, trust_domain, Transaction::new(), prune);
+        metrics.prune_bundle.time(edited, code_of).await?;
+        metrics.pruned.increment(1);
         info!("ended authorities left the bundle");
         Ok(())
     }

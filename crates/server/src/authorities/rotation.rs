@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::{AuthoritiesError, roots};
+use crate::metrics::{FamilyMetrics, code_of};
 use crate::subscriptions::Subscriptions;
 
 /// How long a prepared authority waits for acknowledgements at most, in seconds: SPIRE's agents poll every five and
@@ -124,6 +125,7 @@ pub(super) struct Rotation<P, A> {
     inbox: tokio::sync::Mutex<mpsc::Receiver<Order>>,
     /// Failures to rotate since it last worked.
     failures: AtomicU32,
+    pub(super) metrics: FamilyMetrics,
 }
 
 /// The slots, and the authorities whose keys are at hand.
@@ -162,6 +164,7 @@ impl<P, A: Clone> Rotation<P, A> {
             orders,
             inbox: tokio::sync::Mutex::new(inbox),
             failures: AtomicU32::new(0),
+            metrics: FamilyMetrics::default(),
         }
     }
 
@@ -312,11 +315,11 @@ pub(super) async fn advance<F: Rotating>(family: &F) -> Result<Timestamp, Author
         match step {
             SlotStep::PrepareAndActivate(slot) => {
                 if !resume(family, now).await? {
-                    family.prepare(slot).await?;
+                    prepare(family, slot).await?;
                     activate(family, slot).await?;
                 }
             }
-            SlotStep::Prepare(slot) => family.prepare(slot).await?,
+            SlotStep::Prepare(slot) => prepare(family, slot).await?,
             SlotStep::Activate { slot, forced } => {
                 if forced {
                     warn!("a {} is activated before every agent has acknowledged it", F::NAME);
@@ -324,6 +327,10 @@ pub(super) async fn advance<F: Rotating>(family: &F) -> Result<Timestamp, Author
                 activate(family, slot).await?;
             }
             SlotStep::Wait(until) => {
+                let active_until = rotation.lock().slots.active().map(|entry| entry.not_after);
+                if let Some(not_after) = active_until {
+                    rotation.metrics.active_until(not_after, now);
+                }
                 let look_again = family.upkeep(now).await?;
                 let check = if waiting_for_agents { PUBLISH_CHECK_SECS } else { CHECK_SECS_MAX };
                 return Ok(until.min(look_again).min(now + check).max(now + 1));
@@ -332,10 +339,17 @@ pub(super) async fn advance<F: Rotating>(family: &F) -> Result<Timestamp, Author
     }
 }
 
+/// Makes an authority that is to sign with the key of `slot`, and counts it.
+pub(super) async fn prepare<F: Rotating>(family: &F, slot: Slot) -> Result<(), AuthoritiesError> {
+    family.rotation().metrics.prepare.time(family.prepare(slot), code_of).await
+}
+
 /// Lets the authority that is prepared in `slot` sign.
 pub(super) async fn activate<F: Rotating>(family: &F, slot: Slot) -> Result<(), AuthoritiesError> {
     let slots = changed_slots(family, |slots| slots.on_activated(slot))?;
-    family.take_over(slots).await
+    family.take_over(slots).await?;
+    family.rotation().metrics.is_activated();
+    Ok(())
 }
 
 /// Lets an authority sign again that agents know already, if there is one: none of those in place is valid by a clock

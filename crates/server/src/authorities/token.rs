@@ -27,6 +27,7 @@ use super::{AuthoritiesError, journal, new_key, roots};
 use crate::bundles;
 use crate::directory::{Directory, token_journal_key};
 use crate::issuer::BACKDATE_SECS;
+use crate::metrics::FamilyMetrics;
 use crate::subscriptions::Subscriptions;
 
 pub(crate) use operations::{AuthorityState as TokenAuthorityState, TokenAuthorityError, TokenOrder};
@@ -60,6 +61,13 @@ impl<F: TokenFamily> TokenAuthorities<F> {
     ) -> Self {
         let rotation = Rotation::new(clock, subscriptions);
         Self { settings, directory, keys, entropy, rotation, active: ArcSwapOption::empty() }
+    }
+
+    /// Counts what it does.
+    #[must_use]
+    pub(crate) fn metered(mut self, metrics: FamilyMetrics) -> Self {
+        self.rotation.metrics = metrics;
+        self
     }
 
     /// The authority that signs now.

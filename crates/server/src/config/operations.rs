@@ -1,6 +1,7 @@
-//! How a server is looked after: its log, the audit log, pruning, and the listener for health probes.
+//! How a server is looked after: its log, the audit log, pruning, the listener for health probes, and metrics.
 
 use spindle_runtime::{HealthListener, Logs};
+use spindle_telemetry::TelemetryConfig;
 
 /// Settings for those who run a server. The default is SPIRE's: everything off but the log.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,8 @@ pub struct Operations {
     pub prune_agents: Option<PruneAgents>,
     /// Where health probes are answered over HTTP; none when nowhere.
     pub health_checks: Option<HealthListener>,
+    /// Where metrics go; the default is nowhere.
+    pub telemetry: TelemetryConfig,
 }
 
 /// Which agents are forgotten by themselves: those whose SVID ended long ago, banned ones excepted.

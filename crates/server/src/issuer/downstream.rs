@@ -19,7 +19,9 @@ impl Issuer {
             let ttl_secs = if ttl_secs > 0 { ttl_secs } else { inner.authorities.ttl_secs() };
             let now = inner.clock.now();
             let validity = Validity { not_before: now - BACKDATE_SECS, not_after: now + ttl_secs };
-            Ok(authority.sign_downstream(&csr, validity, inner.entropy.serial())?)
+            let signed = authority.sign_downstream(&csr, validity, inner.entropy.serial())?;
+            inner.metrics.signed_authorities.increment(1);
+            Ok(signed)
         })
         .await?
     }

@@ -36,7 +36,7 @@ impl Inner<Jwt> {
         let issued_at = self.signing.clock.now();
         let default_secs = self.signing.live.load().default_jwt_svid_ttl_secs;
         let ttl_secs = if request.ttl_secs > 0 { request.ttl_secs } else { default_secs };
-        Self::signed(authority.sign_jwt_svid(&JwtSvidRequest {
+        self.signed(authority.sign_jwt_svid(&JwtSvidRequest {
             spiffe_id: &request.spiffe_id,
             audience: &request.audience,
             issued_at,

@@ -46,7 +46,7 @@ impl Inner<Wit> {
         let authority = self.active()?;
         let issued_at = self.signing.clock.now();
         let ttl_secs = if request.ttl_secs > 0 { request.ttl_secs } else { WitSettings::TTL_SECS };
-        Self::signed(authority.sign_wit_svid(&WitSvidRequest {
+        self.signed(authority.sign_wit_svid(&WitSvidRequest {
             spiffe_id: &request.spiffe_id,
             confirmation: &request.confirmation,
             issued_at,

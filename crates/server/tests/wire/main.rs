@@ -32,6 +32,7 @@ mod relationships;
 mod roles;
 mod support;
 mod svid;
+mod telemetry;
 mod upstream;
 mod wit;
 mod wit_authority;

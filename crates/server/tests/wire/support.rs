@@ -133,6 +133,11 @@ impl TestServer {
         self.running.as_ref().unwrap().health_addr().unwrap()
     }
 
+    /// Where Prometheus may scrape.
+    pub(crate) fn prometheus_addr(&self) -> std::net::SocketAddr {
+        self.running.as_ref().unwrap().prometheus_addr().unwrap()
+    }
+
     /// Its admin socket.
     pub(crate) fn socket_path(&self) -> &std::path::Path {
         self.running.as_ref().unwrap().socket_path()

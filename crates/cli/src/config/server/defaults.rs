@@ -3,6 +3,7 @@
 use spindle_server::{JwtSettings, ServerConfig};
 
 use super::{BIND_ADDRESS, BIND_PORT, CA_TTL_SECS, SOCKET_PATH, X509_SVID_TTL_SECS};
+use crate::config::telemetry::default_telemetry;
 use crate::duration::print_secs;
 
 /// A whole configuration file with the defaults; the two required keys stand in it as comments.
@@ -10,6 +11,7 @@ pub fn print_defaults() -> String {
     let (ca_ttl, svid_ttl) = (print_secs(CA_TTL_SECS), print_secs(X509_SVID_TTL_SECS));
     let jwt_svid_ttl = print_secs(JwtSettings::TTL_SECS);
     let signing_queue = ServerConfig::SIGNING_QUEUE_MAX;
+    let telemetry = default_telemetry("spire_server");
     format!(
         r#"server {{
     # trust_domain = "example.org"   # required
@@ -60,6 +62,7 @@ health_checks {{
     ready_path = "/ready"
 }}
 
+{telemetry}
 plugins {{
     DataStore "sled" {{
         plugin_data {{

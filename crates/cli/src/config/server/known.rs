@@ -6,7 +6,7 @@ use crate::config::keys::{Key, NO_PROFILING};
 const IN_MEMORY: &str = "all entries are held in memory and change at once";
 
 pub(super) const TOP: &[Key] =
-    &[("server", Yes), ("plugins", Yes), ("health_checks", Yes), ("telemetry", NotYet(""))];
+    &[("server", Yes), ("plugins", Yes), ("health_checks", Yes), ("telemetry", Yes)];
 
 pub(super) const SERVER: &[Key] = &[
     ("trust_domain", Yes),

@@ -1,6 +1,7 @@
-//! How the server is looked after: the audit log, pruning of agents, and the listener for health probes.
+//! How the server is looked after: the audit log, pruning of agents, the listener for health probes, and metrics.
 
 use spindle_server::{HealthListener, PruneAgents};
+use spindle_telemetry::TelemetryConfig;
 
 use crate::config::ConfigError;
 use crate::config::section::Section;
@@ -22,6 +23,8 @@ pub struct RawOperations {
     pub prune_batch_size: Option<i64>,
     /// `health_checks`, which is read at once: no flag changes it.
     pub health_checks: Option<HealthListener>,
+    /// `telemetry`, likewise.
+    pub telemetry: TelemetryConfig,
 }
 
 /// The same, checked.
@@ -33,6 +36,8 @@ pub struct OperationsChoice {
     pub prune_agents: Option<PruneAgents>,
     /// Where health probes are answered.
     pub health_checks: Option<HealthListener>,
+    /// Where metrics go.
+    pub telemetry: TelemetryConfig,
 }
 
 impl RawOperations {
@@ -43,6 +48,7 @@ impl RawOperations {
             prune_tofu: server.switch("prune_tofu_nodes")?,
             prune_batch_size: server.number("prune_attested_nodes_batch_size")?,
             health_checks: None,
+            telemetry: TelemetryConfig::default(),
         })
     }
 
@@ -51,6 +57,7 @@ impl RawOperations {
             audit_log: self.audit_log.unwrap_or(false),
             prune_agents: self.prune(notes)?,
             health_checks: self.health_checks,
+            telemetry: self.telemetry,
         })
     }
 

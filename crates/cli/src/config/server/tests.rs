@@ -146,7 +146,7 @@ fn what_spire_has_and_this_version_lacks_is_refused_and_never_ignored() {
     refused("proxy_protocol_trusted_cidrs = [\"10.0.0.0/8\"]", "", "is not supported yet");
     refused("experimental { require_pq_kem = true }", "", "is not supported yet");
     refused("experimental { feature_flags = [\"wit\"] }", "", "unknown feature flag \"wit\"");
-    refused("", "telemetry { }", "telemetry (line 6) is not supported yet");
+    refused("", "telemetry { M3 = [] }", "telemetry.M3 (line 6) is not supported yet");
     refused("", "plugins { KeyManager \"aws_kms\" { } }", "is not supported yet");
     refused("", "plugins { NodeAttestor \"sshpop\" { } }", "use NodeAttestor \"join_token\" or \"x509pop\"");
     refused("", "plugins { UpstreamAuthority \"vault\" { } }", "is not supported yet");

@@ -52,6 +52,7 @@ pub(in crate::server_cli) fn config(settings: ServerSettings) -> Result<ServerCo
             audit_log: settings.operations.audit_log,
             prune_agents: settings.operations.prune_agents,
             health_checks: settings.operations.health_checks,
+            telemetry: settings.operations.telemetry,
         },
         upstream: settings.upstream.map(upstream),
     })

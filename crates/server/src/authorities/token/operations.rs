@@ -12,7 +12,7 @@ use tonic::Code;
 use tracing::{info, warn};
 
 use super::super::AuthoritiesError;
-use super::super::rotation::{self, NotTaken, Rotating};
+use super::super::rotation::{self, NotTaken};
 use super::{TokenAuthorities, with_journal};
 use crate::bundles;
 use crate::directory::CommitError;
@@ -178,7 +178,7 @@ impl<F: TokenFamily> TokenAuthorities<F> {
             Some(active) => active.slot.other(),
             None => return Err(TokenAuthorityError::NoActive),
         };
-        self.prepare(slot).await?;
+        rotation::prepare(self, slot).await?;
         self.state()?.prepared.ok_or(TokenAuthorityError::NoActive)
     }
 
