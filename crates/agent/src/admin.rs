@@ -17,6 +17,7 @@ use spindle_runtime::{Logs, Shutdown};
 use spindle_telemetry::{MeterLayer, RpcMeter};
 use spindle_transport::{UnixBindError, UnixClients, UnixListener, UnixSocketConfig, grpc_server};
 
+use crate::reflection::describing;
 use crate::workload_api::Ending;
 
 pub(crate) use debug::DebugService;
@@ -89,7 +90,7 @@ impl AdminSocket {
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(AGENT_DESCRIPTOR_SET)
+    describing([AGENT_DESCRIPTOR_SET])
 }
 
 fn unbuilt(error: impl std::fmt::Display) -> AdminSocketError {

@@ -25,6 +25,7 @@ mod kubelet;
 mod metrics;
 mod node_identity;
 mod other_agent;
+mod reflection;
 mod sds;
 mod server;
 mod sync;

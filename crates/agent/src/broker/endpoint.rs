@@ -27,6 +27,7 @@ use crate::cache::Cache;
 use crate::config::BrokerConfig;
 use crate::gate::Gate;
 use crate::kubelet::Kubelet;
+use crate::reflection::describing;
 use crate::tokens::TokenSource;
 use crate::workload_api::Ending;
 
@@ -176,7 +177,7 @@ async fn serve_one(
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(BROKER_DESCRIPTOR_SET)
+    describing([BROKER_DESCRIPTOR_SET])
 }
 
 /// Trusts what the agent trusts: the own bundle is there from the first contact on, foreign ones come with the entries that

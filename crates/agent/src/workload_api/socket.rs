@@ -20,6 +20,7 @@ use super::ending::Ending;
 use crate::config::CallerLimits;
 use crate::gate::Gate;
 use crate::health::HealthService;
+use crate::reflection::describing;
 use crate::sds::Sds;
 
 /// Anybody on the node may ask; who gets what is decided by what the process shows.
@@ -104,13 +105,12 @@ impl Socket {
 }
 
 fn reflection(has_workload_api: bool, has_sds: bool) -> tonic_reflection::server::Builder<'static> {
-    let sets = [(has_workload_api, WORKLOAD_DESCRIPTOR_SET), (has_sds, ENVOY_DESCRIPTOR_SET)];
-    let offered = sets.into_iter().filter(|(is_offered, _)| *is_offered).map(|(_, set)| set);
-    offered.fold(
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET),
-        tonic_reflection::server::Builder::register_encoded_file_descriptor_set,
-    )
+    let sets = [
+        (true, tonic_health::pb::FILE_DESCRIPTOR_SET),
+        (has_workload_api, WORKLOAD_DESCRIPTOR_SET),
+        (has_sds, ENVOY_DESCRIPTOR_SET),
+    ];
+    describing(sets.into_iter().filter(|(is_offered, _)| *is_offered).map(|(_, set)| set))
 }
 
 fn unbuilt(error: impl std::fmt::Display) -> SocketError {
