@@ -1,9 +1,7 @@
 //! Whether a socket lies apart from the public one: workloads are often given the public socket's whole directory, and must
 //! not find another socket in it.
 
-use std::ffi::OsString;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A socket lies where workloads can find it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,8 +18,8 @@ pub(crate) struct NotApart {
 
 /// Refuses `socket` in or below the directory of `public`, with all links followed. Neither has to exist.
 pub(crate) fn check_apart(socket: &Path, public: &Path) -> Result<(), NotApart> {
-    let directory = followed(parent(public));
-    if followed(parent(socket)).starts_with(&directory) {
+    let directory = followed(&parent(public));
+    if followed(&parent(socket)).starts_with(&directory) {
         return Err(NotApart { socket: socket.to_owned(), directory });
     }
     Ok(())
@@ -33,23 +31,17 @@ fn parent(socket: &Path) -> PathBuf {
     absolute.parent().unwrap_or(&absolute).to_owned()
 }
 
-/// The path without links, as far as it exists; the rest is not there yet, and has none.
-fn followed(path: PathBuf) -> PathBuf {
-    let (mut there, mut missing) = (path.clone(), Vec::<OsString>::new());
-    loop {
-        match there.canonicalize() {
-            Ok(real) => return missing.iter().rev().fold(real, |path, name| path.join(name)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => return path,
-        }
-        match (there.file_name().map(ToOwned::to_owned), there.parent().map(ToOwned::to_owned)) {
-            (Some(name), Some(parent)) => {
-                missing.push(name);
-                there = parent;
+/// The absolute path without links, as far as it exists; the rest is not there yet, and will be directories when it is.
+fn followed(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut real, component| {
+        match component {
+            Component::ParentDir => {
+                real.pop();
             }
-            _ => return path,
+            further => real.push(further),
         }
-    }
+        real.canonicalize().unwrap_or(real)
+    })
 }
 
 #[cfg(test)]
@@ -73,6 +65,8 @@ mod tests {
             "link/new/admin.sock",
             "private/link/admin.sock",
             "private/../public/admin.sock",
+            "missing/../public/admin.sock",
+            "link/new/../admin.sock",
         ] {
             let error = check_apart(&at(inside), &public).expect_err(inside);
             assert!(error.to_string().contains("the directory of the public socket"), "{error}");

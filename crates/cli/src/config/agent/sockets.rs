@@ -1,6 +1,6 @@
 //! The agent's sockets, what they offer, and who may use the admin socket.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use spindle_agent::config::SdsConfig;
 use spindle_spiffe_core::{SpiffeId, TrustDomain};
@@ -99,6 +99,7 @@ impl SocketChoice {
         }
         let absolute = |path: &Path| {
             std::path::absolute(path)
+                .map(|path| without_parents(&path))
                 .map_err(|error| ConfigError::value(key, format!("{}: {error}", path.display())))
         };
         let (socket, public) = (absolute(path)?, absolute(&self.socket_path)?);
@@ -158,4 +159,17 @@ fn sds(agent: &Section<'_>, notes: &mut Vec<String>) -> Result<SdsConfig, Config
         ));
     }
     Ok(chosen)
+}
+
+/// An absolute path without `..`, by its letters.
+fn without_parents(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut plain, component| {
+        match component {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            further => plain.push(further),
+        }
+        plain
+    })
 }

@@ -50,7 +50,12 @@ fn the_admin_and_the_broker_socket_keep_out_of_the_public_directory() {
     let broker =
         |path: &str| format!("experimental {{ broker {{ socket_path = \"{path}\" brokers = [] }} }}");
     let public = "socket_path = \"/run/agent/api.sock\"";
-    for path in ["/run/agent/admin.sock", "/run/agent/below/admin.sock", "/run/./agent//admin.sock"] {
+    for path in [
+        "/run/agent/admin.sock",
+        "/run/agent/below/admin.sock",
+        "/run/./agent//admin.sock",
+        "/run/x/../agent/admin.sock",
+    ] {
         let refused = |more: &str, key: &str| refused(&format!("{TRUST} {public} {more}"), "", key);
         refused(&format!("admin_socket_path = \"{path}\""), "agent.admin_socket_path: /run/");
         refused(&broker(path), "agent.experimental.broker.socket_path: /run/");
