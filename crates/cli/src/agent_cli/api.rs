@@ -79,7 +79,7 @@ pub(super) fn run(args: &FetchArgs, console: &mut Console<'_>) -> Result<(), Fai
     output::print(args.output.form, console, &response, |console| {
         let verified = svids::verify(&response, SystemClock.now())?;
         if !args.silent {
-            svids::print(console.out, &verified, took)?;
+            svids::print(console.out, &verified, took, svids::Foreign::Id)?;
         }
         match args.write.as_deref().filter(|dir| !dir.as_os_str().is_empty()) {
             Some(dir) => write::write(console, dir, &verified),

@@ -35,7 +35,7 @@ fn check(endpoint: &Endpoint) -> Result<(), Failure> {
     let status = block_on(async {
         let mut client = HealthClient::new(endpoint.connect().await?);
         let answer = client.check(HealthCheckRequest::default()).await;
-        Ok(answer.map_err(|status| refused("cannot determine its health", &status))?.into_inner().status())
+        Ok(answer.map_err(|status| refused("unable to determine health", &status))?.into_inner().status())
     })?;
     match status {
         ServingStatus::Serving => Ok(()),

@@ -79,15 +79,33 @@ fn bundle(id: &str, der: &[u8]) -> Result<X509Bundle, AnyError> {
     Ok(X509Bundle::from_der(trust_domain, der)?)
 }
 
+/// How a foreign trust domain is written: SPIRE's two commands do it in two ways.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Foreign {
+    /// As the Workload API has it, such as `spiffe://other.example`.
+    Id,
+    /// By its name alone.
+    Name,
+}
+
 /// Prints an answer with SPIRE's labels.
-pub(crate) fn print(out: &mut dyn Write, fetched: &Fetched, took: Duration) -> std::io::Result<()> {
+pub(super) fn print(
+    out: &mut dyn Write,
+    fetched: &Fetched,
+    took: Duration,
+    foreign: Foreign,
+) -> std::io::Result<()> {
     let count = fetched.svids.len();
     writeln!(out, "Received {count} {} after {}", plural(count, "svid", "svids"), duration::print(took))?;
     for svid in &fetched.svids {
         writeln!(out)?;
         print_one(out, svid)?;
         for (name, bundle) in &fetched.federated {
-            print_authorities(out, &format!("[{name}] "), bundle)?;
+            let label = match foreign {
+                Foreign::Id => format!("[spiffe://{name}] "),
+                Foreign::Name => format!("[{name}] "),
+            };
+            print_authorities(out, &label, bundle)?;
         }
     }
     writeln!(out)

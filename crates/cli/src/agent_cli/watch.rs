@@ -213,6 +213,6 @@ impl Updates for X509 {
         took: Duration,
         console: &mut Console<'_>,
     ) -> Result<(), Failure> {
-        Ok(svids::print(console.out, fetched, took)?)
+        Ok(svids::print(console.out, fetched, took, svids::Foreign::Name)?)
     }
 }

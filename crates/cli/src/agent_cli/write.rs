@@ -19,7 +19,7 @@ pub(super) fn write(console: &mut Console<'_>, dir: &Path, fetched: &Fetched) ->
             let path_text = path.display();
             writeln!(
                 console.out,
-                "Writing federated bundle #{number} for trust domain {name} to file {path_text}."
+                "Writing federated bundle #{number} for trust domain spiffe://{name} to file {path_text}."
             )?;
             write_file(&path, bundle.to_pem().as_bytes(), Readable::Public)?;
         }

@@ -30,7 +30,7 @@ fn refused(response: &X509svidResponse, expected: &str) {
 fn a_good_answer_is_shown_with_spires_labels() {
     let fetched = verify(&response(|_| {}), NOW).expect("good");
     let mut out = Vec::new();
-    print(&mut out, &fetched, Duration::from_millis(3)).unwrap();
+    print(&mut out, &fetched, Duration::from_millis(3), Foreign::Id).unwrap();
     let text = String::from_utf8(out).unwrap();
     let labels: Vec<_> = text.lines().map(|line| line.split('\t').next().unwrap_or_default()).collect();
     assert_eq!(
@@ -44,12 +44,15 @@ fn a_good_answer_is_shown_with_spires_labels() {
             "SVID Valid Until:",
             "CA #1 Valid After:",
             "CA #1 Valid Until:",
-            "[other.org] CA #1 Valid After:",
-            "[other.org] CA #1 Valid Until:",
+            "[spiffe://other.org] CA #1 Valid After:",
+            "[spiffe://other.org] CA #1 Valid Until:",
             "",
         ]
     );
     assert!(text.contains("SVID Valid Until:\t2027-01-15 09:00:00 +0000 UTC\n"), "{text}");
+    let mut watched = Vec::new();
+    print(&mut watched, &fetched, Duration::ZERO, Foreign::Name).unwrap();
+    assert!(String::from_utf8(watched).unwrap().contains("\n[other.org] CA #1 Valid After:\t"));
 }
 
 #[test]
@@ -80,6 +83,7 @@ fn files_get_spires_names_and_the_key_is_for_its_owner_alone() {
     let screen = Screen::show(|console| write::write(console, dir.path(), &fetched));
     screen.result.unwrap();
     assert_eq!(screen.out.lines().count(), 4);
+    assert!(screen.out.contains("Writing federated bundle #0 for trust domain spiffe://other.org to file "));
     let mut names: Vec<_> = std::fs::read_dir(dir.path())
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
