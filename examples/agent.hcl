@@ -4,7 +4,8 @@
 #     spindle-server token generate -spiffeID spiffe://example.org/node
 #     spindle-agent run -config examples/agent.hcl -joinToken TOKEN
 #
-# Later starts go on with the identity that is kept in data_dir.
+# Later starts go on with the identity that is kept in data_dir. What is marked with (reload), and log_level, can be changed while the
+# agent runs: send it SIGHUP.
 
 agent {
     trust_domain = "example.org"
@@ -44,7 +45,7 @@ plugins {
     }
 
     # In its place, for a node with a certificate: no token is needed then, and an evicted agent comes back by itself. The
-    # files are read anew for each attestation. spiffe_endpoint_socket takes the certificate from another agent instead.
+    # files are read anew for each attestation. spiffe_endpoint_socket takes the certificate from another agent instead. (reload)
     # NodeAttestor "x509pop" {
     #     plugin_data {
     #         private_key_path = "./.data/node.key"
@@ -54,7 +55,7 @@ plugins {
     # }
 
     # Tells local callers apart: unix:uid, unix:gid, unix:user, unix:group, unix:supplementary_gid and, with
-    # discover_workload_path, unix:path and unix:sha256.
+    # discover_workload_path, unix:path and unix:sha256. (reload)
     WorkloadAttestor "unix" {
         plugin_data {
             discover_workload_path = true

@@ -115,7 +115,7 @@ plugins {
     }
 
     # Who signs this server's authority. Without it the authority is its own root. The files are read anew for each
-    # authority: replace them, then `spindle-server localauthority x509 prepare` and `activate`.
+    # authority: replace them, then `spindle-server localauthority x509 prepare` and `activate`. (reload)
     # UpstreamAuthority "disk" {
     #     plugin_data {
     #         cert_file_path = "./.data/upstream.crt"
@@ -131,7 +131,7 @@ plugins {
     }
 
     # Or with a certificate of an authority of yours. Instead of ca_bundle_path there may stand ca_bundle_paths (a list), or
-    # mode = "spiffe", which takes SVIDs of this trust domain whose path begins with svid_prefix ("/spire-exchange/").
+    # mode = "spiffe", which takes SVIDs of this trust domain whose path begins with svid_prefix ("/spire-exchange/"). (reload)
     # NodeAttestor "x509pop" {
     #     plugin_data {
     #         ca_bundle_path = "./.data/nodes-ca.pem"

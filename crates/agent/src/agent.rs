@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use spindle_attest::{ProcRoot, UnixAttestor, WorkloadAttestor};
+use spindle_attest::{AttestorError, Caller, ProcRoot, UnixAttestor, WorkloadAttestor};
 use spindle_keys::{DiskKeys, KeyManager, MemoryKeys};
 use spindle_renewal::RenewalPolicy;
 use spindle_runtime::{BoundHealthListener, Shutdown, TaskSet};
-use spindle_spiffe_core::{Clock, Entropy, ErrorChain, X509Bundle};
+use spindle_spiffe_core::{Clock, Entropy, ErrorChain, Selector, X509Bundle};
 use spindle_telemetry::Sinks;
 use spindle_transport::{ExpectedServer, LiveIdentity, TlsDialer, Trust};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -32,6 +32,7 @@ use crate::in_step::InStep;
 use crate::kubelet::Kubelet;
 use crate::metrics::{self, Metrics};
 use crate::node_identity::{self, NodeIdentity, ProofSource, StateFile};
+use crate::plugins::{LivePlugins, PluginSettings};
 use crate::sds::Sds;
 use crate::server::{Heard, ServerLink};
 use crate::sync::{self, Sync};
@@ -57,6 +58,7 @@ pub struct RunningAgent {
     health_addr: Option<SocketAddr>,
     prometheus_addr: Option<SocketAddr>,
     ready: watch::Receiver<bool>,
+    plugins: LivePlugins,
     tasks: TaskSet,
     shutdown: Shutdown,
     failure: Arc<OnceLock<AgentError>>,
@@ -81,9 +83,9 @@ impl Agent {
             KeyStorage::Disk { directory } => DataLock::hold_all(&[&config.data_dir, directory])?,
             KeyStorage::Memory => DataLock::hold_all(&[&config.data_dir])?,
         };
-        if let Some(source) = &config.x509pop {
-            node_identity::check_files(source).map_err(|why| AgentError::NodeProof { why })?;
-        }
+        let plugins = PluginSettings::from(config.as_ref());
+        plugins.check()?;
+        let plugins = LivePlugins::new(plugins);
         let (socket, admin_socket) = bind_sockets(&config)?;
         let socket_path = config.socket_path.clone();
         let health_listener = bind_health(&config)?;
@@ -91,7 +93,7 @@ impl Agent {
         let (telemetry, sinks) = Sinks::open(&config.telemetry, metrics::PREFIX, config.trust_domain.name())?;
         let metrics = Arc::new(Metrics::new(&telemetry));
         let file = StateFile::open(&config.data_dir, config.trust_domain.clone())?;
-        let keys = metrics.keys(open_keys(&config)?);
+        let keys = metrics.keys(open_keys(&config, &plugins)?);
         let cache = Arc::new(Cache::new(config.trust_domain.clone()));
         let (ready, in_step, started_at) = (cache.synced(), InStep::default(), clock.now());
         let failure = Arc::new(OnceLock::new());
@@ -120,8 +122,9 @@ impl Agent {
             hit_timeout: config.jwt_svid_cache_hit_timeout,
             metrics: metrics.clone(),
         });
-        let callers = Callers::new(attestors(&config, &metrics), ProcRoot::new(&config.proc_root))
+        let callers = Callers::new(attestors(&plugins, &metrics), ProcRoot::new(&config.proc_root))
             .limited(&config.caller_limits)
+            .following(plugins.clone())
             .metered(metrics.clone());
         let settings =
             GateSettings { log_selectors: config.log_selectors.clone(), rate_limits: config.rate_limits };
@@ -172,7 +175,7 @@ impl Agent {
                 clock: clock.clone(),
                 identity: identity.clone(),
                 own_bundle: trust.changes(),
-                kubelet: config.kubelet.clone().map(Kubelet::new),
+                kubelet: config.kubelet.as_ref().map(|_| Kubelet::following(plugins.clone())),
             };
             let shutdown = shutdown.clone();
             tasks.spawn("broker endpoint", async move { sockets.serve(endpoint, &settings, shutdown).await });
@@ -202,6 +205,7 @@ impl Agent {
 
         let own_tasks = Tasks {
             config,
+            plugins: plugins.clone(),
             clock,
             entropy,
             cache,
@@ -223,6 +227,7 @@ impl Agent {
             health_addr,
             prometheus_addr,
             ready,
+            plugins,
             tasks,
             shutdown,
             failure,
@@ -262,6 +267,11 @@ impl RunningAgent {
         self.ready.clone()
     }
 
+    /// What can be changed while it runs.
+    pub fn plugins(&self) -> LivePlugins {
+        self.plugins.clone()
+    }
+
     /// Waits until the agent has stopped. Its shutdown has begun when this returns.
     ///
     /// # Errors
@@ -283,6 +293,7 @@ impl RunningAgent {
 /// What the tasks behind the socket are made of.
 struct Tasks {
     config: Arc<AgentConfig>,
+    plugins: LivePlugins,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     cache: Arc<Cache>,
@@ -299,7 +310,7 @@ struct Tasks {
 
 impl Tasks {
     fn spawn(self, tasks: &mut TaskSet, failure: Arc<OnceLock<AgentError>>) {
-        let Self { config, clock, entropy, link, trust, shutdown, metrics, .. } = self;
+        let Self { config, plugins, clock, entropy, link, trust, shutdown, metrics, .. } = self;
         let (updates, received) = mpsc::channel(UPDATES_WAITING);
         let (established, is_established) = oneshot::channel();
 
@@ -344,6 +355,7 @@ impl Tasks {
             identity: self.identity,
             heard: self.heard,
             config,
+            plugins,
             trust,
             link,
             clock,
@@ -416,10 +428,10 @@ fn bind_health(config: &AgentConfig) -> Result<Option<BoundHealthListener>, Agen
     settings.bind().map(Some).map_err(|source| AgentError::HealthPort { address, source })
 }
 
-fn open_keys(config: &AgentConfig) -> Result<Arc<dyn KeyManager>, AgentError> {
+fn open_keys(config: &AgentConfig, plugins: &LivePlugins) -> Result<Arc<dyn KeyManager>, AgentError> {
     match &config.keys {
         KeyStorage::Memory => {
-            if !matches!(ProofSource::of(config), Some(ProofSource::X509Pop(_))) {
+            if !matches!(ProofSource::of(config, plugins), Some(ProofSource::X509Pop(_))) {
                 warn!("the agent's keys are kept in memory: a restart needs a new join token");
             }
             Ok(Arc::new(MemoryKeys::new()))
@@ -434,12 +446,29 @@ fn open_keys(config: &AgentConfig) -> Result<Arc<dyn KeyManager>, AgentError> {
     }
 }
 
-fn attestors(config: &AgentConfig, metrics: &Metrics) -> Vec<Box<dyn WorkloadAttestor>> {
-    let unix = config
-        .unix_attestor
-        .map(|settings| Box::new(UnixAttestor::new(settings)) as Box<dyn WorkloadAttestor>);
+fn attestors(plugins: &LivePlugins, metrics: &Metrics) -> Vec<Box<dyn WorkloadAttestor>> {
+    let unix = plugins.load().unix.map(|config| {
+        let attestor = UnixAttestor::new(config);
+        Box::new(LiveUnix { attestor, plugins: plugins.clone() }) as Box<dyn WorkloadAttestor>
+    });
     if unix.is_none() {
         warn!("no workload attestor is configured: no process can be recognised");
     }
     unix.into_iter().map(|attestor| metrics.attestor(attestor)).collect()
+}
+
+/// The unix attestor with the settings of the moment.
+struct LiveUnix {
+    attestor: UnixAttestor,
+    plugins: LivePlugins,
+}
+
+impl WorkloadAttestor for LiveUnix {
+    fn name(&self) -> &str {
+        self.attestor.name()
+    }
+
+    fn attest(&self, caller: &Caller) -> Result<Vec<Selector>, AttestorError> {
+        self.attestor.attest_with(self.plugins.load().unix.unwrap_or_default(), caller)
+    }
 }

@@ -25,6 +25,7 @@ pub(crate) use by_number::ByNumber;
 
 use crate::config::CallerLimits;
 use crate::metrics::{Metrics, size};
+use crate::plugins::{LivePlugins, PluginSettings};
 use threads::Threads;
 
 pub(crate) use admission::Admission;
@@ -42,6 +43,8 @@ const SERVES_FOR: Duration = Duration::from_secs(5);
 /// What is noted on a connection.
 struct Noted {
     caller: Arc<AttestedCaller>,
+    /// By which settings it was attested: it does not serve when they are others.
+    plugins: Arc<PluginSettings>,
     at: Instant,
 }
 
@@ -103,14 +106,15 @@ pub(crate) struct Callers {
     threads: Threads,
     admission: Admission,
     metrics: Arc<Metrics>,
+    plugins: LivePlugins,
 }
 
 impl Callers {
     /// Attests with the given attestors processes that are looked up in `root`, with the usual bounds on how often.
     pub(crate) fn new(attestors: Vec<Box<dyn WorkloadAttestor>>, root: ProcRoot) -> Self {
         let admission = Admission::new(&CallerLimits::default());
-        let metrics = Arc::default();
-        Self { attestors: attestors.into(), root, threads: Threads::new(), admission, metrics }
+        let (metrics, plugins) = (Arc::default(), LivePlugins::default());
+        Self { attestors: attestors.into(), root, threads: Threads::new(), admission, metrics, plugins }
     }
 
     /// Counts what it does, and what is done for its callers.
@@ -121,6 +125,11 @@ impl Callers {
     /// What is counted.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// For attestors that obey `plugins`.
+    pub(crate) fn following(self, plugins: LivePlugins) -> Self {
+        Self { plugins, ..self }
     }
 
     /// With other bounds.
@@ -135,7 +144,10 @@ impl Callers {
 
     /// What the process behind `peer` shows.
     pub(crate) async fn attest(&self, peer: &LocalPeer) -> Result<Arc<AttestedCaller>, CallerFault> {
-        if let Some(noted) = peer.notes.get::<Noted>().filter(|noted| noted.at.elapsed() < SERVES_FOR) {
+        let plugins = self.plugins.load();
+        let serves =
+            |noted: &Arc<Noted>| noted.at.elapsed() < SERVES_FOR && Arc::ptr_eq(&noted.plugins, &plugins);
+        if let Some(noted) = peer.notes.get::<Noted>().filter(serves) {
             return match self.look_again(peer, &noted.caller).await? {
                 Look::Same => Ok(noted.caller.clone()),
                 Look::Changed(caller) => Ok(caller),
@@ -146,7 +158,7 @@ impl Callers {
         // Apart, so that a stream does not carry the room for it as long as it is open; below too.
         let caller =
             Box::pin(self.on_thread(peer.uid, peer.pid, move || callers.attest_now(&socket_peer))).await?;
-        note(peer, &caller);
+        note(peer, &caller, plugins);
         Ok(caller)
     }
 
@@ -160,6 +172,7 @@ impl Callers {
         if known.is_plainly_same() {
             return Ok(Look::Same);
         }
+        let plugins = self.plugins.load();
         let (callers, socket_peer, known) = (self.clone(), socket_peer(peer), known.clone());
         let look = self.on_thread(peer.uid, peer.pid, move || match known.recheck() {
             Ok(()) => Ok(Look::Same),
@@ -168,7 +181,7 @@ impl Callers {
         });
         let look = Box::pin(look).await?;
         if let Look::Changed(caller) = &look {
-            note(peer, caller);
+            note(peer, caller, plugins);
         }
         Ok(look)
     }
@@ -206,9 +219,9 @@ impl Callers {
 }
 
 /// Only what is whole, about a process that cannot be another's by now.
-fn note(peer: &LocalPeer, caller: &Arc<AttestedCaller>) {
+fn note(peer: &LocalPeer, caller: &Arc<AttestedCaller>, plugins: Arc<PluginSettings>) {
     if caller.caller().is_pinned() && caller.failures().is_empty() {
-        peer.notes.set(Noted { caller: caller.clone(), at: Instant::now() });
+        peer.notes.set(Noted { caller: caller.clone(), plugins, at: Instant::now() });
     }
 }
 
@@ -320,6 +333,10 @@ mod tests {
         tokio::time::advance(SERVES_FOR).await;
         callers.attest(&peer).await.unwrap();
         assert_eq!(asked(), 3, "too long ago");
+        callers.plugins.replace(PluginSettings::default());
+        callers.attest(&peer).await.unwrap();
+        callers.attest(&peer).await.unwrap();
+        assert_eq!(asked(), 4, "by other settings");
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::config::KubeletConfig;
+use crate::plugins::LivePlugins;
 use call::CallFault;
 
 pub(crate) use pods::{PodName, Pods};
@@ -29,6 +29,9 @@ pub(crate) enum KubeletError {
     /// The kubelet did not answer, or not with a list.
     #[error("cannot ask the kubelet: {0}")]
     Call(#[from] CallFault),
+    /// Nobody said where it is.
+    #[error("no kubelet is configured")]
+    NotConfigured,
     /// It took too long.
     #[error("the kubelet gave no whole answer within {} s", CALL_TIMEOUT.as_secs())]
     Timeout,
@@ -42,13 +45,14 @@ pub(crate) enum KubeletError {
 pub(crate) struct Kubelet(Arc<Shared>);
 
 struct Shared {
-    config: KubeletConfig,
+    plugins: LivePlugins,
     held: Mutex<Option<(Instant, Arc<Pods>)>>,
 }
 
 impl Kubelet {
-    pub(crate) fn new(config: KubeletConfig) -> Self {
-        Self(Arc::new(Shared { config, held: Mutex::default() }))
+    /// The one that `plugins` say, when it is asked.
+    pub(crate) fn following(plugins: LivePlugins) -> Self {
+        Self(Arc::new(Shared { plugins, held: Mutex::default() }))
     }
 
     /// The pods, as they were a second ago at most. Cancel-safe.
@@ -60,7 +64,9 @@ impl Kubelet {
         if let Some((_, pods)) = held.as_ref().filter(|(at, _)| at.elapsed() < FRESH_FOR) {
             return Ok(pods.clone());
         }
-        let answer = timeout(CALL_TIMEOUT, call::get(&self.0.config)).await;
+        let plugins = self.0.plugins.load();
+        let config = plugins.kubelet.as_ref().ok_or(KubeletError::NotConfigured)?;
+        let answer = timeout(CALL_TIMEOUT, call::get(config)).await;
         let text = answer.map_err(|_| KubeletError::Timeout)??;
         let pods = Pods::parse(&text).map_err(|error| KubeletError::Answer(error.to_string()))?;
         let pods = Arc::new(pods);

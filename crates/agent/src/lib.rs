@@ -25,6 +25,7 @@ mod kubelet;
 mod metrics;
 mod node_identity;
 mod other_agent;
+mod plugins;
 mod reflection;
 mod sds;
 mod server;
@@ -41,4 +42,5 @@ pub use config::{
 pub use data_lock::DataLockError;
 pub use error::AgentError;
 pub use node_identity::StateError;
+pub use plugins::{LivePlugins, PluginName, PluginSettings};
 pub use spindle_attest::UnixConfig;

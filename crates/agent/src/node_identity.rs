@@ -28,6 +28,7 @@ use crate::config::AgentConfig;
 use crate::error::AgentError;
 use crate::identities::pace;
 use crate::metrics::{Metrics, code_of_call};
+use crate::plugins::LivePlugins;
 use crate::server::{Heard, Seen, ServerLink};
 use crate::trust::{OwnTrust, is_below, lost_authorities};
 use attestation::Attesting;
@@ -44,6 +45,7 @@ pub(crate) use state::StateFile;
 /// What the task needs from outside.
 pub(crate) struct Parts {
     pub(crate) config: Arc<AgentConfig>,
+    pub(crate) plugins: LivePlugins,
     pub(crate) keys: Arc<dyn KeyManager>,
     pub(crate) file: StateFile,
     pub(crate) identity: LiveIdentity,
@@ -95,7 +97,7 @@ impl NodeIdentity {
                 Ok(Self { parts, keeper, state, svid, renewal, patience, replace_at: None })
             }
             Err(why) => {
-                let Some(source) = ProofSource::of(&parts.config) else {
+                let Some(source) = ProofSource::of(&parts.config, &parts.plugins) else {
                     return Err(AgentError::JoinTokenNeeded { why });
                 };
                 let who = Attesting {
@@ -361,7 +363,7 @@ async fn moment(at: Option<Instant>) {
 }
 
 fn source_for_another_attestation<'a>(parts: &'a Parts, state: &State) -> Option<ProofSource<'a>> {
-    ProofSource::of(&parts.config).filter(|_| state.reattestable)
+    ProofSource::of(&parts.config, &parts.plugins).filter(|_| state.reattestable)
 }
 
 /// The stored SVID with its key, or why it does not serve.

@@ -40,14 +40,34 @@ impl UnixAttestor {
         Self { config, digests: DigestCache::default() }
     }
 
-    fn program(&self, caller: &Caller, shown: &mut Shown) -> Result<(), AttestorError> {
+    /// As [`WorkloadAttestor::attest`], with other settings than those it was made with.
+    ///
+    /// # Errors
+    /// When a fact that `config` asks for cannot be told.
+    pub fn attest_with(&self, config: UnixConfig, caller: &Caller) -> Result<Vec<Selector>, AttestorError> {
+        let mut shown = Shown { pid: caller.pid(), selectors: Vec::with_capacity(16) };
+        shown.add("uid", caller.uid())?;
+        shown.add_name("user", caller.uid(), user_name)?;
+        shown.add("gid", caller.gid())?;
+        shown.add_name("group", caller.gid(), group_name)?;
+        for gid in caller.supplementary_gids() {
+            shown.add("supplementary_gid", gid)?;
+            shown.add_name("supplementary_group", *gid, group_name)?;
+        }
+        if config.discover_workload_path {
+            self.program(config, caller, &mut shown)?;
+        }
+        Ok(shown.selectors)
+    }
+
+    fn program(&self, config: UnixConfig, caller: &Caller, shown: &mut Shown) -> Result<(), AttestorError> {
         let pid = caller.pid();
         let path = caller.hold()?.dir().exe_path().map_err(|error| executable(pid, error.into()))?;
         match path.into_string() {
             Ok(path) => shown.add("path", path)?,
             Err(path) => debug_no_text(pid, &path),
         }
-        match u64::try_from(self.config.workload_size_limit) {
+        match u64::try_from(config.workload_size_limit) {
             Ok(limit) => shown.add("sha256", self.digest(caller, limit)?),
             Err(_) => Ok(()),
         }
@@ -74,19 +94,7 @@ impl WorkloadAttestor for UnixAttestor {
     }
 
     fn attest(&self, caller: &Caller) -> Result<Vec<Selector>, AttestorError> {
-        let mut shown = Shown { pid: caller.pid(), selectors: Vec::with_capacity(16) };
-        shown.add("uid", caller.uid())?;
-        shown.add_name("user", caller.uid(), user_name)?;
-        shown.add("gid", caller.gid())?;
-        shown.add_name("group", caller.gid(), group_name)?;
-        for gid in caller.supplementary_gids() {
-            shown.add("supplementary_gid", gid)?;
-            shown.add_name("supplementary_group", *gid, group_name)?;
-        }
-        if self.config.discover_workload_path {
-            self.program(caller, &mut shown)?;
-        }
-        Ok(shown.selectors)
+        self.attest_with(self.config, caller)
     }
 }
 

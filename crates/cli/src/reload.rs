@@ -40,6 +40,13 @@ pub(crate) fn log_refused(failure: &Failure) {
     error!(error = failure.what(), "configuration not reloaded: everything stays as it was");
 }
 
+/// Tells of plugins, by type and name, that obey other settings from now on; SPIRE's words.
+pub(crate) fn log_reconfigured(plugins: &[(&str, &str)]) {
+    for (plugin_type, plugin_name) in plugins {
+        info!(plugin_type, plugin_name, "Plugin reconfigured");
+    }
+}
+
 /// What was taken over, each setting with its old and its new value.
 pub(crate) fn log_changes(changes: &[String]) {
     match changes {

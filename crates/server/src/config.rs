@@ -142,7 +142,7 @@ impl Default for RateLimitSettings {
 }
 
 /// How nodes may prove themselves besides join tokens. None is on unless it is chosen.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeAttestorSettings {
     /// By a certificate of the operator's own authority, or by an SVID.
     pub x509pop: Option<x509pop::Settings>,

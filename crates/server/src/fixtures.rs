@@ -14,7 +14,7 @@ use spindle_testkit::{ManualClock, NOW, TestAuthority};
 
 use crate::attestation::node::NodeAttestors;
 use crate::authorities::{Authorities, AuthoritySettings, TokenAuthorities, TokenAuthoritySettings};
-use crate::config::{NodeAttestorSettings, Operations, ServerConfig};
+use crate::config::{Operations, ServerConfig};
 use crate::context::Context;
 use crate::directory::{AgentRow, Directory, EntryRow, agent_key, bundle_key, encode_bundle};
 use crate::issuer::Issuer;
@@ -171,10 +171,10 @@ pub(crate) async fn context(clock: &ManualClock) -> Arc<Context> {
         issuer,
         clock: clock.shared(),
         entropy,
-        node_attestors: NodeAttestors::new(&NodeAttestorSettings::default()),
+        node_attestors: NodeAttestors::new(live.clone()),
         agent_spiffe_id_as_selector: false,
         rate_limits: RateLimits::new(live.clone()),
-        roles: Arc::new(RoleBook::new(live.clone(), &[], None)),
+        roles: Arc::new(RoleBook::new(live.clone(), &[])),
         live,
         operations: Operations::default(),
         started_at: clock.now(),

@@ -167,7 +167,7 @@ impl Server {
             ca_ttl_secs: config.ca_ttl_secs,
             subject: config.ca_subject.clone(),
             live: live.clone(),
-            upstream: open_upstream(&config, &clock, &entropy).await?,
+            upstream: open_upstream(&config, &live, &clock, &entropy).await?,
         };
         let authorities = Authorities::new(
             settings,
@@ -240,14 +240,10 @@ impl Server {
             started_at: clock.now(),
             clock: clock.clone(),
             entropy,
-            node_attestors: NodeAttestors::new(&config.node_attestors),
+            node_attestors: NodeAttestors::new(live.clone()),
             agent_spiffe_id_as_selector: config.agent_spiffe_id_as_selector,
             rate_limits: RateLimits::new(live.clone()),
-            roles: Arc::new(RoleBook::new(
-                live.clone(),
-                &config.roles,
-                config.node_attestors.exchange_prefix(),
-            )),
+            roles: Arc::new(RoleBook::new(live.clone(), &config.roles)),
             live: live.clone(),
             operations: config.operations.clone(),
             metrics: metrics.clone(),
@@ -365,11 +361,13 @@ fn token_authorities<F: TokenFamily>(
 
 async fn open_upstream(
     config: &ServerConfig,
+    live: &LiveSettings,
     clock: &Arc<dyn Clock>,
     entropy: &Arc<dyn Entropy>,
 ) -> Result<Option<Arc<dyn UpstreamAuthority>>, ServerError> {
     let Some(settings) = &config.upstream else { return Ok(None) };
-    let opened = upstream::open(settings, &config.trust_domain, clock.clone(), entropy.clone()).await;
+    let trust_domain = &config.trust_domain;
+    let opened = upstream::open(settings, live.clone(), trust_domain, clock.clone(), entropy.clone()).await;
     Ok(Some(opened?))
 }
 

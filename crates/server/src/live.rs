@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use spindle_spiffe_core::SpiffeId;
 
-use crate::config::{JwtSettings, RateLimitSettings, ServerConfig};
+use crate::config::{JwtSettings, NodeAttestorSettings, RateLimitSettings, ServerConfig, UpstreamSettings};
 
 /// One state of the settings that can change. Lifetimes are in seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub struct Reloadable {
     pub admin_ids: Vec<SpiffeId>,
     /// Which limits hold.
     pub rate_limits: RateLimitSettings,
+    /// How nodes may prove themselves.
+    pub node_attestors: NodeAttestorSettings,
+    /// Who signs the next authority. Whether it is its own root does not change.
+    pub upstream: Option<UpstreamSettings>,
 }
 
 impl Default for Reloadable {
@@ -33,6 +37,8 @@ impl Default for Reloadable {
             agent_ttl_secs: ServerConfig::X509_SVID_TTL_SECS,
             admin_ids: Vec::new(),
             rate_limits: RateLimitSettings::default(),
+            node_attestors: NodeAttestorSettings::default(),
+            upstream: None,
         }
     }
 }
@@ -45,6 +51,8 @@ impl From<&ServerConfig> for Reloadable {
             agent_ttl_secs: config.agent_ttl_secs,
             admin_ids: config.admin_ids.clone(),
             rate_limits: config.rate_limits,
+            node_attestors: config.node_attestors.clone(),
+            upstream: config.upstream.clone(),
         }
     }
 }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
-use spindle_spiffe_core::{Clock, Entropy, TrustDomain, X509Authority};
+use spindle_spiffe_core::{Clock, Entropy, Timestamp, TrustDomain, X509Authority};
 
 pub use disk::DiskUpstreamError;
 
 use crate::config::UpstreamSettings;
+use crate::live::LiveSettings;
 
 /// Signs authorities of this server.
 pub(crate) trait UpstreamAuthority: Send + Sync {
@@ -43,16 +44,29 @@ pub enum UpstreamError {
     Stopped(String),
 }
 
-/// The upstream authority that the configuration names, ready to sign.
+impl UpstreamSettings {
+    /// Reads the files, as it is done before each authority. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When they do not make an upstream authority.
+    pub fn check(&self, trust_domain: &TrustDomain, now: Timestamp) -> Result<(), UpstreamError> {
+        match self {
+            Self::Disk(files) => Ok(disk::read(files, trust_domain, now).map(drop)?),
+        }
+    }
+}
+
+/// The upstream authority that the configuration names, ready to sign; later it is the one that `live` says.
 pub(crate) async fn open(
     settings: &UpstreamSettings,
+    live: LiveSettings,
     trust_domain: &TrustDomain,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 ) -> Result<Arc<dyn UpstreamAuthority>, UpstreamError> {
     match settings {
         UpstreamSettings::Disk(files) => {
-            Ok(Arc::new(disk::DiskUpstream::open(files.clone(), trust_domain.clone(), clock, entropy).await?))
+            Ok(Arc::new(disk::DiskUpstream::open(files, live, trust_domain.clone(), clock, entropy).await?))
         }
     }
 }

@@ -7,9 +7,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::Kubelet;
 use crate::config::{KubeletConfig, KubeletPort};
+use crate::plugins::{LivePlugins, PluginSettings};
 
 pub(crate) const POD_UID: &str = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
+
+impl Kubelet {
+    /// One that stays the same.
+    pub(crate) fn new(config: KubeletConfig) -> Self {
+        let settings = PluginSettings { kubelet: Some(config), ..PluginSettings::default() };
+        Self::following(LivePlugins::new(settings))
+    }
+}
 
 /// Answers every request with the same text.
 pub(crate) struct FakeKubelet {

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::fixtures::{FakeKubelet, POD_UID, pod_list};
 use super::*;
-use crate::config::{KubeletCredentials, KubeletPort, KubeletTrust};
+use crate::config::{KubeletConfig, KubeletCredentials, KubeletPort, KubeletTrust};
 
 fn by_uid(uid: &str) -> PodName {
     PodName { key: None, uid: Some(uid.into()) }

@@ -20,6 +20,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::call_error::CallError;
 use crate::config::{AgentConfig, JoinToken, X509PopSource};
 use crate::other_agent;
+use crate::plugins::LivePlugins;
 use crate::server::CALL_TIMEOUT;
 
 /// The largest file read, in bytes: some dozens of certificates.
@@ -32,14 +33,15 @@ const JOIN_TOKEN: &str = "join_token";
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ProofSource<'a> {
     Token(&'a JoinToken),
-    X509Pop(&'a X509PopSource),
+    /// The certificate that is configured at the moment of use.
+    X509Pop(&'a LivePlugins),
 }
 
 impl<'a> ProofSource<'a> {
     /// None when the agent has nothing to prove itself with.
-    pub(crate) fn of(config: &'a AgentConfig) -> Option<Self> {
+    pub(crate) fn of(config: &'a AgentConfig, plugins: &'a LivePlugins) -> Option<Self> {
         let token = config.join_token.as_ref().map(Self::Token);
-        token.or_else(|| config.x509pop.as_ref().map(Self::X509Pop))
+        token.or_else(|| plugins.load().x509pop.is_some().then_some(Self::X509Pop(plugins)))
     }
 
     /// SPIRE's name of the attestor.
@@ -60,9 +62,13 @@ pub(super) enum Proof {
 impl Proof {
     /// Takes the proof from where it is. An error is the machine's, and may pass.
     pub(super) async fn load(source: ProofSource<'_>) -> Result<Self, CallError> {
-        match source {
-            ProofSource::Token(token) => Ok(Self::Token(token.clone())),
-            ProofSource::X509Pop(X509PopSource::WorkloadApi { socket }) => {
+        let plugins = match source {
+            ProofSource::Token(token) => return Ok(Self::Token(token.clone())),
+            ProofSource::X509Pop(plugins) => plugins.load(),
+        };
+        match &plugins.x509pop {
+            None => Err(CallError::Local("x509pop is not configured any more".to_owned())),
+            Some(X509PopSource::WorkloadApi { socket }) => {
                 let fetched = timeout(CALL_TIMEOUT, fetched(socket)).await;
                 let late = || Err("it did not answer in time".to_owned());
                 let what = |why| {
@@ -70,7 +76,7 @@ impl Proof {
                 };
                 fetched.unwrap_or_else(|_| late()).map_err(what)
             }
-            ProofSource::X509Pop(files @ X509PopSource::Files { .. }) => {
+            Some(files @ X509PopSource::Files { .. }) => {
                 let files = files.clone();
                 let read = tokio::task::spawn_blocking(move || read(&files)).await;
                 read.map_err(|error| CallError::local(&error))?.map_err(CallError::Local)
@@ -177,9 +183,14 @@ mod tests {
     use spindle_testkit::{NOW, NodeKeyKind, NodePki, TestFolder};
 
     use super::*;
+    use crate::plugins::PluginSettings;
 
     fn files(private_key: PathBuf, certificate: PathBuf) -> X509PopSource {
         X509PopSource::Files { private_key, certificate, intermediates: None }
+    }
+
+    fn live(source: X509PopSource) -> LivePlugins {
+        LivePlugins::new(PluginSettings { x509pop: Some(source), ..PluginSettings::default() })
     }
 
     #[tokio::test]
@@ -195,7 +206,7 @@ mod tests {
             let intermediates = Some(folder.file("between.pem", between.pem()));
             let source = X509PopSource::Files { private_key, certificate, intermediates };
             check_files(&source).unwrap();
-            let proof = Proof::load(ProofSource::X509Pop(&source)).await.unwrap();
+            let proof = Proof::load(ProofSource::X509Pop(&live(source))).await.unwrap();
             let certificates = vec![node.der.clone(), between.certificate().clone()];
             assert_eq!((proof.kind(), proof.payload()), ("x509pop", Payload { certificates }.to_json()));
             let entropy = SystemEntropy;
@@ -245,7 +256,7 @@ mod tests {
     async fn a_workload_api_that_is_not_there_is_named() {
         let folder = TestFolder::new();
         let source = X509PopSource::WorkloadApi { socket: folder.socket("away.sock") };
-        let error = Proof::load(ProofSource::X509Pop(&source)).await.err().unwrap().to_string();
+        let error = Proof::load(ProofSource::X509Pop(&live(source))).await.err().unwrap().to_string();
         assert!(error.contains("no SVID from the Workload API at") && error.contains("away.sock"), "{error}");
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::fixtures::{Authority, ManualClock, NOW, config, trust_domain};
+use crate::plugins::PluginSettings;
 
 const TTL_SECS: i64 = 3600;
 
@@ -54,8 +55,10 @@ impl Rig {
             self.clock.shared(),
         );
         let (link, heard) = ServerLink::new(dialer);
+        let config = Arc::new(config(&self.folder.join("data")));
         let parts = Parts {
-            config: Arc::new(config(&self.folder.join("data"))),
+            plugins: LivePlugins::new(PluginSettings::from(config.as_ref())),
+            config,
             keys: self.keys.clone(),
             file: self.file(),
             identity: LiveIdentity::new(),

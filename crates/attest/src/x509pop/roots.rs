@@ -26,10 +26,10 @@ pub enum RootsError {
 }
 
 /// Trusted certificates.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roots(Vec<Root>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Root {
     der: CertificateDer<'static>,
     anchor: TrustAnchor<'static>,

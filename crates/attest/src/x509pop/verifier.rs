@@ -22,7 +22,7 @@ use super::{MAX_INTERMEDIATES, MAX_RSA_BITS, NAME};
 pub use fault::{NodeFault, Place};
 
 /// Whose certificates are taken.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Those below these roots.
     ExternalPki(Roots),
@@ -34,7 +34,7 @@ pub enum Mode {
 }
 
 /// What an operator can choose.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Whose certificates are taken.
     pub mode: Mode,

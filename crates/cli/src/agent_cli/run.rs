@@ -1,6 +1,7 @@
 //! `run`: the agent itself, until a signal or a fault ends it.
 
 pub(super) mod flags;
+mod reload;
 pub(super) mod settings;
 
 use std::sync::Arc;
@@ -14,8 +15,8 @@ pub(super) use flags::Args;
 use crate::config::agent::print_defaults;
 use crate::console::Console;
 use crate::error::Failure;
-use crate::reload::Reload;
 use crate::service;
+use reload::Reload;
 
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
     if args.print_defaults {
@@ -32,22 +33,19 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     config.logs = logs.clone();
     harden();
     service::log_notes(&notes);
-    let reload = Reload { who: "agent", level_key: "agent.log_level", logs: &logs, started_with: file };
-    let read = || {
-        let file = flags::items(args, console.vars)?;
-        let level = flags::ready(args, &file)?.logs.level;
-        Ok((file, level))
-    };
-    service::block_on(serve(config, &logs, || reload.run(read)))
+    let reload = Reload::new(args, console.vars, &logs, file);
+    service::block_on(serve(config, &logs, &reload))
 }
 
-async fn serve(config: AgentConfig, logs: &Logs, reload: impl Fn()) -> Result<(), Failure> {
+async fn serve(config: AgentConfig, logs: &Logs, reload: &Reload<'_>) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     let work = async {
         let agent = Agent::start(config, SystemClock::shared(), Arc::new(SystemEntropy), shutdown.clone())?;
+        // It is empty: this is the only place that fills it.
+        let _ = reload.plugins.set(agent.plugins());
         agent.wait().await
     };
-    let ended = service::until_signal(work, &shutdown, logs, async || reload()).await?;
+    let ended = service::until_signal(work, &shutdown, logs, async || reload.run()).await?;
     ended.map_err(|error| failure(&error))
 }
 

@@ -19,6 +19,20 @@ pub fn changed_keys(before: &[Item], after: &[Item]) -> Vec<String> {
     changed.iter().filter(told_apart).map(|key| (*key).clone()).collect()
 }
 
+/// Whether `key` stands in the block of a plugin with this type and name, or is the block.
+pub fn is_of((kind, name): (&str, &str), key: &str) -> bool {
+    is_inside(&format!("plugins.{kind}.{name}"), key)
+}
+
+/// Whether `key` is a setting of a plugin with this type and name.
+pub fn is_data_of((kind, name): (&str, &str), key: &str) -> bool {
+    is_inside(&format!("plugins.{kind}.{name}.plugin_data"), key)
+}
+
+fn is_inside(block: &str, key: &str) -> bool {
+    key.strip_prefix(block).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 /// Every key that holds a value, with all it was set to, in the order of the file.
 fn flat(items: &[Item]) -> BTreeMap<String, Vec<String>> {
     let mut found = BTreeMap::new();
@@ -65,6 +79,20 @@ mod tests {
         check("b { }", "b { c = 3 }", &["b.c"]);
         check("bc = 1\n b { }", "b { c = 3 }", &["b.c", "bc"]);
         check("a = [ { x = 1 } ]", "a = [ { x = 2 } ]", &["a"]);
+    }
+
+    #[test]
+    fn a_setting_of_a_plugin_is_told_from_the_plugin_and_from_those_of_others() {
+        let check = |key: &str, expected: bool| assert_eq!(is_data_of(("A", "unix"), key), expected, "{key}");
+        check("plugins.A.unix.plugin_data", true);
+        check("plugins.A.unix.plugin_data.k", true);
+        for other in
+            ["plugins.A.unix", "plugins.A.unix.plugin_data_file", "plugins.A.k8s.plugin_data.k", "agent"]
+        {
+            check(other, false);
+        }
+        assert!(is_of(("A", "unix"), "plugins.A.unix") && is_of(("A", "unix"), "plugins.A.unix.enabled"));
+        assert!(!is_of(("A", "unix"), "plugins.A.unixes"));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 
 use super::AttestFault;
 use super::x509pop::X509Pop;
-use crate::config::NodeAttestorSettings;
 use crate::context::Context;
+use crate::live::LiveSettings;
 
 /// Who a node has proved to be.
 #[derive(Debug)]
@@ -54,20 +54,31 @@ pub(crate) trait NodeAttestor: Send + Sync {
 
 /// The attestors that are configured.
 pub(crate) struct NodeAttestors {
-    all: Vec<Arc<dyn NodeAttestor>>,
+    /// Which there are, and their settings, may change while the server runs.
+    live: LiveSettings,
+    /// Those that have no settings.
+    others: Vec<Arc<dyn NodeAttestor>>,
     /// Strangers may make these compute, so they get no more than the processors that there are, off the async runtime.
     workers: Arc<Semaphore>,
 }
 
 impl NodeAttestors {
-    pub(crate) fn new(settings: &NodeAttestorSettings) -> Self {
-        let x509pop = settings.x509pop.clone().map(|settings| Arc::new(X509Pop::new(settings)) as _);
-        Self::of(x509pop.into_iter().collect())
+    pub(crate) fn new(live: LiveSettings) -> Self {
+        Self::with(live, Vec::new())
     }
 
-    pub(crate) fn of(all: Vec<Arc<dyn NodeAttestor>>) -> Self {
+    fn with(live: LiveSettings, others: Vec<Arc<dyn NodeAttestor>>) -> Self {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { all, workers: Arc::new(Semaphore::new(processors)) }
+        Self { live, others, workers: Arc::new(Semaphore::new(processors)) }
+    }
+
+    /// The attestor of that name, with the settings of this moment.
+    fn find(&self, name: &str) -> Option<Arc<dyn NodeAttestor>> {
+        if let Some(found) = self.others.iter().find(|attestor| attestor.name() == name) {
+            return Some(found.clone());
+        }
+        let x509pop = self.live.load().node_attestors.x509pop.clone().map(X509Pop::new);
+        x509pop.filter(|attestor| attestor.name() == name).map(|attestor| Arc::new(attestor) as _)
     }
 
     /// Begins a conversation; none when no attestor of that name is configured.
@@ -78,7 +89,7 @@ impl NodeAttestors {
         payload: impl AsRef<[u8]> + Send + 'static,
         client_ip: Option<IpAddr>,
     ) -> Option<Result<(&'static str, Round), AttestFault>> {
-        let attestor = self.all.iter().find(|attestor| attestor.name() == name)?.clone();
+        let attestor = self.find(name)?;
         let (name, context) = (attestor.name(), context.clone());
         let round = self.blocking(move || attestor.begin(&context, payload.as_ref(), client_ip)).await;
         Some(round.map(|round| (name, round)))
@@ -116,6 +127,13 @@ mod tests {
 
     use super::*;
     use crate::fixtures::context;
+    use crate::live::Reloadable;
+
+    impl NodeAttestors {
+        pub(crate) fn of(others: Vec<Arc<dyn NodeAttestor>>) -> Self {
+            Self::with(LiveSettings::new(Reloadable::default()), others)
+        }
+    }
 
     /// Tells that it began, and goes on when it is told to.
     struct Slow {

@@ -19,29 +19,22 @@ pub(crate) struct DefaultTtls {
 /// What the configuration says about callers.
 #[derive(Debug)]
 pub(crate) struct RoleBook {
-    /// Who is an administrator, and how long SVIDs live, may change while the server runs.
+    /// Who is an administrator, how long SVIDs live and which of them make agents may change while the server runs.
     live: LiveSettings,
     identities: HashMap<SpiffeId, Vec<Grant>>,
     uids: HashMap<u32, Vec<Grant>>,
     gids: HashMap<u32, Vec<Grant>>,
     assignments: Vec<RoleAssignment>,
-    /// Whoever has an SVID of our own whose path begins so can be an agent by it.
-    exchange_prefix: Option<Box<str>>,
 }
 
 impl RoleBook {
-    pub(crate) fn new(
-        live: LiveSettings,
-        assignments: &[RoleAssignment],
-        exchange_prefix: Option<&str>,
-    ) -> Self {
+    pub(crate) fn new(live: LiveSettings, assignments: &[RoleAssignment]) -> Self {
         let mut book = Self {
             live,
             identities: HashMap::new(),
             uids: HashMap::new(),
             gids: HashMap::new(),
             assignments: assignments.to_vec(),
-            exchange_prefix: exchange_prefix.map(Into::into),
         };
         for RoleAssignment { subject, grant } in assignments {
             let grants = match subject {
@@ -69,12 +62,13 @@ impl RoleBook {
 
     /// Whether an SVID makes an agent of anybody.
     pub(crate) fn exchanges(&self) -> bool {
-        self.exchange_prefix.is_some()
+        self.live.load().node_attestors.exchange_prefix().is_some()
     }
 
     /// Whether the SVID of this identity, which is one of ours, makes an agent of whoever has it.
     pub(crate) fn makes_agent(&self, id: &SpiffeId) -> bool {
-        self.exchange_prefix.as_deref().is_some_and(|prefix| id.path().starts_with(prefix))
+        let live = self.live.load();
+        live.node_attestors.exchange_prefix().is_some_and(|prefix| id.path().starts_with(prefix))
     }
 
     /// Whether `admin_ids` names it.

@@ -88,10 +88,12 @@ impl Walk {
 
 #[cfg(test)]
 mod tests {
+    use spindle_attest::x509pop;
     use spindle_proto::convert::entry_from_proto;
     use spindle_proto::spire::api::types;
 
     use super::*;
+    use crate::config::NodeAttestorSettings;
     use crate::fixtures::{self, create, entry, id};
     use crate::live::{LiveSettings, Reloadable};
     use crate::roles::{Grant, RoleAssignment, RoleSubject, grant};
@@ -100,11 +102,7 @@ mod tests {
         let reader = RoleAssignment { subject: RoleSubject::Identity(id("/monitor")), grant: Grant::Reader };
         let local = RoleAssignment { subject: RoleSubject::Uid(7), grant: Grant::Operator };
         let admin_ids = vec![id("/listed"), "spiffe://other.example/a".parse().unwrap()];
-        RoleBook::new(
-            LiveSettings::new(Reloadable { admin_ids, ..Reloadable::default() }),
-            &[reader, local],
-            None,
-        )
+        RoleBook::new(LiveSettings::new(Reloadable { admin_ids, ..Reloadable::default() }), &[reader, local])
     }
 
     #[tokio::test]
@@ -114,9 +112,13 @@ mod tests {
         create(&directory, entry(&id("/between"), "/spire-exchange/host", &["a:1"])).await;
         create(&directory, entry(&id("/loop"), "/loop", &["a:1"])).await;
         let view = directory.view();
-        let live = || LiveSettings::new(Reloadable::default());
-        let exchanging = RoleBook::new(live(), &[], Some("/spire-exchange/"));
-        let other = RoleBook::new(live(), &[], None);
+        let with = |mode| {
+            let node_attestors = NodeAttestorSettings { x509pop: Some(x509pop::Settings::new(mode)) };
+            let settings = Reloadable { node_attestors, ..Reloadable::default() };
+            RoleBook::new(LiveSettings::new(settings), &[])
+        };
+        let exchanging = with(x509pop::Mode::Spiffe { prefix: "/spire-exchange/".into() });
+        let other = with(x509pop::Mode::ExternalPki(x509pop::Roots::default()));
         for (path, expected) in [
             ("/spire-exchange/host", Power::FULL),
             ("/spire-exchange/nobody-yet", Power::FULL),

@@ -1,6 +1,7 @@
 //! `UpstreamAuthority "disk"`: a signing certificate and its key in files.
 //!
-//! The files are read for each authority, so whoever replaces them has the next one signed by the new certificate. While
+//! The files, whichever are configured at the moment, are read for each authority, so whoever replaces them has the next one
+//! signed by the new certificate. While
 //! they cannot be used the ones read last sign on, and the log says so: half a replacement must not stop rotation.
 
 use std::fs::File;
@@ -18,14 +19,15 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 use super::{Minted, UpstreamAuthority, UpstreamError};
-use crate::config::DiskUpstreamSettings;
+use crate::config::{DiskUpstreamSettings, UpstreamSettings};
 use crate::issuer::BACKDATE_SECS;
+use crate::live::LiveSettings;
 
 /// Files that sign.
 pub(super) struct DiskUpstream(Arc<Shared>);
 
 struct Shared {
-    files: DiskUpstreamSettings,
+    live: LiveSettings,
     trust_domain: TrustDomain,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -77,14 +79,16 @@ pub enum DiskUpstreamError {
 impl DiskUpstream {
     /// Reads the files for the first time.
     pub(super) async fn open(
-        files: DiskUpstreamSettings,
+        files: &DiskUpstreamSettings,
+        live: LiveSettings,
         trust_domain: TrustDomain,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, UpstreamError> {
+        let files = files.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let current = Mutex::new(Arc::new(read(&files, &trust_domain, clock.now())?));
-            Ok::<_, UpstreamError>(Self(Arc::new(Shared { files, trust_domain, clock, entropy, current })))
+            Ok::<_, UpstreamError>(Self(Arc::new(Shared { live, trust_domain, clock, entropy, current })))
         });
         opened.await.map_err(|error| UpstreamError::Stopped(error.to_string()))?
     }
@@ -110,11 +114,14 @@ impl Shared {
     }
 
     fn read_anew(&self, now: Timestamp) -> Arc<UpstreamCa> {
-        let read = read(&self.files, &self.trust_domain, now);
+        let live = self.live.load();
+        let files = live.upstream.as_ref().map(|UpstreamSettings::Disk(files)| files);
+        let read = files.map(|files| read(files, &self.trust_domain, now));
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
-            Ok(upstream) => *current = Arc::new(upstream),
-            Err(error) => {
+            None => {}
+            Some(Ok(upstream)) => *current = Arc::new(upstream),
+            Some(Err(error)) => {
                 warn!(error = %ErrorChain(&error), "the upstream authority's files cannot be used; those read before sign on");
             }
         }
@@ -122,7 +129,7 @@ impl Shared {
     }
 }
 
-fn read(
+pub(super) fn read(
     files: &DiskUpstreamSettings,
     trust_domain: &TrustDomain,
     now: Timestamp,

@@ -4,7 +4,9 @@ use std::io::Read;
 use std::path::Path;
 
 use spindle_agent::config::PROC_ROOT_DEFAULT;
-use spindle_agent::{AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage, UnixConfig, X509PopSource};
+use spindle_agent::{
+    AgentConfig, Bootstrap, BundleFormat, JoinToken, KeyStorage, PluginSettings, UnixConfig, X509PopSource,
+};
 use spindle_runtime::Logs;
 use zeroize::Zeroizing;
 
@@ -23,6 +25,7 @@ pub(in crate::agent_cli) fn config(
     settings: AgentSettings,
     proc_root: Option<String>,
 ) -> Result<AgentConfig, Failure> {
+    let plugins = plugins(&settings);
     let AgentSettings { sockets, bootstrap, limits, jwt, experimental, .. } = settings;
     let join_token = match (&bootstrap.join_token, &bootstrap.join_token_file) {
         (Some(token), _) => Some(JoinToken::new(token.reveal())),
@@ -36,16 +39,13 @@ pub(in crate::agent_cli) fn config(
         data_dir: settings.data_dir,
         socket_path: sockets.socket_path,
         join_token,
-        x509pop: settings.x509pop.map(x509pop),
+        x509pop: plugins.x509pop,
         bootstrap: trusted_by(bootstrap.trust),
         keys: match settings.keys {
             chosen::KeyChoice::Disk(directory) => KeyStorage::Disk { directory },
             chosen::KeyChoice::Memory => KeyStorage::Memory,
         },
-        unix_attestor: Some(UnixConfig {
-            discover_workload_path: settings.unix.discover_workload_path,
-            workload_size_limit: settings.unix.workload_size_limit,
-        }),
+        unix_attestor: plugins.unix,
         proc_root: proc_root.unwrap_or_else(|| PROC_ROOT_DEFAULT.to_owned()).into(),
         workload_key_type: settings.workload_key_type,
         sync_interval: experimental.sync_interval,
@@ -62,7 +62,7 @@ pub(in crate::agent_cli) fn config(
         availability_target: limits.availability_target,
         rate_limits: limits.rate_limits,
         broker: settings.broker,
-        kubelet: settings.kubelet,
+        kubelet: plugins.kubelet,
         // Set up after this, so that a bad configuration leaves no log file behind.
         logs: Logs::default(),
         health_checks: settings.health_checks,
@@ -74,6 +74,18 @@ pub(in crate::agent_cli) fn config(
         feature_flags: experimental.feature_flags,
         caller_limits: limits.caller_limits,
     })
+}
+
+/// What plugins can be told anew while the agent runs.
+pub(super) fn plugins(settings: &AgentSettings) -> PluginSettings {
+    PluginSettings {
+        unix: Some(UnixConfig {
+            discover_workload_path: settings.unix.discover_workload_path,
+            workload_size_limit: settings.unix.workload_size_limit,
+        }),
+        x509pop: settings.x509pop.clone().map(x509pop),
+        kubelet: settings.kubelet.clone(),
+    }
 }
 
 fn x509pop(choice: chosen::X509PopChoice) -> X509PopSource {

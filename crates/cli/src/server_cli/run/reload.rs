@@ -1,21 +1,24 @@
-//! SIGHUP: the configuration is read again, and what can change while the server runs changes, all of it or nothing.
+//! SIGHUP and SIGUSR1: the configuration is read again, files of plugins included, and what can change while the server runs
+//! changes, all of it or nothing.
 //!
 //! What cannot change is named in a warning, each time, until a restart takes it over. Start at [`Reload::run`].
 
 use std::cell::OnceCell;
 use std::fmt::Display;
 
-use spindle_runtime::{LogLevel, Logs};
+use spindle_runtime::{LogLevel, Logs, SystemClock};
 use spindle_server::{LiveSettings, Reloadable};
+use spindle_spiffe_core::Clock;
 use tracing::warn;
 
 use super::flags::{self, Args};
 use super::settings;
+use crate::config::changes::{is_data_of, is_of};
 use crate::console::Vars;
 use crate::duration::print_secs;
 use crate::error::Failure;
 use crate::hcl::Item;
-use crate::reload::{log_changes, log_refused, warn_of_others};
+use crate::reload::{log_changes, log_reconfigured, log_refused, warn_of_others};
 
 /// Keys of the file that can change while the server runs.
 const LIVE: &[&str] = &[
@@ -28,6 +31,12 @@ const LIVE: &[&str] = &[
     "server.ratelimit.attestation",
     "server.ratelimit.signing",
 ];
+
+/// Type and name of a plugin whose settings can change.
+type PluginName = (&'static str, &'static str);
+
+const X509POP: PluginName = ("NodeAttestor", "x509pop");
+const UPSTREAM: PluginName = ("UpstreamAuthority", "disk");
 
 /// What a running server reads again.
 pub(super) struct Reload<'a> {
@@ -58,24 +67,58 @@ impl<'a> Reload<'a> {
         let Some(live) = self.live.get() else {
             return warn!("configuration not reloaded: the server is still starting");
         };
-        let (file, next, level) = match self.read() {
+        let before = live.load();
+        let Read { file, next, level, refused } = match self.read(&before) {
             Ok(read) => read,
             Err(failure) => return log_refused(&failure),
         };
         // Nothing is refused from here on.
-        let mut changes = changes(&live.load(), &next);
+        let mut changes = changes(&before, &next);
+        let plugins = plugin_changes(&before, &next);
+        changes.extend(plugins.iter().map(|(kind, name)| format!("plugins.{kind}.{name}")));
         change(&mut changes, "server.log_level", self.logs.levels().launch, level);
         live.replace(next);
+        log_reconfigured(&plugins);
         self.logs.change_launch_level(level, || log_changes(&changes));
-        warn_of_others("server", &self.started_with, &file, |key| LIVE.contains(&key));
+        let is_taken = |name: PluginName, key: &str| !refused.contains(&name) && is_data_of(name, key);
+        warn_of_others("server", &self.started_with, &file, |key| {
+            LIVE.contains(&key) || is_of(X509POP, key) || is_taken(UPSTREAM, key)
+        });
     }
 
-    fn read(&self) -> Result<(Vec<Item>, Reloadable, LogLevel), Failure> {
+    fn read(&self, running: &Reloadable) -> Result<Read, Failure> {
         let file = flags::items(self.args, self.vars)?;
         let ready = flags::ready(self.args, &file)?;
         let level = ready.logs.level;
-        Ok((file, Reloadable::from(&settings::config(ready)?), level))
+        let config = settings::config(ready)?;
+        let (mut next, mut refused) = (Reloadable::from(&config), Vec::new());
+        if next.upstream.is_some() != running.upstream.is_some() {
+            next.upstream = running.upstream.clone();
+            refused.push(UPSTREAM);
+        } else if next.upstream != running.upstream
+            && let Some(upstream) = &next.upstream
+        {
+            let checked = upstream.check(&config.trust_domain, SystemClock.now());
+            checked.map_err(|error| Failure::because("cannot use the upstream authority", &error))?;
+        }
+        Ok(Read { file, next, level, refused })
     }
+}
+
+/// What a file says that can be taken over.
+struct Read {
+    file: Vec<Item>,
+    next: Reloadable,
+    level: LogLevel,
+    /// Plugins that are there or not there, other than the file says by now.
+    refused: Vec<PluginName>,
+}
+
+/// The plugins whose settings, or whose files of certificates, are others.
+fn plugin_changes(old: &Reloadable, new: &Reloadable) -> Vec<PluginName> {
+    let differs =
+        [(old.node_attestors != new.node_attestors, X509POP), (old.upstream != new.upstream, UPSTREAM)];
+    differs.into_iter().filter_map(|(differs, name)| differs.then_some(name)).collect()
 }
 
 fn changes(old: &Reloadable, new: &Reloadable) -> Vec<String> {
@@ -120,6 +163,7 @@ mod tests {
             agent_ttl_secs: 7200,
             admin_ids: vec!["spiffe://a/b".parse().unwrap(), "spiffe://a/c".parse().unwrap()],
             rate_limits: RateLimitSettings { attestation: true, signing: false },
+            ..Reloadable::default()
         };
         assert_eq!(
             changes(&old, &new),

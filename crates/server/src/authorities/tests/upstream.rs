@@ -6,6 +6,7 @@ use tonic::Code;
 
 use super::*;
 use crate::config::{DiskUpstreamSettings, UpstreamSettings};
+use crate::live::Reloadable;
 
 /// The folder of an upstream authority's files, which the test replaces.
 struct Hand(TestFolder);
@@ -22,7 +23,9 @@ impl Hand {
         let settings =
             UpstreamSettings::Disk(DiskUpstreamSettings { cert_file_path, key_file_path, bundle_file_path });
         let entropy = Arc::new(spindle_runtime::SystemEntropy);
-        Some(crate::upstream::open(&settings, &trust_domain(), clock.shared(), entropy).await.unwrap())
+        let live =
+            LiveSettings::new(Reloadable { upstream: Some(settings.clone()), ..Reloadable::default() });
+        Some(crate::upstream::open(&settings, live, &trust_domain(), clock.shared(), entropy).await.unwrap())
     }
 
     fn swap(&self, files: &UpstreamFiles) {

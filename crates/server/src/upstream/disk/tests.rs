@@ -10,14 +10,20 @@ use spindle_testkit::{ManualClock, NOW, TestFolder, UpstreamFiles, left_out};
 
 use super::*;
 use crate::fixtures::trust_domain;
+use crate::live::Reloadable;
 
 fn settings([cert, key, bundle]: [PathBuf; 3]) -> DiskUpstreamSettings {
     DiskUpstreamSettings { cert_file_path: cert, key_file_path: key, bundle_file_path: Some(bundle) }
 }
 
+fn live(files: &DiskUpstreamSettings) -> LiveSettings {
+    let upstream = Some(UpstreamSettings::Disk(files.clone()));
+    LiveSettings::new(Reloadable { upstream, ..Reloadable::default() })
+}
+
 async fn open(files: &DiskUpstreamSettings) -> Result<DiskUpstream, UpstreamError> {
     let clock = ManualClock::default();
-    DiskUpstream::open(files.clone(), trust_domain(), clock.shared(), Arc::new(SystemEntropy)).await
+    DiskUpstream::open(files, live(files), trust_domain(), clock.shared(), Arc::new(SystemEntropy)).await
 }
 
 /// The reasons of a refusal, each after the other.
@@ -47,6 +53,24 @@ async fn replaced_files_sign_the_next_authority_and_broken_ones_change_nothing()
     }
     one.write(&folder);
     assert_eq!(mint(&upstream).await.unwrap().roots[0].der(), one.root());
+}
+
+#[tokio::test]
+async fn other_files_sign_the_next_authority_when_the_settings_name_them() {
+    let (folder, elsewhere) = (TestFolder::new(), TestFolder::new());
+    let (one, two) = (UpstreamFiles::self_signed("one", NOW), UpstreamFiles::self_signed("two", NOW));
+    let (first, second) = (settings(one.write(&folder)), settings(two.write(&elsewhere)));
+    let (live, clock) = (live(&first), ManualClock::default());
+    let entropy = Arc::new(SystemEntropy);
+    let upstream =
+        DiskUpstream::open(&first, live.clone(), trust_domain(), clock.shared(), entropy).await.unwrap();
+    assert_eq!(mint(&upstream).await.unwrap().roots[0].der(), one.root());
+    let changed = UpstreamSettings::Disk(second.clone());
+    assert!(changed.check(&trust_domain(), NOW).is_ok());
+    live.replace(Reloadable { upstream: Some(changed), ..Reloadable::default() });
+    assert_eq!(mint(&upstream).await.unwrap().roots[0].der(), two.root());
+    let absent = DiskUpstreamSettings { cert_file_path: folder.join("absent"), ..second };
+    assert!(UpstreamSettings::Disk(absent).check(&trust_domain(), NOW).is_err());
 }
 
 #[tokio::test]
@@ -142,7 +166,8 @@ async fn keys_are_read_in_every_form_that_openssl_writes() {
     ] {
         let files = by_openssl(&folder, kind, "/C=US/O=SPIFFE");
         let clock = spindle_runtime::SystemClock::shared();
-        let opened = DiskUpstream::open(files, trust_domain(), clock, Arc::new(SystemEntropy)).await;
+        let opened =
+            DiskUpstream::open(&files, live(&files), trust_domain(), clock, Arc::new(SystemEntropy)).await;
         let upstream = opened.unwrap_or_else(|error| panic!("{kind:?}: {}", ErrorChain(&error)));
         assert!(mint(&upstream).await.is_ok(), "{kind:?}");
     }
@@ -161,7 +186,8 @@ async fn a_name_that_cannot_be_written_again_is_refused_when_the_files_are_read(
     ] {
         let files = by_openssl(&folder, &kind, subject);
         let clock = spindle_runtime::SystemClock::shared();
-        let opened = DiskUpstream::open(files, trust_domain(), clock, Arc::new(SystemEntropy)).await;
+        let opened =
+            DiskUpstream::open(&files, live(&files), trust_domain(), clock, Arc::new(SystemEntropy)).await;
         let refused = ErrorChain(&opened.err().expect("a refusal")).to_string();
         assert!(refused.contains(why), "{subject}: {refused}");
     }
