@@ -6,11 +6,13 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	. "spindle-conformance/harness"
@@ -22,60 +24,30 @@ func init() {
 	holds("AGENT-CFG-SERVER_ADDRESS", agentServerAddress)
 	holds("AGENT-CFG-DATA_DIR", agentDataDir)
 	holds("AGENT-CFG-SOCKET_PATH", agentSocketPath)
-	holds("AGENT-CFG-ADMIN_SOCKET_PATH", func(t *testing.T) {
-		validated(t, `admin_socket_path = "{DIR}/private/admin.sock"`, `admin_socket_path = "{DIR}/p/admin.sock"`, "admin_socket_path")
-		validated(t, "", `admin_socket_path = "{DIR}/p/below/admin.sock"`, "admin_socket_path")
-	})
+	holds("AGENT-CFG-ADMIN_SOCKET_PATH", agentAdminSocket)
 	holds("AGENT-CFG-DISABLE_WORKLOAD_API", agentWithoutWorkloadAPI)
-	holds("AGENT-CFG-DISABLE_SDS_API", func(t *testing.T) {
-		validated(t, `disable_sds_api = true`, `disable_sds_api = "perhaps"`, "disable_sds_api")
-	})
-	holds("AGENT-CFG-SDS", func(t *testing.T) {
-		validated(t, `sds { default_svid_name = "a" default_bundle_name = "b" default_all_bundles_name = "c" disable_spiffe_cert_validation = true }`, "", "")
-	})
+	holds("AGENT-CFG-DISABLE_SDS_API", agentWithoutSDS)
+	holds("AGENT-CFG-SDS", agentSDSNames)
 	holds("AGENT-CFG-TRUST_BUNDLE_PATH", agentTrustBundlePath)
-	holds("AGENT-CFG-TRUST_BUNDLE_URL", func(t *testing.T) {
-		trusted(t, `trust_bundle_url = "https://127.0.0.1:1/b"`, "")
-		trusted(t, `trust_bundle_url = "http://127.0.0.1:1/b"`, "https://")
-		trusted(t, `trust_bundle_url = "https://127.0.0.1:1/b" trust_bundle_path = "{DIR}/bundle.pem"`, "trust_bundle_url")
-	})
+	holds("AGENT-CFG-TRUST_BUNDLE_URL", agentBundleURL)
 	holds("AGENT-CFG-TRUST_BUNDLE_UNIX_SOCKET", agentBundleService)
 	holds("AGENT-CFG-TRUST_BUNDLE_SPIFFE_WORKLOAD_API", agentBundleOfAnotherAgent)
 	holds("AGENT-CFG-TRUST_BUNDLE_FORMAT", agentBundleFormat)
 	holds("AGENT-CFG-INSECURE_BOOTSTRAP", agentInsecure)
-	holds("AGENT-CFG-REBOOTSTRAP", func(t *testing.T) {
-		validated(t, `rebootstrap_mode = "auto" rebootstrap_delay = "1m"`, `rebootstrap_mode = "sometimes"`, "rebootstrap")
-		validated(t, "", `rebootstrap_delay = "soon"`, "rebootstrap")
-		trusted(t, `insecure_bootstrap = true rebootstrap_mode = "always"`, "insecure_bootstrap")
-	})
+	holds("AGENT-CFG-REBOOTSTRAP", agentRebootstrap)
 	holds("AGENT-CFG-JOIN_TOKEN", agentJoinToken)
 	holds("AGENT-CFG-WORKLOAD_X509_SVID_KEY_TYPE", agentKeyType)
-	holds("AGENT-CFG-AVAILABILITY_TARGET", func(t *testing.T) {
-		validated(t, `availability_target = "24h"`, `availability_target = "23h"`, "availability_target")
-	})
+	holds("AGENT-CFG-AVAILABILITY_TARGET", agentAvailability)
 	holds("AGENT-CFG-X509_SVID_CACHE_MAX_SIZE", agentCacheSize)
-	holds("AGENT-CFG-JWT_SVID_CACHE_MAX_SIZE", func(t *testing.T) {
-		validated(t, `jwt_svid_cache_max_size = 5`, `jwt_svid_cache_max_size = -1`, "jwt_svid_cache_max_size")
-	})
-	holds("AGENT-CFG-ALLOW_UNAUTHENTICATED_VERIFIERS", func(t *testing.T) {
-		validated(t, `allow_unauthenticated_verifiers = true`, `allow_unauthenticated_verifiers = "perhaps"`, "allow_unauthenticated_verifiers")
-	})
-	holds("AGENT-CFG-ALLOWED_FOREIGN_JWT_CLAIMS", func(t *testing.T) {
-		valid(t, AgentSettings{Agent: `allowed_foreign_jwt_claims = ["email"]`})
-		if !StockAgent() {
-			invalid(t, AgentSettings{Agent: `allowed_foreign_jwt_claims { }`}, "allowed_foreign_jwt_claims")
-		}
-	})
-	holds("AGENT-CFG-AUTHORIZED_DELEGATES", func(t *testing.T) {
-		validated(t, `authorized_delegates = ["spiffe://example.org/d"]`, `authorized_delegates = ["spiffe://other.example/d"]`, "delegate")
-	})
+	holds("AGENT-CFG-JWT_SVID_CACHE_MAX_SIZE", agentJWTCacheSize)
+	holds("AGENT-CFG-ALLOW_UNAUTHENTICATED_VERIFIERS", agentVerifiers)
+	holds("AGENT-CFG-ALLOWED_FOREIGN_JWT_CLAIMS", agentForeignClaims)
+	holds("AGENT-CFG-AUTHORIZED_DELEGATES", agentDelegates)
 	holds("AGENT-CFG-LOG", agentLog)
 	holds("AGENT-CFG-LOG_SELECTORS", agentLogSelectors)
 	absent("AGENT-CFG-PROFILING", func(t *testing.T) { takenWithNote(t, `profiling_enabled = true`, "profiling_enabled") })
-	holds("AGENT-CFG-EXPERIMENTAL-SYNC_INTERVAL", func(t *testing.T) { experimentValidated(t, `sync_interval = "1s"`, `sync_interval = "soon"`, "sync") })
-	holds("AGENT-CFG-EXPERIMENTAL-USE_SYNC_AUTHORIZED_ENTRIES", func(t *testing.T) {
-		experimentValidated(t, `use_sync_authorized_entries = false`, `use_sync_authorized_entries = "perhaps"`, "use_sync_authorized_entries")
-	})
+	holds("AGENT-CFG-EXPERIMENTAL-SYNC_INTERVAL", agentSyncInterval)
+	holds("AGENT-CFG-EXPERIMENTAL-USE_SYNC_AUTHORIZED_ENTRIES", agentSyncKind)
 	holds("AGENT-CFG-EXPERIMENTAL-REQUIRE_PQ_KEM", agentPostQuantum)
 	holds("AGENT-CFG-EXPERIMENTAL-JWT_SVID_CACHE_HIT_TIMEOUT", func(t *testing.T) {
 		experimentValidated(t, `jwt_svid_cache_hit_timeout = "5s"`, `jwt_svid_cache_hit_timeout = "30s"`, "jwt_svid_cache_hit_timeout")
@@ -90,10 +62,9 @@ func init() {
 		experimentValidated(t, "", `named_pipe_name = "x"`, "named_pipe_name")
 		experimentValidated(t, "", `admin_named_pipe_name = "x"`, "admin_named_pipe_name")
 	})
-	holds("AGENT-CFG-HEALTH_CHECKS", func(t *testing.T) {
-		valid(t, AgentSettings{Below: `health_checks { listener_enabled = true bind_address = "127.0.0.1" bind_port = "0" }`})
-		invalid(t, AgentSettings{Below: `health_checks { quux = 1 }`}, "")
-	})
+	holds("AGENT-CFG-HEALTH_CHECKS", agentHealthChecks)
+	holds("AGENT-CFG-SIGNALS", agentSignals)
+	holds("AGENT-CFG-PLUGINS", agentPlugins)
 	holds("AGENT-CFG-PLUGINS-DATA_FILE", agentPluginFile)
 	absent("AGENT-CFG-PLUGINS-EXTERNAL", func(t *testing.T) {
 		invalid(t, AgentSettings{Plugins: `WorkloadAttestor "own" { plugin_cmd = "/x" plugin_data {} }`}, "built-in")
@@ -157,6 +128,16 @@ func agentFormat(t *testing.T) {
 	validated(t, `log_source_location = true`, `quux = 1`, "quux")
 	invalid(t, AgentSettings{Below: "agents {}"}, "agents")
 	invalid(t, AgentSettings{Agent: "data_dir ="}, "")
+	server := Start(t, Settings{})
+	agent := PrepareAgent(t, server, AgentSettings{})
+	host, port, _ := strings.Cut(server.Address, ":")
+	agent.WriteFile(t, "agent.conf", fmt.Sprintf(`{"agent": {"trust_domain": "$NAME_OF_ALL", "data_dir": "%[1]s/data", "server_address": %[2]q, "server_port": "1",
+		"socket_path": %[3]q, "trust_bundle_path": "%[1]s/bundle.pem", "join_token": %[4]q, "log_level": "$$NONE"},
+		"plugins": {"KeyManager": {"memory": {"plugin_data": {}}}, "NodeAttestor": {"join_token": {"plugin_data": {}}}, "WorkloadAttestor": {"unix": {"plugin_data": {}}}}}`,
+		agent.Dir, host, agent.Socket, agent.Token))
+	agent.Environment = []string{"NAME_OF_ALL=example.org"}
+	// Flags win over the file.
+	agent.Boot(t, "-expandEnv", "-serverPort", port, "-logLevel", "info")
 	if StockAgent() {
 		return
 	}
@@ -231,15 +212,21 @@ func agentSocketPath(t *testing.T) {
 	agent := PrepareAgent(t, Start(t, Settings{}), AgentSettings{})
 	agent.Socket = filepath.Join(agent.Dir, "other", "api.sock")
 	agent.Boot(t, "-socketPath", agent.Socket)
-	about, err := os.Stat(agent.Socket)
+	hasMode(t, agent.Socket, 0o777)
+	hasMode(t, filepath.Dir(agent.Socket), 0o755)
+	// One that a dead agent left behind is in nobody's way.
+	agent.Signal(t, syscall.SIGKILL)
+	Eventually(t, "the agent is dead", agent.HasEnded)
+	_, err := os.Stat(agent.Socket)
 	Must(t, err)
-	Equal(t, "the mode of the socket", about.Mode().Perm(), os.FileMode(0o777))
+	agent.Boot(t, "-socketPath", agent.Socket)
 }
 
-func agentWithoutWorkloadAPI(t *testing.T) {
-	validated(t, `disable_workload_api = true`, `disable_workload_api = "perhaps"`, "disable_workload_api")
-	agent := PrepareAgent(t, Start(t, Settings{}), AgentSettings{})
-	agent.Validate(t, "-disableWorkloadAPI", "-disableSDSAPI").Succeeds(t)
+func hasMode(t *testing.T, path string, mode os.FileMode) {
+	t.Helper()
+	about, err := os.Stat(path)
+	Must(t, err)
+	Equal(t, "the mode of "+filepath.Base(path), about.Mode().Perm(), mode)
 }
 
 func agentTrustBundlePath(t *testing.T) {
@@ -340,29 +327,6 @@ func agentKeyType(t *testing.T) {
 	validated(t, "", `workload_x509_svid_key_type = "ec-p521"`, "")
 }
 
-func agentCacheSize(t *testing.T) {
-	validated(t, `x509_svid_cache_max_size = 0`, `x509_svid_cache_max_size = -1`, "x509_svid_cache_max_size")
-	server := Start(t, Settings{})
-	agent := StartAgent(t, server, AgentSettings{Agent: `x509_svid_cache_max_size = 1`})
-	for _, path := range []string{"/a", "/b", "/c"} {
-		agent.Register(t, path)
-	}
-	// The size is a soft one: who asks is given all.
-	agent.AwaitFetch(t, "spiffe://example.org/a", "spiffe://example.org/b", "spiffe://example.org/c")
-}
-
-func agentLog(t *testing.T) {
-	server := Start(t, Settings{})
-	agent := PrepareAgent(t, server, AgentSettings{Agent: "log_format = \"json\"\nlog_file = \"{DIR}/agent.log\"\nlog_source_location = true"})
-	agent.Boot(t)
-	text, err := os.ReadFile(filepath.Join(agent.Dir, "agent.log"))
-	Must(t, err)
-	for _, key := range []string{`"level":`, `"msg":`, `"time":`} {
-		True(t, key+" is in the log", strings.Contains(string(text), key))
-	}
-	validated(t, "", `log_format = "xml"`, "")
-}
-
 func agentLogSelectors(t *testing.T) {
 	agent := StartAgent(t, Start(t, Settings{}), AgentSettings{Agent: `log_selectors = ["unix:uid"]`})
 	agent.Run(t, "api", "fetch", "x509").Fails(t, 1)
@@ -392,36 +356,6 @@ func agentRateLimit(t *testing.T) {
 	})
 	agent.AwaitFetch(t, "spiffe://example.org/w")
 	agent.Run(t, "api", "fetch", "jwt", "-audience", "a").Succeeds(t, "spiffe://example.org/w")
-}
-
-func agentPluginFile(t *testing.T) {
-	server := Start(t, Settings{})
-	agent := PrepareAgent(t, server, AgentSettings{})
-	text, err := os.ReadFile(agent.ConfigPath)
-	Must(t, err)
-	agent.WriteFile(t, "unix.hcl", "discover_workload_path = true")
-	block := `WorkloadAttestor "unix" { plugin_data {} }`
-	withFile := func(block2 string) {
-		agent.WriteFile(t, "agent.conf", strings.ReplaceAll(string(text), block, block2))
-	}
-	withFile(`WorkloadAttestor "unix" { plugin_data_file = "` + filepath.Join(agent.Dir, "unix.hcl") + `" }`)
-	agent.Boot(t)
-	binary, err := filepath.EvalSymlinks(AgentBinary())
-	Must(t, err)
-	server.Run(t, "entry", "create", "-parentID", "spiffe://"+TrustDomain+"/spire/agent/join_token/"+agent.Token,
-		"-spiffeID", "spiffe://"+TrustDomain+"/by-path", "-selector", "unix:path:"+binary).Succeeds(t)
-	agent.AwaitFetch(t, "/by-path")
-	agent.Stop()
-	withFile(`WorkloadAttestor "unix" { plugin_data_file = "/nonexistent" }`)
-	agent.Spawn(t)
-	agent.AwaitEnd(t)
-	withFile("WorkloadAttestor \"unix\" {\n plugin_data_file = \"/x\"\n plugin_data {}\n}")
-	agent.Spawn(t)
-	agent.AwaitEnd(t)
-}
-
-func agentPostQuantum(t *testing.T) {
-	StartAgent(t, Start(t, Settings{}), AgentSettings{Agent: "experimental {\n require_pq_kem = true\n}"})
 }
 
 func agentBroker(t *testing.T) {

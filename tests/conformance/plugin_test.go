@@ -1,13 +1,16 @@
 package conformance
 
 import (
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -92,6 +95,62 @@ func pluginDataFile(t *testing.T) {
 	Refuses(t, Settings{Keys: `KeyManager "disk" { plugin_data_file = "/nonexistent" }`}, "/nonexistent")
 	both := "KeyManager \"disk\" {\n plugin_data_file = \"/x\"\n plugin_data {}\n}"
 	Refuses(t, Settings{Keys: both}, "plugin_data_file")
+	nodesFile(t)
+	upstreamFile(t)
+}
+
+// nodesFile changes whose nodes may attest while the server runs.
+func nodesFile(t *testing.T) {
+	s := Prepare(t, Settings{})
+	first, second := newNode(t, s), newNode(t, s)
+	data := func(n *node) string { return fmt.Sprintf("ca_bundle_path = %q", n.bundle) }
+	file := s.WriteFile(t, "nodes.hcl", data(first))
+	s.WriteConfig(t, Settings{Server: "ratelimit { attestation = false }", Plugins: fmt.Sprintf(`NodeAttestor "x509pop" { plugin_data_file = %q }`, file)})
+	s.Boot(t)
+	first.attest(t, s)
+	_, err := second.tryAttest(t, s)
+	True(t, "the others' nodes are refused", err != nil)
+
+	// What cannot be used is logged, and everything goes on as it was.
+	s.WriteFile(t, "nodes.hcl", `ca_bundle_path = "/nonexistent"`)
+	s.Signal(t, syscall.SIGUSR1)
+	s.AwaitLog(t, map[bool]string{true: "Failed to reconfigure plugin", false: "configuration not reloaded"}[Stock()])
+	first.attest(t, s)
+	s.WriteFile(t, "nodes.hcl", data(second))
+	s.Signal(t, syscall.SIGUSR1)
+	s.AwaitLog(t, "Plugin reconfigured")
+	second.attest(t, s)
+	_, err = first.tryAttest(t, s)
+	True(t, "the first node is refused by now", err != nil)
+}
+
+// upstreamFile changes who signs the next authority.
+func upstreamFile(t *testing.T) {
+	s := Prepare(t, Settings{})
+	first, second := signer(t, s, "first"), signer(t, s, "second")
+	file := s.WriteFile(t, "upstream.hcl", first.data)
+	s.WriteConfig(t, Settings{Plugins: fmt.Sprintf(`UpstreamAuthority "disk" { plugin_data_file = %q }`, file)})
+	s.Boot(t)
+	Equal(t, "who signed", x509Family.prepare(t, s).UpstreamAuthoritySubjectKeyId, first.keyID)
+	s.WriteFile(t, "upstream.hcl", second.data)
+	s.Signal(t, syscall.SIGUSR1)
+	s.AwaitLog(t, "Plugin reconfigured")
+	Equal(t, "who signs now", x509Family.prepare(t, s).UpstreamAuthoritySubjectKeyId, second.keyID)
+}
+
+type upstreamSigner struct{ data, keyID string }
+
+// signer writes an upstream authority that is its own root, and returns the plugin's settings for it.
+func signer(t *testing.T, s *Server, name string) upstreamSigner {
+	t.Helper()
+	certificate, key := Authority(t, "upstream.example")
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	Must(t, err)
+	write := func(kind string, der []byte) string {
+		return s.WriteFile(t, name+"-"+strings.ToLower(kind[:4]), string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
+	}
+	data := fmt.Sprintf("cert_file_path = %q\nkey_file_path = %q", write("CERTIFICATE", certificate.Raw), write("PRIVATE KEY", der))
+	return upstreamSigner{data, fmt.Sprintf("%x", certificate.SubjectKeyId)}
 }
 
 func sqlStore(t *testing.T) {

@@ -183,13 +183,14 @@ func containsClass(classes, class string) bool {
 	return false
 }
 
+// eachMethod visits the methods of the server that are no health checks.
 func eachMethod(visit func(name string, method protoreflect.MethodDescriptor)) {
 	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
 			for j := range service.Methods().Len() {
 				method := service.Methods().Get(j)
-				if name := rowName(service, method); name != "" && service.FullName() != "grpc.health.v1.Health" {
+				if name := serverRowName(service, method); name != "" {
 					visit(name[1:len(name)-1], method)
 				}
 			}

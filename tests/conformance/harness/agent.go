@@ -26,6 +26,8 @@ type AgentSettings struct {
 	Plugins string
 	// Below holds blocks that stand beside the agent block.
 	Below string
+	// Node replaces the block of the node attestor.
+	Node string
 	// Socket replaces the line that names the public socket.
 	Socket string
 	// WithoutToken leaves the join token to the flags.
@@ -39,6 +41,8 @@ type AgentProcess struct {
 	ConfigPath string
 	// Token is the join token, which makes the agent's SPIFFE ID.
 	Token string
+	// Environment is added to that of the tests.
+	Environment []string
 
 	server  *Server
 	command *exec.Cmd
@@ -64,6 +68,15 @@ func AgentBinary() string {
 // PrepareAgent writes the configuration of an agent that is not started yet, for a server that serves.
 func PrepareAgent(t *testing.T, server *Server, settings AgentSettings) *AgentProcess {
 	t.Helper()
+	token := ""
+	if !settings.WithoutToken {
+		token = server.JoinToken(t)
+	}
+	return prepareAgent(t, server, settings, server.Run(t, "bundle", "show").Succeeds(t).Out, token)
+}
+
+func prepareAgent(t *testing.T, server *Server, settings AgentSettings, bundle, token string) *AgentProcess {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "ca")
 	Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
@@ -71,12 +84,10 @@ func PrepareAgent(t *testing.T, server *Server, settings AgentSettings) *AgentPr
 		Dir:        dir,
 		Socket:     filepath.Join(dir, "p", "api.sock"),
 		ConfigPath: filepath.Join(dir, "agent.conf"),
+		Token:      token,
 		server:     server,
 	}
-	agent.WriteFile(t, "bundle.pem", server.Run(t, "bundle", "show").Succeeds(t).Out)
-	if !settings.WithoutToken {
-		agent.Token = server.JoinToken(t)
-	}
+	agent.WriteFile(t, "bundle.pem", bundle)
 	agent.WriteConfig(t, settings)
 	t.Cleanup(func() { agent.Stop() })
 	return agent
@@ -94,7 +105,10 @@ func StartAgent(t *testing.T, server *Server, settings AgentSettings, flags ...s
 func (a *AgentProcess) WriteConfig(t *testing.T, settings AgentSettings) {
 	t.Helper()
 	host, port, _ := strings.Cut(a.server.Address, ":")
-	trust, token, socket := settings.Trust, "", settings.Socket
+	trust, token, socket, node := settings.Trust, "", settings.Socket, settings.Node
+	if node == "" {
+		node = `NodeAttestor "join_token" { plugin_data {} }`
+	}
 	if trust == "" {
 		trust = `trust_bundle_path = "{DIR}/bundle.pem"`
 	}
@@ -117,12 +131,12 @@ func (a *AgentProcess) WriteConfig(t *testing.T, settings AgentSettings) {
 }
 plugins {
     KeyManager "disk" { plugin_data { directory = "{DIR}/data" } }
-    NodeAttestor "join_token" { plugin_data {} }
+    %s
     WorkloadAttestor "unix" { plugin_data {} }
     %s
 }
 %s
-`, a.server.TrustDomain, host, port, socket, trust, token, settings.Agent, settings.Plugins, settings.Below)
+`, a.server.TrustDomain, host, port, socket, trust, token, settings.Agent, node, settings.Plugins, settings.Below)
 	a.WriteFile(t, "agent.conf", strings.ReplaceAll(text, "{DIR}", a.Dir))
 }
 
@@ -164,14 +178,17 @@ func SpawnAgent(t *testing.T, agent *AgentProcess, arguments ...string) *AgentPr
 func (a *AgentProcess) spawn(t *testing.T, arguments ...string) {
 	t.Helper()
 	a.log, a.ended = &Log{}, make(chan struct{})
-	a.command = exec.Command(AgentBinary(), arguments...)
-	a.command.Dir = a.Dir
-	a.command.Stdout, a.command.Stderr = a.log, a.log
-	Must(t, a.command.Start())
-	go func(command *exec.Cmd, ended chan struct{}) {
+	command := exec.Command(AgentBinary(), arguments...)
+	command.Dir = a.Dir
+	command.Env = append(os.Environ(), a.Environment...)
+	command.Stdout, command.Stderr = a.log, a.log
+	Must(t, command.Start())
+	// There is nothing to stop before this.
+	a.command = command
+	go func(ended chan struct{}) {
 		_ = command.Wait()
 		close(ended)
-	}(a.command, a.ended)
+	}(a.ended)
 }
 
 // AwaitEnd waits until the process has ended by itself with status 1, and returns what it printed.
@@ -206,6 +223,19 @@ func (a *AgentProcess) HasEnded() bool {
 	default:
 		return false
 	}
+}
+
+// Signal sends a signal to the process.
+func (a *AgentProcess) Signal(t *testing.T, signal os.Signal) {
+	t.Helper()
+	Must(t, a.command.Process.Signal(signal))
+}
+
+// AwaitExit waits until the process has ended, for whatever reason, and returns its status.
+func (a *AgentProcess) AwaitExit(t *testing.T) int {
+	t.Helper()
+	Eventually(t, "the agent ends", a.HasEnded)
+	return a.command.ProcessState.ExitCode()
 }
 
 // Stop ends the process and waits for it.

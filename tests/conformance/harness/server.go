@@ -182,13 +182,20 @@ func defaultStore() string {
 	return `DataStore "memory" { plugin_data {} }`
 }
 
+// Listen listens on a free port of the loopback address.
+func Listen(t *testing.T) net.Listener {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	Must(t, err)
+	return listener
+}
+
 // port is the one to bind: ours picks a free one by itself, others are given one.
 func port(t *testing.T) int {
 	if !Stock() {
 		return 0
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	Must(t, err)
+	listener := Listen(t)
 	defer listener.Close()
 	return listener.Addr().(*net.TCPAddr).Port
 }
@@ -204,15 +211,17 @@ func (s *Server) Boot(t *testing.T, flags ...string) {
 func (s *Server) Spawn(t *testing.T, environment []string, flags ...string) {
 	t.Helper()
 	s.log, s.ended = &Log{}, make(chan struct{})
-	s.command = exec.Command(Binary(), append([]string{"run", "-config", s.ConfigPath}, flags...)...)
-	s.command.Dir = s.Dir
-	s.command.Env = append(os.Environ(), environment...)
-	s.command.Stdout, s.command.Stderr = s.log, s.log
-	Must(t, s.command.Start())
-	go func(command *exec.Cmd, ended chan struct{}) {
+	command := exec.Command(Binary(), append([]string{"run", "-config", s.ConfigPath}, flags...)...)
+	command.Dir = s.Dir
+	command.Env = append(os.Environ(), environment...)
+	command.Stdout, command.Stderr = s.log, s.log
+	Must(t, command.Start())
+	// There is nothing to stop before this.
+	s.command = command
+	go func(ended chan struct{}) {
 		_ = command.Wait()
 		close(ended)
-	}(s.command, s.ended)
+	}(s.ended)
 }
 
 var addressPattern = regexp.MustCompile(`address"?[=:]"?([0-9.:\[\]]+)"?`)
