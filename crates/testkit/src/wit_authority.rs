@@ -10,9 +10,14 @@ pub struct TestWitAuthority(WitSigner);
 impl TestWitAuthority {
     /// A new EC key with this ID, good for a day around `now`.
     pub fn new(trust_domain: &str, kid: &str, now: Timestamp) -> Self {
+        let validity = Validity { not_before: now - 43_200, not_after: now + 43_200 };
+        Self::with_validity(trust_domain, kid, validity)
+    }
+
+    /// A new EC key with this ID and lifetime.
+    pub fn with_validity(trust_domain: &str, kid: &str, validity: Validity) -> Self {
         let trust_domain: TrustDomain = trust_domain.parse().expect("a name for a test");
         let key = Key::generate(KeyType::EcP256).expect("the library makes keys");
-        let validity = Validity { not_before: now - 43_200, not_after: now + 43_200 };
         Self(WitSigner::new(&trust_domain, key, kid, validity).expect("a key ID for a test"))
     }
 

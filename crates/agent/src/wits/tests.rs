@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use spindle_keys::{Key, KeyType};
+use spindle_renewal::RenewalPolicy;
 use spindle_runtime::{Shutdown, TaskSet};
 use spindle_spiffe_core::{RegistrationEntry, Timestamp, Validity};
 use spindle_testkit::TestWitAuthority;
@@ -25,9 +26,13 @@ struct Bench {
 
 impl Bench {
     fn new(entries: Vec<RegistrationEntry>) -> Self {
+        Self::renewing(RenewalPolicy::default(), entries)
+    }
+
+    fn renewing(policy: RenewalPolicy, entries: Vec<RegistrationEntry>) -> Self {
         let (cache, clock) = (Arc::new(Cache::new(trust_domain())), ManualClock::default());
         let issuer = Arc::new(FakeWitIssuer::default());
-        let (source, keeper) = issuer.source(&cache, &clock);
+        let (source, keeper) = issuer.source_by(policy, &cache, &clock);
         let mut tasks = TaskSet::new();
         tasks.spawn_infallible("wits", keeper.run(Shutdown::new()));
         let bench = Self { cache, ca: Authority::new(&trust_domain()), issuer, source, clock, _tasks: tasks };
@@ -121,6 +126,24 @@ async fn a_wit_svid_is_renewed_at_half_of_its_life_while_it_is_wanted() {
     bench.set(NOW + 3600 * 2);
     bench.until("a", Result::is_err).await.unwrap_err();
     assert_eq!(bench.asked().len(), 2, "nobody wants it any more");
+}
+
+#[tokio::test]
+async fn a_wit_svid_is_renewed_when_less_than_the_availability_target_is_left_of_it() {
+    let hour = 3600;
+    let policy = RenewalPolicy::with_availability_target(Some(Duration::from_secs(25 * 3600)));
+    let bench = Bench::renewing(policy, vec![one("a")]);
+    *bench.issuer.ttl_secs.lock().unwrap() = 40 * hour;
+    let long = Validity { not_before: NOW, not_after: NOW + 100 * hour };
+    *bench.issuer.authority.lock().unwrap() = TestWitAuthority::with_validity("prod.example", "w1", long);
+    bench.publish(vec![]);
+    let _wants = bench.want(&["a"]);
+    let first = bench.held("a").await;
+    bench.set(NOW + 14 * hour);
+    assert_eq!(bench.state("a").unwrap().number, first.number, "more is left");
+    // Half of its life is over at 18 hours at the earliest.
+    bench.set(NOW + 15 * hour);
+    bench.until("a", |state| state.as_ref().is_ok_and(|held| held.number != first.number)).await.unwrap();
 }
 
 #[tokio::test]
