@@ -10,9 +10,7 @@ mod caller;
 mod decide;
 mod door;
 mod endpoint;
-mod kubernetes;
 mod reachable;
-mod reference;
 mod refused;
 mod subject;
 mod subscription;
@@ -26,6 +24,7 @@ use spindle_proto::broker::{
     SubscribeToX509svidRequest,
 };
 use spindle_proto::refusal::refusal;
+use spindle_proto::workload_reference::Reference;
 use spindle_spiffe_core::{Clock, Reason};
 use spindle_transport::LiveBundles;
 use tonic::body::Body;
@@ -38,7 +37,6 @@ use crate::tokens::TokenSource;
 use access::Brokers;
 use caller::Broker;
 use decide::Kind;
-use reference::Reference;
 use subject::Subject;
 use subscription::Subscription;
 

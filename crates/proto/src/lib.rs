@@ -9,6 +9,7 @@ mod generated;
 pub mod refusal;
 #[cfg(test)]
 mod wire_facts;
+pub mod workload_reference;
 
 pub use generated::spiffe::broker;
 pub use generated::spindle::{admin, records, sync};

@@ -1,11 +1,11 @@
 //! The answers to brokers that get nothing: the standard's code and reason (Broker API 4.8), and our own reason beside it.
 
 use spindle_proto::refusal::{refusal, refusal_of_standard};
+use spindle_proto::workload_reference::Invalid;
 use spindle_spiffe_core::Reason;
 use tonic::{Code, Status};
 
 use super::access::Denied;
-use super::reference::Invalid;
 
 /// The reference is missing, malformed, or of a kind that is not understood.
 pub(super) fn invalid(invalid: &Invalid) -> Status {

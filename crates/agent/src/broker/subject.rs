@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spindle_proto::refusal::{come_back_to_busy, refusal};
+use spindle_proto::workload_reference::{Invalid, Object, Reference};
 use spindle_spiffe_core::{Reason, Selectors};
 use tonic::{Code, Status};
 use tracing::warn;
 
-use super::kubernetes::Object;
-use super::reference::{Invalid, Reference};
 use super::{Parts, refused};
 use crate::callers::{ByNumber, CallerFault};
 use crate::gate::status_of;

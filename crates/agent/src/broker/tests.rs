@@ -22,6 +22,7 @@ use spindle_proto::broker::{
     WorkloadReference,
 };
 use spindle_proto::refusal::{reason_of, standard_reason_of};
+use spindle_proto::workload_reference::{OBJECT, PID};
 use spindle_runtime::{Shutdown, TaskSet};
 use spindle_spiffe_core::{RegistrationEntry, SpiffeId, X509Bundle};
 use spindle_testkit::TestFolder;
@@ -30,7 +31,6 @@ use tokio::sync::watch;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-use super::reference::{OBJECT, PID};
 use super::*;
 use crate::cache::{Cache, Change};
 use crate::callers::Callers;

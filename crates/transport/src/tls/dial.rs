@@ -40,6 +40,8 @@ pub enum ExpectedServer {
     Id(SpiffeId),
     /// Any member of the trust domain.
     MemberOf(TrustDomain),
+    /// Any agent of the trust domain: its ID lies below `/spire/agent/`, where no workload's does.
+    AgentOf(TrustDomain),
 }
 
 impl ExpectedServer {
@@ -47,6 +49,15 @@ impl ExpectedServer {
         match self {
             Self::Id(spiffe_id) => svid.require_id(spiffe_id),
             Self::MemberOf(trust_domain) if svid.spiffe_id().is_member_of(trust_domain) => Ok(()),
+            Self::AgentOf(trust_domain)
+                if svid.spiffe_id().is_member_of(trust_domain) && svid.spiffe_id().is_agent() =>
+            {
+                Ok(())
+            }
+            Self::AgentOf(trust_domain) => {
+                let expected = trust_domain.member("/spire/agent").unwrap_or_else(|_| trust_domain.id());
+                Err(VerifyError::WrongId { expected, found: svid.spiffe_id().clone() })
+            }
             Self::MemberOf(trust_domain) => {
                 Err(VerifyError::WrongId { expected: trust_domain.id(), found: svid.spiffe_id().clone() })
             }

@@ -160,6 +160,29 @@ async fn a_server_with_another_id_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn bep_16_any_agent_of_a_trust_domain_can_be_expected_and_nobody_else_is_taken_for_one() {
+    let authority = Authority::new();
+    for (id, trust_domain, is_good) in [
+        (AGENT_ID, "one.example", true),
+        (AGENT_ID, "two.example", false),
+        (SERVER_ID, "one.example", false),
+        ("spiffe://one.example/web", "one.example", false),
+        ("spiffe://one.example/spire/agents/a", "one.example", false),
+    ] {
+        let server = TlsServer::presenting(authority.identity(id), &authority).await;
+        let mut dialer = server.dialer(&authority);
+        dialer.expected = ExpectedServer::AgentOf(trust_domain.parse().unwrap());
+        match dialer.connect().await {
+            Ok(channel) => {
+                assert!(is_good, "{id}");
+                call(&channel).await.unwrap();
+            }
+            Err(error) => assert!(!is_good && error.reason() == Reason::PeerWrongId, "{id}: {error:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_unverified_server_must_still_have_the_expected_id() {
     let authority = Authority::new();
     let server = TlsServer::start(&authority).await;

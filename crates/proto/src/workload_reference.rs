@@ -1,26 +1,30 @@
-//! What a broker says to name a workload, as a checked value.
+//! What a broker says to name a workload (Broker API 3.1), as a checked value, for both ends of a call.
 //!
-//! Pure. Start at [`Reference::of`].
+//! Pure. What is refused here an agent answers with InvalidArgument, and our own broker does not send. Start at [`Reference`].
+
+mod kubernetes;
+
+pub use kubernetes::{Key, Object, ObjectFault};
 
 use std::num::NonZero;
 
 use prost::Message;
-use spindle_proto::broker::{KubernetesObjectReference, WorkloadPidReference, WorkloadReference};
+use prost_types::Any;
 
-use super::kubernetes::{Object, ObjectFault};
+use crate::broker::{KubernetesObjectReference, WorkloadPidReference, WorkloadReference};
 
 /// The type of [`Reference::Process`].
-pub(super) const PID: &str = "type.googleapis.com/spiffe.broker.WorkloadPIDReference";
+pub const PID: &str = "type.googleapis.com/spiffe.broker.WorkloadPIDReference";
 
 /// The type of [`Reference::Object`].
-pub(super) const OBJECT: &str = "type.googleapis.com/spiffe.broker.KubernetesObjectReference";
+pub const OBJECT: &str = "type.googleapis.com/spiffe.broker.KubernetesObjectReference";
 
 /// The longest type that is repeated in a message, in characters.
 const TYPE_SHOWN_MAX: usize = 100;
 
 /// One workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reference {
+pub enum Reference {
     /// By the number of its process.
     Process(NonZero<u32>),
     /// As a Kubernetes object.
@@ -29,37 +33,52 @@ pub(super) enum Reference {
 
 /// What is wrong with a reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Invalid {
+pub enum Invalid {
+    /// There is none.
     #[error("the request names no workload")]
     Missing,
+    /// It does not say what it is.
     #[error("the reference has no type")]
     NoType,
+    /// It is of a kind that nobody here knows.
     #[error("references of type {0:?} are not understood")]
     UnknownType(String),
+    /// Its bytes are not a message.
     #[error("the reference is not an encoded message of its type")]
     Encoding,
+    /// No process has such a number.
     #[error("the process number {0} is not positive")]
     Pid(i32),
+    /// Whoever was asked has no way to look for objects of that kind and group.
     #[error("nothing here can look up {0} of the group {1}")]
     Unresolved(String, String),
+    /// The object's reference is not as it should be.
     #[error(transparent)]
     Object(#[from] ObjectFault),
 }
 
 impl Reference {
+    /// A process by its number.
+    ///
+    /// # Errors
+    /// When the number is not positive.
+    pub fn process(pid: i32) -> Result<Self, Invalid> {
+        let number = u32::try_from(pid).ok().and_then(NonZero::new);
+        number.map(Self::Process).ok_or(Invalid::Pid(pid))
+    }
+
     /// The workload of a request.
     ///
     /// # Errors
     /// What is missing or wrong.
-    pub(super) fn of(reference: Option<WorkloadReference>) -> Result<Self, Invalid> {
+    pub fn of(reference: Option<WorkloadReference>) -> Result<Self, Invalid> {
         let any = reference.and_then(|one| one.reference).ok_or(Invalid::Missing)?;
         match any.type_url.as_str() {
             "" => Err(Invalid::NoType),
             PID => {
                 let WorkloadPidReference { pid } =
                     Message::decode(any.value.as_slice()).map_err(|_| Invalid::Encoding)?;
-                let number = u32::try_from(pid).ok().and_then(NonZero::new);
-                Ok(Self::Process(number.ok_or(Invalid::Pid(pid))?))
+                Self::process(pid)
             }
             OBJECT => {
                 let object: KubernetesObjectReference =
@@ -70,8 +89,20 @@ impl Reference {
         }
     }
 
+    /// As it stands in a request.
+    pub fn to_message(&self) -> WorkloadReference {
+        let value = match self {
+            // Numbers above the message's range come from no message and no kernel.
+            Self::Process(number) => {
+                WorkloadPidReference { pid: i32::try_from(number.get()).unwrap_or(i32::MAX) }.encode_to_vec()
+            }
+            Self::Object(object) => KubernetesObjectReference::from(object).encode_to_vec(),
+        };
+        WorkloadReference { reference: Some(Any { type_url: self.type_url().into(), value }) }
+    }
+
     /// Its type, as brokers' permissions name it.
-    pub(super) fn type_url(&self) -> &'static str {
+    pub fn type_url(&self) -> &'static str {
         match self {
             Self::Process(_) => PID,
             Self::Object(_) => OBJECT,
@@ -81,8 +112,6 @@ impl Reference {
 
 #[cfg(test)]
 mod tests {
-    use prost_types::Any;
-
     use super::*;
 
     fn of(type_url: &str, value: Vec<u8>) -> Result<Reference, Invalid> {
@@ -114,5 +143,28 @@ mod tests {
         assert_eq!(of(OBJECT, vec![0xff]), Err(Invalid::Encoding));
         let long = of(&"x".repeat(100_000), Vec::new()).unwrap_err();
         assert!(long.to_string().len() < 200);
+    }
+
+    #[test]
+    fn bap_10_a_reference_is_the_same_at_both_ends() {
+        let uid = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
+        let pod = |key: Option<(&str, &str)>, uid: Option<&str>| {
+            let key = key.map(|(namespace, name)| Key { namespace: namespace.into(), name: name.into() });
+            Reference::Object(Object {
+                plural: "pods".into(),
+                group: "core".into(),
+                key,
+                uid: uid.map(str::to_owned),
+            })
+        };
+        for reference in [
+            Reference::process(7).unwrap(),
+            Reference::process(i32::MAX).unwrap(),
+            pod(Some(("shop", "web-0")), None),
+            pod(None, Some(uid)),
+            pod(Some(("shop", "web-0")), Some(uid)),
+        ] {
+            assert_eq!(Reference::of(Some(reference.to_message())), Ok(reference));
+        }
     }
 }

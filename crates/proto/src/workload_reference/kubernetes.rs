@@ -3,7 +3,7 @@
 //! Pure. Names have the forms that Kubernetes gives them. Which kinds live in namespaces is known for those of Kubernetes
 //! itself; for others both forms are taken. Start at the conversion into [`Object`].
 
-use spindle_proto::broker::{KubernetesObjectKey, KubernetesObjectReference};
+use crate::broker::{KubernetesObjectKey, KubernetesObjectReference, KubernetesObjectType};
 
 /// The name of the group without a name.
 const CORE: &str = "core";
@@ -42,42 +42,49 @@ const CLUSTER_WIDE: &[(&str, &[&str])] = &[(CORE, &["namespaces", "nodes", "pers
 
 /// One object: by its key, its uid or both.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Object {
+pub struct Object {
     /// Such as `pods`.
-    pub(super) plural: String,
+    pub plural: String,
     /// The API group, or `core`.
-    pub(super) group: String,
+    pub group: String,
     /// Which one of its kind.
-    pub(super) key: Option<Key>,
+    pub key: Option<Key>,
     /// In lower case.
-    pub(super) uid: Option<String>,
+    pub uid: Option<String>,
 }
 
 /// Where an object is found. The namespace is empty for kinds that live in none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) namespace: String,
-    pub(super) name: String,
+pub struct Key {
+    /// Where it lives.
+    pub namespace: String,
+    /// Its name there.
+    pub name: String,
 }
 
 /// What is wrong with a reference to an object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ObjectFault {
+pub enum ObjectFault {
+    /// A field, by its name in the message, is not set.
     #[error("the object's {0} is missing")]
     Missing(&'static str),
+    /// A field cannot have that value.
     #[error("the object's {0} is not of the form that Kubernetes gives it")]
     Form(&'static str),
+    /// Objects of that kind have a namespace.
     #[error("{0} live in namespaces, and the key has none")]
     NeedsNamespace(String),
+    /// Objects of that kind have none.
     #[error("{0} live in no namespace, and the key has one")]
     HasNoNamespace(String),
+    /// Nothing says which object it is.
     #[error("the object has neither a key nor a uid")]
     Unnamed,
 }
 
 impl Object {
     /// Whether it is a pod, the one kind that a kubelet knows.
-    pub(super) fn is_pod(&self) -> bool {
+    pub fn is_pod(&self) -> bool {
         self.plural == "pods" && self.group == CORE
     }
 
@@ -98,9 +105,21 @@ impl Object {
     }
 }
 
+impl From<&Object> for KubernetesObjectReference {
+    fn from(object: &Object) -> Self {
+        let Object { plural, group, key, uid } = object.clone();
+        Self {
+            r#type: Some(KubernetesObjectType { plural, group }),
+            key: key.map(|Key { namespace, name }| KubernetesObjectKey { namespace, name }),
+            uid: uid.unwrap_or_default(),
+        }
+    }
+}
+
 impl TryFrom<KubernetesObjectReference> for Object {
     type Error = ObjectFault;
 
+    /// Checks what the standard asks of a reference, and the forms of all names.
     fn try_from(reference: KubernetesObjectReference) -> Result<Self, ObjectFault> {
         let kind = reference.r#type.ok_or(ObjectFault::Missing("type"))?;
         checked("type.plural", &kind.plural, LABEL_BYTES_MAX, is_label)?;
@@ -165,8 +184,6 @@ fn is_uuid(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use spindle_proto::broker::KubernetesObjectType;
-
     use super::*;
 
     const UID: &str = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
