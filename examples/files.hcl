@@ -23,6 +23,9 @@ federated_bundles = false
 # Keys to check JWT-SVIDs with, of all trust domains by SPIFFE ID, as JSON. Left out when not named.
 # jwt_bundles_file = "jwt_bundles.json"
 
+# Bundles alone, bundle.NAME.pem for each trust domain, for a program that checks others and has no identity itself.
+bundles_only = false
+
 # Tokens, each for one service; renewed when half their time is over.
 # jwt_svid "billing.token" {
 #     audience = ["billing"]

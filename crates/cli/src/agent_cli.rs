@@ -1,6 +1,7 @@
 //! `spindle-agent`: SPIRE's words for an agent and its Workload API.
 
 mod api;
+mod broker;
 mod debug;
 mod files;
 mod healthcheck;
@@ -12,10 +13,11 @@ mod validate;
 mod watch;
 mod wit;
 mod write;
+mod x509_bundles;
 
 pub(crate) use api::{not_served, open, with_header};
 pub(crate) use run::failure as run_failure;
-pub(crate) use svids::{Fetched, FetchedSvid, verify};
+pub(crate) use svids::{Fetched, FetchedSvid, bundle_of, verify};
 
 use std::ffi::OsString;
 
@@ -60,6 +62,9 @@ enum Command {
     Logger(logger::Command),
     /// Keeps certificate, key and bundle files current in a directory, and tells a program of each change.
     Files(Box<files::Args>),
+    /// Asks the broker endpoint for what another workload of this node is entitled to.
+    #[command(subcommand)]
+    Broker(broker::Command),
     /// Calls the Workload API as this process.
     #[command(subcommand)]
     Api(api::Command),
@@ -96,6 +101,7 @@ fn run(command: Command, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Api(api::Command::Fetch(args)) => api::run(&args, console),
         Command::Api(api::Command::Validate(command)) => jwt::validate(&command, console),
         Command::Api(api::Command::Watch(args)) => watch::run(&args, console),
+        Command::Broker(command) => broker::run(&command, console),
         Command::Completion(args) => completion::run(&args, &Args::command(), console),
         Command::Man(args) => manual::run(&args, &Args::command(), console),
     }

@@ -52,26 +52,12 @@ impl Endpoint {
             Failure::new(format!("{name} = {text:?} is no address of the Workload API: {why}"))
                 .try_this("write it like unix:///run/spire/agent/public/api.sock or tcp://127.0.0.1:8000")
         };
-        let (scheme, rest) =
-            text.split_once(':').ok_or_else(|| fault("it begins with neither unix: nor tcp:"))?;
-        if let Some(mark) = rest.chars().find(|letter| matches!(letter, '?' | '#')) {
-            return Err(fault(&format!("{mark:?} has no place in it")));
-        }
-        match scheme {
-            "unix" => {
-                let path = rest.strip_prefix("//").unwrap_or(rest);
-                match path.len() > 1 && path.starts_with('/') {
-                    true => Ok(Self::Unix(path.into())),
-                    false => Err(fault("what follows unix: must be an absolute path, without a host")),
-                }
+        match split(text).map_err(|why| fault(&why))? {
+            Address::Unix(path) => Ok(Self::Unix(path)),
+            Address::Tcp(address) => {
+                let address = address.parse().map(Self::Tcp);
+                address.map_err(|_| fault("what follows tcp:// must be an IP address and a port"))
             }
-            "tcp" => {
-                let address = rest.strip_prefix("//").and_then(|address| address.parse().ok());
-                address
-                    .map(Self::Tcp)
-                    .ok_or_else(|| fault("what follows tcp:// must be an IP address and a port"))
-            }
-            _ => Err(fault("it begins with neither unix: nor tcp:")),
         }
     }
 
@@ -104,6 +90,38 @@ impl Endpoint {
             }
             Self::Tcp(address) => format!("tcp://{address}"),
         }
+    }
+}
+
+/// An address in one of the standards' variables, with its two possible forms told apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Address<'a> {
+    /// An absolute path.
+    Unix(PathBuf),
+    /// What follows `tcp://`, to be checked further.
+    Tcp(&'a str),
+}
+
+/// Tells the forms apart, and refuses all that neither has.
+///
+/// # Errors
+/// Why it is none of them.
+pub(crate) fn split(text: &str) -> Result<Address<'_>, String> {
+    let neither = || "it begins with neither unix: nor tcp:".to_owned();
+    let (scheme, rest) = text.split_once(':').ok_or_else(neither)?;
+    if !matches!(scheme, "unix" | "tcp") {
+        return Err(neither());
+    }
+    if let Some(mark) = rest.chars().find(|letter| matches!(letter, '?' | '#')) {
+        return Err(format!("{mark:?} has no place in it"));
+    }
+    if scheme == "tcp" {
+        return rest.strip_prefix("//").map(Address::Tcp).ok_or("two slashes must follow tcp:".into());
+    }
+    let path = rest.strip_prefix("//").unwrap_or(rest);
+    match path.len() > 1 && path.starts_with('/') {
+        true => Ok(Address::Unix(path.into())),
+        false => Err("what follows unix: must be an absolute path, without a host".into()),
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod agent_cli;
 pub mod args;
+mod broker;
 pub mod client;
 mod command_tree;
 mod completion;

@@ -1,4 +1,5 @@
-//! Certificates, keys, bundles and tokens of the Workload API as files that are kept current in one directory.
+//! Certificates, keys, bundles and tokens of the Workload API, or of the Broker API for another workload, as files that are kept
+//! current in one directory.
 //!
 //! Each change is a new directory, a generation, and one link, `current`, is renamed over: who goes through the link once sees
 //! one generation whole. [`generations`], [`content`] and [`wanted`] are pure; [`folder`] alone writes, [`source`] alone calls,
@@ -13,4 +14,5 @@ pub(crate) mod process;
 pub(crate) mod reload;
 pub(crate) mod settings;
 pub(crate) mod source;
+pub(crate) mod upstream;
 pub(crate) mod wanted;

@@ -57,6 +57,8 @@ fn bash_completes_commands_and_flags_with_one_dash() {
         ("spindle-server bundle show --output j", &["json"]),
         ("spindle-agent api fe", &["fetch"]),
         ("spindle-agent run -joinTokenF", &["-joinTokenFile"]),
+        ("spindle-agent broker fi", &["files"]),
+        ("spindle-agent broker files -pod", &["-pod", "-podUID"]),
         ("spindle de", &["dev", "demo"]),
     ] {
         assert_eq!(offered(dir.path(), line), expected, "{line}");

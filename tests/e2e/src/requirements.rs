@@ -113,5 +113,6 @@ const HEAD: &str = "\
 
 Made by `make conformance-page` out of [requirements.tsv](requirements.tsv), the names of the tests and what the last `make test`
 printed; not to be edited by hand. The levels MUST, SHOULD and MAY are the standards' own words; with a star they are said in other
-words. That the page is of these sources is a test, too (`tests/e2e/tests/requirements.rs`).
+words. That every MUST, in either form, has a test that names it, and that the page is of these sources, are tests, too
+(`tests/e2e/tests/requirements.rs`).
 ";

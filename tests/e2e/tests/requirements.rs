@@ -20,6 +20,14 @@ fn every_test_names_rows_that_there_are() {
 }
 
 #[test]
+fn every_row_that_must_be_obeyed_has_a_test_that_names_it() {
+    let (rows, tests) = (rows(&root()).unwrap(), named_tests(&root()).unwrap());
+    let page = Page { rows: &rows, tests: &tests, results: &Results::default() };
+    let untested = page.untested();
+    assert!(untested.is_empty(), "no test names {}", untested.join(", "));
+}
+
+#[test]
 fn the_page_shows_the_rows_and_the_tests_of_now() {
     let (rows, tests) = (rows(&root()).unwrap(), named_tests(&root()).unwrap());
     let page = Page { rows: &rows, tests: &tests, results: &Results::default() }.render();

@@ -12,7 +12,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
-use super::{jwt, svids, watch, wit, write};
+use super::{jwt, svids, watch, wit, write, x509_bundles};
 use crate::args::{Output, Socket};
 use crate::client::{block_on, refused};
 use crate::console::Console;
@@ -46,6 +46,9 @@ enum FetchKind {
     X509(X509Args),
     /// Fetches JWT-SVIDs for services, and the keys that they are checked with.
     Jwt(jwt::FetchArgs),
+    /// Fetches X.509 bundles alone, for those who check others and have no identity themselves.
+    #[command(name = "x509bundles")]
+    X509Bundles(x509_bundles::Args),
     /// Fetches WIT-SVIDs with the bundles to verify them by.
     Wit(wit::Args),
 }
@@ -54,9 +57,16 @@ enum FetchKind {
 struct X509Args {
     #[command(flatten)]
     socket: Socket,
+    #[command(flatten)]
+    form: X509Form,
+}
+
+/// How X509-SVIDs are waited for and shown.
+#[derive(Debug, clap::Args)]
+pub(super) struct X509Form {
     /// How long to wait for the answer, like 5s.
     #[arg(long = "timeout", value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
-    timeout: Duration,
+    pub(super) timeout: Duration,
     /// Prints nothing about the SVIDs.
     #[arg(long = "silent")]
     silent: bool,
@@ -71,17 +81,28 @@ pub(super) fn run(args: &FetchArgs, console: &mut Console<'_>) -> Result<(), Fai
     let args = match &args.kind {
         Some(FetchKind::X509(args)) => args,
         Some(FetchKind::Jwt(args)) => return jwt::fetch(args, console),
+        Some(FetchKind::X509Bundles(args)) => return x509_bundles::run(args, console),
         Some(FetchKind::Wit(args)) => return wit::run(args, console),
         None => &args.x509,
     };
     let endpoint = Endpoint::of(&args.socket, console.vars)?;
-    let (response, took) = block_on(fetch(&endpoint, args.timeout))?;
-    output::print(args.output.form, console, &response, |console| {
-        let verified = svids::verify(&response, SystemClock.now())?;
-        if !args.silent {
+    let (response, took) = block_on(fetch(&endpoint, args.form.timeout))?;
+    show(&args.form, &response, took, console)
+}
+
+/// Prints the answer, or writes it.
+pub(super) fn show(
+    form: &X509Form,
+    response: &X509svidResponse,
+    took: Duration,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    output::print(form.output.form, console, response, |console| {
+        let verified = svids::verify(response, SystemClock.now())?;
+        if !form.silent {
             svids::print(console.out, &verified, took, svids::Foreign::Id)?;
         }
-        match args.write.as_deref().filter(|dir| !dir.as_os_str().is_empty()) {
+        match form.write.as_deref().filter(|dir| !dir.as_os_str().is_empty()) {
             Some(dir) => write::write(console, dir, &verified),
             None => Ok(()),
         }

@@ -19,16 +19,10 @@ use crate::service;
 use crate::svid_files::keeper::{Job, Keeper};
 use crate::svid_files::reload::{self, Action, obey};
 use crate::svid_files::settings::{FilesSettings, RawFiles};
+use crate::svid_files::upstream::Upstream;
 
 pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure> {
-    let file = match &args.config {
-        Some(path) => RawFiles::read(&read_file(path, args.expand_env, console.vars)?)?,
-        None => RawFiles::default(),
-    };
-    let settings = FilesSettings::try_from(args.raw()?.over(file))?;
-    settings.wanted.check()?;
-    let socket = Socket { path: settings.socket_path.clone(), instance: args.instance.clone() };
-    let endpoint = Endpoint::of(&socket, console.vars)?;
+    let (settings, endpoint) = settings(args, console)?;
     if args.check_config {
         return service::print_checked(console, "files", &[]);
     }
@@ -37,7 +31,7 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     forbid_core_dumps();
     let action = settings.action.clone();
     let job = Job {
-        endpoint,
+        upstream: Upstream::workload(endpoint),
         wanted: settings.wanted,
         dir: settings.dir,
         access: settings.access,
@@ -47,13 +41,32 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     service::block_on(async {
         match args.once {
             true => until_stopped(&logs, once(job, args.timeout)).await,
-            false => until_stopped(&logs, keep(job, &action)).await,
+            false => {
+                let mut keeper = Keeper::start(job)?;
+                until_stopped(&logs, keep(&mut keeper, &action)).await
+            }
         }
     })
 }
 
+/// What flags and file say, and where the Workload API is.
+pub(super) fn settings(args: &Args, console: &Console<'_>) -> Result<(FilesSettings, Endpoint), Failure> {
+    let file = match &args.config {
+        Some(path) => RawFiles::read(&read_file(path, args.expand_env, console.vars)?)?,
+        None => RawFiles::default(),
+    };
+    let settings = FilesSettings::try_from(args.raw()?.over(file))?;
+    settings.wanted.check()?;
+    let socket = Socket { path: settings.socket_path.clone(), instance: args.instance.clone() };
+    let endpoint = Endpoint::of(&socket, console.vars)?;
+    Ok((settings, endpoint))
+}
+
 /// SIGINT and SIGTERM end the work, which leaves nothing half done: each generation is written between two waits.
-async fn until_stopped(logs: &Logs, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+pub(super) async fn until_stopped(
+    logs: &Logs,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     let mut signals = service::signals()?;
     // Both arms are cancel-safe: the work is dropped where it waits.
@@ -79,14 +92,18 @@ fn late(timeout: Duration) -> Failure {
         .try_this("register an entry for this process, and look at the agent's log")
 }
 
-async fn keep(job: Job, action: &Action) -> Result<(), Failure> {
-    let mut keeper = Keeper::start(job)?;
+/// Keeps the files until the work ends, and tells the program of changes.
+pub(super) async fn keep(keeper: &mut Keeper, action: &Action) -> Result<(), Failure> {
     let (changes, told) = watch::channel(0);
     let work = async {
         loop {
-            let shown = keeper.next().await?;
-            if shown.is_news {
-                changes.send_replace(shown.number);
+            match keeper.next().await? {
+                Some(shown) if shown.is_news => {
+                    changes.send_replace(shown.number);
+                }
+                Some(_) => {}
+                // The workload that a broker keeps them for has ended.
+                None => return Ok(()),
             }
         }
     };

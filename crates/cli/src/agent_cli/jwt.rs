@@ -25,9 +25,16 @@ use crate::{duration, output};
 pub(super) struct FetchArgs {
     #[command(flatten)]
     socket: Socket,
+    #[command(flatten)]
+    form: JwtForm,
+}
+
+/// Which JWT-SVIDs are wanted, and how they are waited for and shown.
+#[derive(Debug, clap::Args)]
+pub(super) struct JwtForm {
     /// How long to wait for each answer, like 5s.
     #[arg(long = "timeout", value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
-    timeout: Duration,
+    pub(super) timeout: Duration,
     /// Services that the JWT-SVID is for, with commas between them; one for one service alone is the safest.
     #[arg(long = "audience", value_name = "SERVICES", value_delimiter = ',')]
     audience: Vec<String>,
@@ -65,16 +72,30 @@ pub(super) struct ValidateArgs {
 }
 
 pub(super) fn fetch(args: &FetchArgs, console: &mut Console<'_>) -> Result<(), Failure> {
-    let audience: Vec<String> = args.audience.iter().filter(|one| !one.is_empty()).cloned().collect();
-    if audience.is_empty() {
-        return Err(Failure::new("audience must be specified")
-            .try_this("set -audience to the name of the service that is to accept the token"));
-    }
-    let request = JwtsvidRequest { audience, spiffe_id: set(&args.spiffe_id).unwrap_or_default().to_owned() };
+    let request = args.form.request()?;
     let endpoint = Endpoint::of(&args.socket, console.vars)?;
-    let fetched = block_on(fetch_both(&endpoint, args.timeout, request))?;
-    let form = args.format.filter(|_| args.output.form == OutputForm::default());
-    output::print(form.unwrap_or(args.output.form), console, &fetched, |console| {
+    show(&args.form, &block_on(fetch_both(&endpoint, args.form.timeout, request))?, console)
+}
+
+impl JwtForm {
+    /// What is asked for.
+    ///
+    /// # Errors
+    /// When it is not said for whom the tokens are.
+    pub(super) fn request(&self) -> Result<JwtsvidRequest, Failure> {
+        let audience: Vec<String> = self.audience.iter().filter(|one| !one.is_empty()).cloned().collect();
+        if audience.is_empty() {
+            return Err(Failure::new("audience must be specified")
+                .try_this("set -audience to the name of the service that is to accept the token"));
+        }
+        Ok(JwtsvidRequest { audience, spiffe_id: set(&self.spiffe_id).unwrap_or_default().to_owned() })
+    }
+}
+
+/// Prints both answers.
+pub(super) fn show(form: &JwtForm, fetched: &Fetched, console: &mut Console<'_>) -> Result<(), Failure> {
+    let old = form.format.filter(|_| form.output.form == OutputForm::default());
+    output::print(old.unwrap_or(form.output.form), console, fetched, |console| {
         for svid in &fetched.svids.svids {
             writeln!(console.out, "token({}):\n\t{}", svid.spiffe_id, svid.svid)?;
             if !svid.hint.is_empty() {
@@ -88,9 +109,10 @@ pub(super) fn fetch(args: &FetchArgs, console: &mut Console<'_>) -> Result<(), F
     })
 }
 
-struct Fetched {
-    svids: JwtsvidResponse,
-    bundles: JwtBundlesResponse,
+/// Tokens, and the keys to check them with.
+pub(super) struct Fetched {
+    pub(super) svids: JwtsvidResponse,
+    pub(super) bundles: JwtBundlesResponse,
 }
 
 impl ToJson for Fetched {

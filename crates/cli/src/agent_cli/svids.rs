@@ -37,7 +37,7 @@ pub(crate) fn verify(response: &X509svidResponse, now: Timestamp) -> Result<Fetc
         return Err(Failure::new("the agent's answer has no SVID").try_this("look at the agent's log"));
     }
     let federated = response.federated_bundles.iter().map(|(id, der)| {
-        let bundle = bundle(id, der).map_err(|error| bad(&format!("the bundle of {id}"), &*error))?;
+        let bundle = bundle_of(id, der)?;
         Ok((bundle.trust_domain().to_string(), bundle))
     });
     Ok(Fetched {
@@ -73,7 +73,12 @@ fn verify_parts(wire: &X509svid, now: Timestamp) -> Result<FetchedSvid, AnyError
     })
 }
 
-/// Keys of the federated map are trust domain names or their SPIFFE IDs.
+/// The authorities of a trust domain as an answer names them.
+pub(crate) fn bundle_of(id: &str, der: &[u8]) -> Result<X509Bundle, Failure> {
+    bundle(id, der).map_err(|error| bad(&format!("the bundle of {id}"), &*error))
+}
+
+/// Keys of the maps of bundles are trust domain names or their SPIFFE IDs.
 fn bundle(id: &str, der: &[u8]) -> Result<X509Bundle, AnyError> {
     let trust_domain: TrustDomain = id.strip_prefix("spiffe://").unwrap_or(id).parse()?;
     Ok(X509Bundle::from_der(trust_domain, der)?)
@@ -125,7 +130,12 @@ fn print_one(out: &mut dyn Write, fetched: &FetchedSvid) -> std::io::Result<()> 
     print_authorities(out, "", &fetched.bundle)
 }
 
-fn print_authorities(out: &mut dyn Write, prefix: &str, bundle: &X509Bundle) -> std::io::Result<()> {
+/// Prints the authorities of one trust domain with SPIRE's labels.
+pub(super) fn print_authorities(
+    out: &mut dyn Write,
+    prefix: &str,
+    bundle: &X509Bundle,
+) -> std::io::Result<()> {
     for (at, authority) in bundle.authorities().iter().enumerate() {
         print_validity(out, &format!("{prefix}CA #{}", at + 1), authority.validity())?;
     }

@@ -23,7 +23,8 @@ use crate::error::Failure;
 use crate::run_flags::LogFlags;
 use crate::svid_files::folder::Access;
 use crate::svid_files::keeper::{Job, Keeper, Withdrawal};
-use crate::svid_files::wanted::{Names, Wanted};
+use crate::svid_files::upstream::Upstream;
+use crate::svid_files::wanted::{Names, Wanted, What};
 use crate::svid_files::{reload, settings};
 use crate::{duration, service};
 use child::{OnChange, Program};
@@ -99,8 +100,8 @@ fn work(args: &Args, console: &Console<'_>) -> Result<u8, Failure> {
     let dir = PrivateDir::of(args.dir.as_deref(), console.vars)?;
     let places = Places::new(dir.path(), &names, &endpoint);
     let job = Job {
-        endpoint,
-        wanted: Wanted { choice, names, tokens: Vec::new() },
+        upstream: Upstream::workload(endpoint),
+        wanted: Wanted { what: What::Identity, choice, names, tokens: Vec::new() },
         dir: dir.path().into(),
         access: Access { dir_mode: 0o700, key_mode: 0o600, owner: None, group: None },
         grace_secs: GRACE_SECS,

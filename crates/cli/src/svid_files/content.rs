@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use spindle_keys::pem;
 use spindle_spiffe_core::pem::certificates_to_pem;
+use spindle_spiffe_core::{Timestamp, X509Bundle, X509Svid};
 use zeroize::Zeroizing;
 
 use super::folder::NamedFile;
-use super::material::{JwtBundles, Token, X509Material};
-use super::wanted::{Names, Wanted};
+use super::material::{JwtBundles, Token, X509BundleSet, X509Material};
+use super::wanted::{BUNDLE_PREFIX, Names, Wanted, What};
 use crate::error::Failure;
 use crate::files::Readable;
 
@@ -23,6 +24,7 @@ const TRUST_DOMAIN_BYTES_MAX: usize = 200;
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) x509: Option<X509Material>,
+    pub(crate) x509_bundles: Option<X509BundleSet>,
     pub(crate) jwt_bundles: Option<JwtBundles>,
     /// By the place of the wish.
     pub(crate) tokens: BTreeMap<usize, Token>,
@@ -33,10 +35,15 @@ pub(crate) struct Files {
     pub(crate) all: Vec<NamedFile>,
     /// How many of `all`, from the start, make a program load them anew.
     pub(crate) told: usize,
-    /// The identity and when its certificate ends, for the log.
+    /// Whose certificate is among them; none when there are bundles alone.
+    pub(crate) shown: Option<ShownSvid>,
+}
+
+/// A certificate in the files, for the log.
+pub(crate) struct ShownSvid {
     pub(crate) spiffe_id: String,
     pub(crate) serial: String,
-    pub(crate) expires_at: spindle_spiffe_core::Timestamp,
+    pub(crate) expires_at: Timestamp,
 }
 
 impl State {
@@ -45,14 +52,19 @@ impl State {
     /// # Errors
     /// When no identity fits the choice.
     pub(crate) fn files(&self, wanted: &Wanted) -> Result<Option<Files>, Failure> {
-        let Some(x509) = &self.x509 else { return Ok(None) };
         let is_whole = self.tokens.len() == wanted.tokens.len()
             && (wanted.names.jwt_bundles.is_none() || self.jwt_bundles.is_some());
-        let identity = wanted.choice.of("X509-SVID", &x509.identities)?;
+        let (mut all, shown) = match (wanted.what, &self.x509, &self.x509_bundles) {
+            (What::Identity, Some(x509), _) => {
+                let identity = wanted.choice.of("X509-SVID", &x509.identities)?;
+                (x509_files(&wanted.names, x509, &identity.svid), Some(ShownSvid::of(&identity.svid.svid)))
+            }
+            (What::Bundles, _, Some(bundles)) => (bundle_files(BUNDLE_PREFIX, &bundles.0).collect(), None),
+            _ => return Ok(None),
+        };
         if !is_whole {
             return Ok(None);
         }
-        let mut all = x509_files(&wanted.names, x509, &identity.svid);
         let told = all.len();
         if let (Some(name), Some(bundles)) = (&wanted.names.jwt_bundles, &self.jwt_bundles) {
             all.push(jwt_bundles_file(name, bundles));
@@ -60,9 +72,14 @@ impl State {
         for (wish, token) in wanted.tokens.iter().zip(self.tokens.values()) {
             all.push(file(&wish.file, token.text.as_bytes(), Readable::Private));
         }
-        let svid = &identity.svid.svid;
+        Ok(Some(Files { all, told, shown }))
+    }
+}
+
+impl ShownSvid {
+    fn of(svid: &X509Svid) -> Self {
         let (spiffe_id, serial) = (svid.spiffe_id().to_string(), svid.serial_decimal());
-        Ok(Some(Files { all, told, spiffe_id, serial, expires_at: svid.expires_at() }))
+        Self { spiffe_id, serial, expires_at: svid.expires_at() }
     }
 }
 
@@ -83,13 +100,20 @@ fn x509_files(
     add(&names.bundle, &chosen.bundle.to_pem(), Readable::Public);
     add(&names.combined, &both, Readable::Private);
     if names.federated {
-        for (name, bundle) in
-            material.federated.iter().filter(|(name, _)| name.len() <= TRUST_DOMAIN_BYTES_MAX)
-        {
-            add(&Some(format!("federated.{name}.pem")), &bundle.to_pem(), Readable::Public);
-        }
+        files.extend(bundle_files("federated.", &material.federated));
     }
     files
+}
+
+/// One file for each trust domain: who checks a certificate uses the bundle of its own trust domain and no other.
+fn bundle_files(
+    prefix: &'static str,
+    bundles: &BTreeMap<String, X509Bundle>,
+) -> impl Iterator<Item = NamedFile> {
+    let fitting = bundles.iter().filter(|(name, _)| name.len() <= TRUST_DOMAIN_BYTES_MAX);
+    fitting.map(move |(name, bundle)| {
+        file(&format!("{prefix}{name}.pem"), bundle.to_pem().as_bytes(), Readable::Public)
+    })
 }
 
 fn jwt_bundles_file(name: &str, bundles: &JwtBundles) -> NamedFile {

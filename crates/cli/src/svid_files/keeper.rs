@@ -9,12 +9,12 @@ use std::time::Duration;
 use spindle_runtime::{SystemClock, nap_until};
 use spindle_spiffe_core::{Clock, Timestamp};
 
-use super::content::{Files, State};
+use super::content::{Files, ShownSvid, State};
 use super::folder::{Access, Folder, NamedFile};
-use super::material::{JwtBundles, X509Material};
+use super::material::{JwtBundles, X509BundleSet, X509Material};
 use super::source::{Event, Part, Source};
+use super::upstream::Upstream;
 use super::wanted::Wanted;
-use crate::endpoint::Endpoint;
 use crate::error::Failure;
 
 /// How soon writing is tried again after the disk refused, in seconds.
@@ -30,9 +30,9 @@ pub(crate) enum Withdrawal {
 }
 
 /// One directory to keep.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Job {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) upstream: Upstream,
     pub(crate) wanted: Wanted,
     pub(crate) dir: PathBuf,
     pub(crate) access: Access,
@@ -58,6 +58,12 @@ struct OnDisk {
     said_expired: bool,
 }
 
+impl OnDisk {
+    fn svid(&self) -> Option<&ShownSvid> {
+        self.files.as_ref()?.shown.as_ref()
+    }
+}
+
 /// One directory that is kept.
 pub(crate) struct Keeper {
     folder: Folder,
@@ -80,7 +86,7 @@ impl Keeper {
         let folder = Folder::open(&job.dir, job.access, job.grace_secs, SystemClock.now())?;
         Ok(Self {
             folder,
-            source: Source::start(&job.endpoint, &job.wanted),
+            source: Source::start(&job.upstream, &job.wanted),
             wanted: job.wanted,
             withdrawal: job.withdrawal,
             state: State::default(),
@@ -90,11 +96,12 @@ impl Keeper {
         })
     }
 
-    /// Works until a generation is shown. Cancel-safe: between two events everything is in its place.
+    /// Works until a generation is shown; none when the workload has ended, and its files are gone. Cancel-safe: between two
+    /// events everything is in its place.
     ///
     /// # Errors
-    /// When asking again cannot help, or the first generation cannot be written.
-    pub(crate) async fn next(&mut self) -> Result<Shown, Failure> {
+    /// When asking again cannot help, the first generation cannot be written, or the workload has ended before there was any.
+    pub(crate) async fn next(&mut self) -> Result<Option<Shown>, Failure> {
         loop {
             let deadline = self.next_deadline();
             // Both arms are cancel-safe: one only waits, the other takes from a channel.
@@ -104,29 +111,30 @@ impl Keeper {
             };
             let now = SystemClock.now();
             let shown = match event {
+                Some(Some(Event::Gone(failure))) => return self.on_end(failure).map(|()| None),
                 Some(Some(event)) => self.on_event(event, now)?,
                 Some(None) => return Err(Failure::new("nothing is left to follow")),
                 None => self.on_time(now)?,
             };
-            if let Some(shown) = shown {
+            if shown.is_some() {
                 return Ok(shown);
             }
         }
     }
 
     fn next_deadline(&self) -> Option<Timestamp> {
-        let expiry = self.on_disk.files.as_ref().filter(|_| !self.on_disk.said_expired);
-        let expiry = expiry.map(|files| files.expires_at + 1);
+        let svid = self.on_disk.svid().filter(|_| !self.on_disk.said_expired);
+        let expiry = svid.map(|svid| svid.expires_at + 1);
         [self.folder.next_due(), self.retry_at, expiry].into_iter().flatten().min()
     }
 
     fn on_time(&mut self, now: Timestamp) -> Result<Option<Shown>, Failure> {
         self.folder.tidy(now);
-        if let Some(files) = self.on_disk.files.as_ref().filter(|files| files.expires_at < now)
+        if let Some(svid) = self.on_disk.svid().filter(|svid| svid.expires_at < now)
             && !self.on_disk.said_expired
         {
             tracing::error!(
-                spiffe_id = files.spiffe_id,
+                spiffe_id = svid.spiffe_id,
                 "the SVID in the files has expired and no new one came"
             );
             self.on_disk.said_expired = true;
@@ -139,7 +147,7 @@ impl Keeper {
 
     fn on_event(&mut self, event: Event, now: Timestamp) -> Result<Option<Shown>, Failure> {
         match event {
-            Event::Fatal(failure) => return Err(failure),
+            Event::Fatal(failure) | Event::Gone(failure) => return Err(failure),
             Event::Denied(part, failure) => {
                 self.forget(part);
                 self.withdraw(&failure, now)?;
@@ -148,6 +156,10 @@ impl Keeper {
             // A message with a fault is told and thrown away as a whole (Workload API 4.5).
             Event::X509(message) => match X509Material::read(&message, now) {
                 Ok(material) => self.state.x509 = Some(material),
+                Err(failure) => return Ok(discard(&failure)),
+            },
+            Event::X509Bundles(message) => match X509BundleSet::read(&message) {
+                Ok(bundles) => self.state.x509_bundles = Some(bundles),
                 Err(failure) => return Ok(discard(&failure)),
             },
             Event::JwtBundles(message) => match JwtBundles::read(&message) {
@@ -162,6 +174,7 @@ impl Keeper {
     fn forget(&mut self, part: Part) {
         match part {
             Part::X509 => self.state.x509 = None,
+            Part::X509Bundles => self.state.x509_bundles = None,
             Part::JwtBundles => self.state.jwt_bundles = None,
             Part::Token(at) => drop(self.state.tokens.remove(&at)),
         }
@@ -193,9 +206,9 @@ impl Keeper {
             }
         };
         tracing::info!(
-            spiffe_id = files.spiffe_id,
-            serial_num = files.serial,
-            expires_at = %files.expires_at,
+            spiffe_id = files.shown.as_ref().map(|svid| svid.spiffe_id.as_str()),
+            serial_num = files.shown.as_ref().map(|svid| svid.serial.as_str()),
+            expires_at = files.shown.as_ref().map(|svid| tracing::field::display(svid.expires_at)),
             generation = number,
             "files written"
         );
@@ -203,6 +216,26 @@ impl Keeper {
         let is_news = self.on_disk.told != news;
         self.on_disk = OnDisk { told: news.to_vec(), files: Some(files), said_expired: false };
         Ok(Some(Shown { number, is_news }))
+    }
+
+    /// The workload has ended: nothing of it stays (Broker API 4.9).
+    fn on_end(&mut self, failure: Failure) -> Result<(), Failure> {
+        let shown = self.on_disk.files.is_some();
+        self.clear(SystemClock.now())?;
+        if !shown {
+            return Err(failure);
+        }
+        tracing::info!(error = %failure, "the workload has ended: its files are removed");
+        Ok(())
+    }
+
+    /// Removes all files, whatever the agent says, past generations too.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn clear(&mut self, now: Timestamp) -> Result<(), Failure> {
+        (self.state, self.on_disk, self.retry_at) = (State::default(), OnDisk::default(), None);
+        self.folder.withdraw(now)
     }
 
     /// The identity was taken back, or has not come yet.

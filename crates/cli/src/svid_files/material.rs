@@ -10,10 +10,10 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use prost::bytes::Bytes;
 use serde_json::Value;
 use spindle_keys::Key;
-use spindle_proto::workload::{JwtBundlesResponse, Jwtsvid, X509svidResponse};
-use spindle_spiffe_core::{Timestamp, TrustDomain};
+use spindle_proto::workload::{JwtBundlesResponse, Jwtsvid, X509BundlesResponse, X509svidResponse};
+use spindle_spiffe_core::{Timestamp, TrustDomain, X509Bundle};
 
-use crate::agent_cli::{Fetched, FetchedSvid, verify};
+use crate::agent_cli::{Fetched, FetchedSvid, bundle_of, verify};
 use crate::error::Failure;
 
 /// Something of which several may come, and one is chosen.
@@ -54,7 +54,7 @@ impl Identity for Jwtsvid {
 pub(crate) struct X509Material {
     pub(crate) identities: Vec<X509Identity>,
     /// Other trust domains' authorities, by name. They vouch for X509-SVIDs alone.
-    pub(crate) federated: BTreeMap<String, spindle_spiffe_core::X509Bundle>,
+    pub(crate) federated: BTreeMap<String, X509Bundle>,
 }
 
 impl X509Material {
@@ -81,6 +81,29 @@ fn check_key(one: &FetchedSvid) -> Result<(), Failure> {
     }
     Err(Failure::new(format!("the key of the SVID {id} is not that of its certificate"))
         .try_this("look at the agent's log"))
+}
+
+/// All of one FetchX509Bundles message: authorities by the name of their trust domain. They vouch for X509-SVIDs alone.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct X509BundleSet(pub(crate) BTreeMap<String, X509Bundle>);
+
+impl X509BundleSet {
+    /// Checks a message: each name is a trust domain, each bundle certificates of authorities and nothing else.
+    ///
+    /// # Errors
+    /// The first fault, which makes the whole message worthless (Workload API 4.5).
+    pub(crate) fn read(message: &X509BundlesResponse) -> Result<Self, Failure> {
+        if message.bundles.is_empty() {
+            return Err(
+                Failure::new("the agent's answer has no X.509 bundle").try_this("look at the agent's log")
+            );
+        }
+        let read = |(id, der): (&String, &Bytes)| {
+            let bundle = bundle_of(id, der)?;
+            Ok((bundle.trust_domain().to_string(), bundle))
+        };
+        message.bundles.iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
 }
 
 /// All of one FetchJWTBundles message: key sets by the SPIFFE ID of their trust domain. They vouch for JWT-SVIDs alone.

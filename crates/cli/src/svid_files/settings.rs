@@ -12,7 +12,7 @@ use super::folder::Access;
 use super::keeper::Withdrawal;
 use super::process::Target;
 use super::reload::{self, Action};
-use super::wanted::{Choice, Names, TokenWish, Wanted};
+use super::wanted::{Choice, Names, TokenWish, Wanted, What};
 use crate::config::ConfigError;
 use crate::config::keys::{Key, Support, check_keys};
 use crate::config::logs::RawLogs;
@@ -39,6 +39,7 @@ pub(crate) struct RawFiles {
     pub(crate) combined_file: Option<String>,
     pub(crate) federated_bundles: Option<bool>,
     pub(crate) jwt_bundles_file: Option<String>,
+    pub(crate) bundles_only: Option<bool>,
     pub(crate) jwt_svids: Vec<TokenWish>,
     pub(crate) key_mode: Option<String>,
     pub(crate) owner: Option<String>,
@@ -84,6 +85,7 @@ const TOP: &[Key] = &[
     ("combined_file", Support::Yes),
     ("federated_bundles", Support::Yes),
     ("jwt_bundles_file", Support::Yes),
+    ("bundles_only", Support::Yes),
     ("jwt_svid", Support::Yes),
     ("key_mode", Support::Yes),
     ("owner", Support::Yes),
@@ -125,6 +127,7 @@ impl RawFiles {
             combined_file: named(&top, "combined_file")?,
             federated_bundles: top.switch("federated_bundles")?,
             jwt_bundles_file: named(&top, "jwt_bundles_file")?,
+            bundles_only: top.switch("bundles_only")?,
             jwt_svids: tokens(&top)?,
             key_mode: top.text("key_mode")?,
             owner: top.text("owner")?,
@@ -156,6 +159,7 @@ impl RawFiles {
             combined_file: self.combined_file.or(file.combined_file),
             federated_bundles: self.federated_bundles.or(file.federated_bundles),
             jwt_bundles_file: self.jwt_bundles_file.or(file.jwt_bundles_file),
+            bundles_only: self.bundles_only.or(file.bundles_only),
             jwt_svids: if self.jwt_svids.is_empty() { file.jwt_svids } else { self.jwt_svids },
             key_mode: self.key_mode.or(file.key_mode),
             owner: self.owner.or(file.owner),
@@ -285,19 +289,8 @@ impl TryFrom<RawFiles> for FilesSettings {
                 return Err(ConfigError::value("on_withdrawal", what));
             }
         };
-        let defaults = Names::default();
-        let name = |given: Option<String>, default| match given {
-            Some(name) => Some(name).filter(|name| !name.is_empty()),
-            None => default,
-        };
-        let names = Names {
-            cert: name(raw.cert_file, defaults.cert),
-            key: name(raw.key_file, defaults.key),
-            bundle: name(raw.bundle_file, defaults.bundle),
-            combined: name(raw.combined_file, defaults.combined),
-            federated: raw.federated_bundles.unwrap_or(false),
-            jwt_bundles: name(raw.jwt_bundles_file, None),
-        };
+        let what = if raw.bundles_only == Some(true) { What::Bundles } else { What::Identity };
+        let names = names(&raw, what)?;
         let choice = choice(raw.spiffe_id.as_deref(), raw.hint.as_deref())?;
         for token in &raw.jwt_svids {
             check_audience(token)?;
@@ -305,7 +298,7 @@ impl TryFrom<RawFiles> for FilesSettings {
         Ok(Self {
             dir: raw.dir.ok_or(ConfigError::Missing { key: "dir".into() })?,
             socket_path: raw.socket_path,
-            wanted: Wanted { choice, names, tokens: raw.jwt_svids },
+            wanted: Wanted { what, choice, names, tokens: raw.jwt_svids },
             access,
             grace_secs,
             withdrawal,
@@ -313,6 +306,45 @@ impl TryFrom<RawFiles> for FilesSettings {
             logs: raw.logs.ready("")?,
         })
     }
+}
+
+/// The names of the files. Without an identity none can be named that needs one.
+fn names(raw: &RawFiles, what: What) -> Result<Names, ConfigError> {
+    let name = |given: &Option<String>, default| match given {
+        Some(name) => Some(name.clone()).filter(|name| !name.is_empty()),
+        None => default,
+    };
+    let jwt_bundles = name(&raw.jwt_bundles_file, None);
+    if what == What::Bundles {
+        let token = raw.jwt_svids.first().map(|token| token.file.clone());
+        let mut others = [
+            ("spiffe_id", &raw.spiffe_id),
+            ("hint", &raw.hint),
+            ("cert_file", &raw.cert_file),
+            ("key_file", &raw.key_file),
+            ("bundle_file", &raw.bundle_file),
+            ("combined_file", &raw.combined_file),
+            ("jwt_svid", &token),
+        ]
+        .into_iter();
+        let is_named =
+            |(_, given): &(_, &Option<String>)| given.as_ref().is_some_and(|text| !text.is_empty());
+        return match others.find(is_named) {
+            None => Ok(Names::of_bundles(jwt_bundles)),
+            Some((key, _)) => {
+                Err(ConfigError::Exclusive { first: "bundles_only".into(), second: key.into() })
+            }
+        };
+    }
+    let defaults = Names::default();
+    Ok(Names {
+        cert: name(&raw.cert_file, defaults.cert),
+        key: name(&raw.key_file, defaults.key),
+        bundle: name(&raw.bundle_file, defaults.bundle),
+        combined: name(&raw.combined_file, defaults.combined),
+        federated: raw.federated_bundles.unwrap_or(false),
+        jwt_bundles,
+    })
 }
 
 /// The identity that ID and hint name.

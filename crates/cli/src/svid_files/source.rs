@@ -1,29 +1,22 @@
-//! The client: follows streams of the Workload API and fetches tokens, and comes again when something breaks.
+//! The client: follows streams of the Workload API or the Broker API and fetches tokens, and comes again when something breaks.
 //!
 //! A stream that served and ended is opened again at once (Workload API 4.2); other faults wait longer and longer, up to half a
-//! minute. InvalidArgument and Unimplemented are told and end it: asking again cannot help (Workload Endpoint 6).
+//! minute. InvalidArgument and Unimplemented are told and end it: asking again cannot help (Workload Endpoint 6). The same holds
+//! for a broker, beside what becomes of the workload it asks for.
 
-use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
-use spindle_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use spindle_proto::workload::{
-    JwtBundlesRequest, JwtBundlesResponse, Jwtsvid, JwtsvidRequest, X509svidRequest, X509svidResponse,
-};
+use spindle_proto::workload::{JwtBundlesResponse, Jwtsvid, X509BundlesResponse, X509svidResponse};
 use spindle_renewal::{Backoff, BackoffPolicy, Jitter};
 use spindle_runtime::{SystemClock, SystemEntropy, TaskSet};
 use spindle_spiffe_core::{Clock, Timestamp};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::Instant;
-use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
+use tonic::Code;
 
 use super::material::Token;
-use super::wanted::{Choice, Wanted};
-use crate::agent_cli::with_header;
-use crate::client::refused;
-use crate::endpoint::Endpoint;
+use super::upstream::{Refused, Upstream};
+use super::wanted::{Choice, Wanted, What};
 use crate::error::Failure;
 
 /// How long a caller waits between tries. A first identity is often registered a moment later.
@@ -44,12 +37,16 @@ const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) enum Event {
     /// A message of X509-SVIDs.
     X509(Box<X509svidResponse>),
+    /// A message of X.509 bundles.
+    X509Bundles(X509BundlesResponse),
     /// A message of JWT bundles.
     JwtBundles(JwtBundlesResponse),
     /// The token of a wish, by its place.
     Token(usize, Token),
     /// The agent has nothing of this part for this caller (any more).
     Denied(Part, Failure),
+    /// The workload that a broker asks for has ended.
+    Gone(Failure),
     /// Asking again cannot help.
     Fatal(Failure),
 }
@@ -59,10 +56,28 @@ pub(crate) enum Event {
 pub(crate) enum Part {
     /// The X509-SVIDs with their bundles.
     X509,
+    /// The X.509 bundles without any SVID.
+    X509Bundles,
     /// The JWT bundles.
     JwtBundles,
     /// The token of a wish, by its place.
     Token(usize),
+}
+
+impl Part {
+    fn what(self) -> &'static str {
+        match self {
+            Self::X509 => "X509-SVIDs",
+            Self::X509Bundles => "X.509 bundles",
+            Self::JwtBundles => "JWT bundles",
+            Self::Token(_) => "a JWT-SVID",
+        }
+    }
+
+    /// What failed, when it did.
+    pub(crate) fn attempt(self) -> String {
+        format!("cannot fetch {}", self.what())
+    }
 }
 
 /// Running calls, and what they bring. They end when this is dropped.
@@ -73,18 +88,26 @@ pub(crate) struct Source {
 
 impl Source {
     /// Begins to ask for all that is wanted.
-    pub(crate) fn start(endpoint: &Endpoint, wanted: &Wanted) -> Self {
+    pub(crate) fn start(upstream: &Upstream, wanted: &Wanted) -> Self {
         let mut tasks = TaskSet::new();
         // One message waits at most: a slow disk slows the stream down.
         let (events, receiver) = channel(1);
-        let line = Line { endpoint: Arc::new(endpoint.clone()), events };
-        tasks.spawn_infallible("X509-SVIDs", line.clone().follow::<X509>());
+        let line = Line { upstream: upstream.clone(), events };
+        match wanted.what {
+            What::Identity => tasks.spawn_infallible("X509-SVIDs", line.clone().follow(Part::X509)),
+            What::Bundles => {
+                tasks.spawn_infallible("X.509 bundles", line.clone().follow(Part::X509Bundles));
+            }
+        }
         if wanted.names.jwt_bundles.is_some() {
-            tasks.spawn_infallible("JWT bundles", line.clone().follow::<Jwt>());
+            tasks.spawn_infallible("JWT bundles", line.clone().follow(Part::JwtBundles));
         }
         for (at, wish) in wanted.tokens.iter().enumerate() {
             let (audience, choice) = (wish.audience.clone(), wanted.choice.clone());
             tasks.spawn_infallible("JWT-SVID", line.clone().renew(at, audience, choice));
+        }
+        if matches!(upstream, Upstream::Broker(_)) {
+            tasks.spawn_infallible("the workload's end", line.tell_its_end());
         }
         Self { _tasks: tasks, events: receiver }
     }
@@ -95,73 +118,30 @@ impl Source {
     }
 }
 
-/// A stream of the Workload API.
-trait Profile: 'static {
-    type Message: Send + 'static;
-    const WHAT: &'static str;
-    const PART: Part;
-    fn open(channel: Channel) -> impl Future<Output = Result<Streaming<Self::Message>, Status>> + Send;
-    fn event(message: Self::Message) -> Event;
-}
-
-struct X509;
-
-impl Profile for X509 {
-    type Message = X509svidResponse;
-    const WHAT: &'static str = "X509-SVIDs";
-    const PART: Part = Part::X509;
-
-    async fn open(channel: Channel) -> Result<Streaming<X509svidResponse>, Status> {
-        let request = with_header(X509svidRequest {});
-        Ok(SpiffeWorkloadApiClient::new(channel).fetch_x509svid(request).await?.into_inner())
-    }
-
-    fn event(message: X509svidResponse) -> Event {
-        Event::X509(Box::new(message))
-    }
-}
-
-struct Jwt;
-
-impl Profile for Jwt {
-    type Message = JwtBundlesResponse;
-    const WHAT: &'static str = "JWT bundles";
-    const PART: Part = Part::JwtBundles;
-
-    async fn open(channel: Channel) -> Result<Streaming<JwtBundlesResponse>, Status> {
-        let request = with_header(JwtBundlesRequest {});
-        Ok(SpiffeWorkloadApiClient::new(channel).fetch_jwt_bundles(request).await?.into_inner())
-    }
-
-    fn event(message: JwtBundlesResponse) -> Event {
-        Event::JwtBundles(message)
-    }
-}
-
 /// Why a call is over.
 enum End {
     /// It was served for so long, and ended.
     Served(Duration),
     /// Nothing came, or nobody answers.
-    Broken(Failure, Option<Code>),
+    Broken(Refused),
     /// Nobody listens to events any more.
     Unheard,
 }
 
 #[derive(Clone)]
 struct Line {
-    endpoint: Arc<Endpoint>,
+    upstream: Upstream,
     events: Sender<Event>,
 }
 
 impl Line {
-    async fn follow<P: Profile>(self) {
+    async fn follow(self, part: Part) {
         let (mut pauses, mut came_again) = (Pauses::new(), false);
         loop {
-            match self.follow_once::<P>().await {
+            match self.follow_once(part).await {
                 End::Unheard => return,
                 End::Served(lived) => {
-                    tracing::info!(what = P::WHAT, "the agent ended the stream: connecting again");
+                    tracing::info!(what = part.what(), "the agent ended the stream: connecting again");
                     if lived >= STEADY || !came_again {
                         pauses.reset();
                         came_again = true;
@@ -169,8 +149,8 @@ impl Line {
                         pauses.pause().await;
                     }
                 }
-                End::Broken(failure, code) => {
-                    if self.is_over(P::PART, &mut pauses, failure, code).await {
+                End::Broken(refused) => {
+                    if self.is_over(part, &mut pauses, refused).await {
                         return;
                     }
                 }
@@ -178,45 +158,70 @@ impl Line {
         }
     }
 
-    async fn follow_once<P: Profile>(&self) -> End {
-        let channel = match self.endpoint.connect().await {
-            Ok(channel) => channel,
-            Err(failure) => return End::Broken(failure, None),
-        };
-        let broken = |status: Status| {
-            End::Broken(refused(&format!("cannot fetch {}", P::WHAT), &status), Some(status.code()))
-        };
-        let mut stream = match P::open(channel).await {
+    async fn follow_once(&self, part: Part) -> End {
+        let mut stream = match self.upstream.open(part).await {
             Ok(stream) => stream,
-            Err(status) => return broken(status),
+            Err(refused) => return End::Broken(refused),
         };
         let (mut served, since) = (false, Instant::now());
         loop {
-            let message = match stream.message().await {
-                Ok(Some(message)) => message,
+            let event = match stream.next().await {
+                Ok(Some(event)) => event,
                 Ok(None) => return End::Served(since.elapsed()),
                 // A lost connection after a message is an ended stream; a refusal is not.
-                Err(status) if served && !is_verdict(status.code()) => return End::Served(since.elapsed()),
-                Err(status) => return broken(status),
+                Err(refused) if served && !is_verdict(refused.code) => return End::Served(since.elapsed()),
+                Err(refused) => return End::Broken(refused),
             };
             served = true;
-            if self.events.send(P::event(message)).await.is_err() {
+            if !self.deliver(event).await {
                 return End::Unheard;
             }
         }
     }
 
+    /// Passes on what came for the workload, unless it came for another one: a process that has ended may have left its
+    /// number to the next. False when nobody listens any more.
+    async fn deliver(&self, event: Event) -> bool {
+        match &self.upstream {
+            Upstream::Broker(broker) if !broker.is_there() => {
+                // Whoever keeps the files ends with it.
+                let _ = self.events.send(Event::Gone(broker.ended_failure())).await;
+                false
+            }
+            _ => self.events.send(event).await.is_ok(),
+        }
+    }
+
     /// Tells what went wrong and waits; true when there is no use in another try.
-    async fn is_over(&self, part: Part, pauses: &mut Pauses, failure: Failure, code: Option<Code>) -> bool {
-        let event = match code {
-            Some(Code::InvalidArgument | Code::Unimplemented) => {
+    async fn is_over(&self, part: Part, pauses: &mut Pauses, refused: Refused) -> bool {
+        let Refused { failure, code, certificate } = refused;
+        let event = match (code, &self.upstream) {
+            (Some(Code::InvalidArgument | Code::Unimplemented), _) => {
                 // Whoever keeps the files ends with it.
                 let _ = self.events.send(Event::Fatal(failure)).await;
                 return true;
             }
-            Some(Code::PermissionDenied) => Event::Denied(part, failure),
-            _ => {
+            // A process that runs is there, whatever the agent sees: it may come to see it (Broker Endpoint 6).
+            (Some(Code::NotFound), Upstream::Broker(broker)) if !broker.is_known_to_run() => {
+                let _ = self.events.send(Event::Gone(failure)).await;
+                return true;
+            }
+            (Some(Code::NotFound), Upstream::Broker(_)) | (Some(Code::PermissionDenied), _) => {
+                Event::Denied(part, failure)
+            }
+            (Some(Code::Unauthenticated), Upstream::Broker(broker)) => {
+                tracing::warn!(error = %failure, "the agent does not know this broker: waiting for a new X509-SVID");
+                broker.wait_for_another(certificate.as_ref()).await;
+                pauses.pause().await;
+                return false;
+            }
+            (_, Upstream::Workload(_)) => {
                 tracing::warn!(error = %failure, "the Workload API is not there: trying again");
+                pauses.pause().await;
+                return false;
+            }
+            (_, Upstream::Broker(_)) => {
+                tracing::warn!(error = %failure, "the Broker API is not there: trying again");
                 pauses.pause().await;
                 return false;
             }
@@ -236,13 +241,13 @@ impl Line {
                 Ok(token) => {
                     pauses.reset();
                     let until = half_of(SystemClock.now(), token.expires_at);
-                    if self.events.send(Event::Token(at, token)).await.is_err() {
+                    if !self.deliver(Event::Token(at, token)).await {
                         return;
                     }
                     spindle_runtime::sleep_until(&SystemClock, until).await;
                 }
-                Err((failure, code)) => {
-                    if self.is_over(Part::Token(at), &mut pauses, failure, code).await {
+                Err(refused) => {
+                    if self.is_over(Part::Token(at), &mut pauses, refused).await {
                         return;
                     }
                 }
@@ -250,28 +255,38 @@ impl Line {
         }
     }
 
-    async fn token(&self, audience: &[String], choice: &Choice) -> Result<Token, (Failure, Option<Code>)> {
+    async fn token(&self, audience: &[String], choice: &Choice) -> Result<Token, Refused> {
         let spiffe_id = match choice {
             Choice::Id(id, _) => id.to_string(),
             _ => String::new(),
         };
-        let request = JwtsvidRequest { audience: audience.to_vec(), spiffe_id };
-        let call = async {
-            let channel = self.endpoint.connect().await.map_err(|failure| (failure, None))?;
-            let answer = SpiffeWorkloadApiClient::new(channel).fetch_jwtsvid(with_header(request)).await;
-            let refused = |status: Status| (refused("cannot fetch a JWT-SVID", &status), Some(status.code()));
-            Ok(answer.map_err(refused)?.into_inner().svids)
-        };
-        let late = || (Failure::new("the agent did not send a JWT-SVID in time"), None);
+        let call = self.upstream.tokens(audience.to_vec(), spiffe_id);
+        let late = || Refused::unreached(Failure::new("the agent did not send a JWT-SVID in time"));
         let svids: Vec<Jwtsvid> = tokio::time::timeout(TOKEN_TIMEOUT, call).await.map_err(|_| late())??;
-        let chosen = choice.of("JWT-SVID", &svids).map_err(|failure| (failure, None))?;
-        Token::read(chosen).map_err(|failure| (failure, None))
+        let chosen = choice.of("JWT-SVID", &svids).map_err(Refused::unreached)?;
+        Token::read(chosen).map_err(Refused::unreached)
+    }
+
+    /// Waits for the end of a process, which needs no agent to be seen.
+    async fn tell_its_end(self) {
+        let Upstream::Broker(broker) = &self.upstream else { return };
+        broker.ended().await;
+        let _ = self.events.send(Event::Gone(broker.ended_failure())).await;
     }
 }
 
 /// Whether a status says something about the caller or its call, rather than about the connection.
-fn is_verdict(code: Code) -> bool {
-    matches!(code, Code::PermissionDenied | Code::InvalidArgument | Code::Unimplemented)
+fn is_verdict(code: Option<Code>) -> bool {
+    matches!(
+        code,
+        Some(
+            Code::PermissionDenied
+                | Code::InvalidArgument
+                | Code::Unimplemented
+                | Code::NotFound
+                | Code::Unauthenticated
+        )
+    )
 }
 
 /// When a token is to be replaced: in the middle of what is left of it, and not more often than every second.

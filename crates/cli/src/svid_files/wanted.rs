@@ -58,6 +58,19 @@ impl Choice {
     }
 }
 
+/// What the files are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum What {
+    /// An identity, with what it needs.
+    #[default]
+    Identity,
+    /// Bundles alone, for those who check others and have no identity themselves.
+    Bundles,
+}
+
+/// What the names of X.509 bundles begin with where nothing else is kept.
+pub(crate) const BUNDLE_PREFIX: &str = "bundle.";
+
 /// The files of a generation, by name; a file without a name is not written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Names {
@@ -73,6 +86,13 @@ pub(crate) struct Names {
     pub(crate) federated: bool,
     /// The keys of JWT-SVIDs of all trust domains, by SPIFFE ID.
     pub(crate) jwt_bundles: Option<String>,
+}
+
+impl Names {
+    /// No file that needs an identity.
+    pub(crate) fn of_bundles(jwt_bundles: Option<String>) -> Self {
+        Self { cert: None, key: None, bundle: None, combined: None, federated: false, jwt_bundles }
+    }
 }
 
 impl Default for Names {
@@ -101,6 +121,7 @@ pub(crate) struct TokenWish {
 /// All that a run keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
+    pub(crate) what: What,
     pub(crate) choice: Choice,
     pub(crate) names: Names,
     pub(crate) tokens: Vec<TokenWish>,
@@ -121,6 +142,9 @@ impl Wanted {
         let mut seen: Vec<&str> = Vec::new();
         for name in fixed.chain(self.tokens.iter().map(|token| &token.file)) {
             check_name(name)?;
+            if self.what == What::Bundles && name.starts_with(BUNDLE_PREFIX) {
+                return Err(reserved(name));
+            }
             if seen.contains(&name.as_str()) {
                 return Err(Failure::new(format!("two files would be called {name}"))
                     .try_this("give each file a name of its own"));
@@ -130,6 +154,8 @@ impl Wanted {
         Ok(())
     }
 }
+
+const RESERVED: &str = "such names are for the directory's own use";
 
 fn check_name(name: &str) -> Result<(), Failure> {
     let why = if name.is_empty() || name.len() > NAME_BYTES_MAX {
@@ -141,12 +167,20 @@ fn check_name(name: &str) -> Result<(), Failure> {
         || name.starts_with("gen-")
         || name.starts_with("federated.")
     {
-        "such names are for the directory's own use"
+        RESERVED
     } else {
         return Ok(());
     };
-    Err(Failure::new(format!("{name:?} cannot be the name of a file here: {why}"))
-        .try_this("name it like tls.crt"))
+    Err(unfit(name, why))
+}
+
+fn reserved(name: &str) -> Failure {
+    unfit(name, RESERVED)
+}
+
+fn unfit(name: &str, why: &str) -> Failure {
+    Failure::new(format!("{name:?} cannot be the name of a file here: {why}"))
+        .try_this("name it like tls.crt")
 }
 
 #[cfg(test)]
@@ -215,9 +249,13 @@ mod tests {
     fn names_stay_in_the_directory_and_are_told_apart() {
         let with_cert = |name: &str| {
             let names = Names { cert: Some(name.into()), ..Names::default() };
-            Wanted { choice: Choice::First, names, tokens: vec![] }.check()
+            Wanted { what: What::Identity, choice: Choice::First, names, tokens: vec![] }.check()
         };
         with_cert("server.pem").unwrap();
+        with_cert("bundle.pem").unwrap();
+        let names = Names::of_bundles(Some("bundle.pem".into()));
+        let bundles = Wanted { what: What::Bundles, choice: Choice::First, names, tokens: vec![] };
+        assert!(bundles.check().is_err(), "it could be that of a trust domain");
         for name in [
             "",
             "a/b",

@@ -24,6 +24,7 @@ type TokenAnswer = Box<dyn Fn(&JwtsvidRequest) -> Result<JwtsvidResponse, Status
 /// What is answered; each gets the number of the call, from 0.
 pub(crate) struct Script {
     pub(crate) x509: Box<dyn Fn(usize) -> Answer<X509svidResponse> + Send + Sync>,
+    pub(crate) x509_bundles: Box<dyn Fn(usize) -> Answer<X509BundlesResponse> + Send + Sync>,
     pub(crate) jwt_bundles: Box<dyn Fn(usize) -> Answer<JwtBundlesResponse> + Send + Sync>,
     pub(crate) jwt: TokenAnswer,
     pub(crate) wit: Box<dyn Fn(usize) -> Answer<WitsvidResponse> + Send + Sync>,
@@ -35,6 +36,7 @@ impl Script {
     pub(crate) fn x509(answer: impl Fn(usize) -> Answer<X509svidResponse> + Send + Sync + 'static) -> Self {
         Self {
             x509: Box::new(answer),
+            x509_bundles: Box::new(|_| Err(Status::unimplemented("not here"))),
             jwt_bundles: Box::new(|_| Err(Status::permission_denied("none"))),
             jwt: Box::new(|_| Err(Status::permission_denied("none"))),
             wit: Box::new(|_| Err(Status::unimplemented("no WIT-SVIDs here"))),
@@ -47,6 +49,7 @@ impl Script {
 #[derive(Default)]
 pub(crate) struct Calls {
     pub(crate) x509: AtomicUsize,
+    pub(crate) x509_bundles: AtomicUsize,
     pub(crate) jwt_bundles: AtomicUsize,
     pub(crate) wit: AtomicUsize,
     pub(crate) validate: AtomicUsize,
@@ -123,7 +126,7 @@ impl SpiffeWorkloadApi for Service {
         &self,
         _: Request<X509BundlesRequest>,
     ) -> Result<Response<Messages<X509BundlesResponse>>, Status> {
-        Err(Status::unimplemented("not here"))
+        (self.script.x509_bundles)(self.calls.x509_bundles.fetch_add(1, Ordering::SeqCst)).map(Response::new)
     }
 
     async fn fetch_jwtsvid(

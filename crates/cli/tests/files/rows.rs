@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::Ordering;
 
-use spindle_proto::workload::{JwtBundlesResponse, Jwtsvid, JwtsvidResponse, X509svidResponse};
+use spindle_proto::workload::{
+    JwtBundlesResponse, Jwtsvid, JwtsvidResponse, X509BundlesResponse, X509svidResponse,
+};
 use spindle_runtime::SystemClock;
-use spindle_spiffe_core::Clock;
+use spindle_spiffe_core::{Clock, X509Bundle, verify_x509_svid};
 use spindle_testkit::TestAuthority;
 use tokio::sync::watch;
 use tonic::{Code, Status};
@@ -194,6 +196,95 @@ fn files_of_a_withdrawn_identity_stay_where_that_is_asked_for() {
     push.send_modify(|next| *next = Err(Code::PermissionDenied));
     keeper.says("the identity is withdrawn: the files stay");
     assert!(temp.path().join("svid/tls.key").exists());
+}
+
+/// Authorities of this trust domain and another, and what the other's SVIDs are signed with.
+fn x509_bundles(own: &TestAuthority, other: &TestAuthority) -> X509BundlesResponse {
+    let bundles = [own, other].map(|one| {
+        let bundle = one.x509_bundle();
+        (bundle.trust_domain().id().to_string(), bundle.to_der().into())
+    });
+    X509BundlesResponse { bundles: bundles.into(), ..Default::default() }
+}
+
+/// Whether what stands in `file` vouches for an SVID of `authority`.
+fn vouches(file: &Path, authority: &TestAuthority) -> bool {
+    let name = authority.trust_domain().clone();
+    let bundle = X509Bundle::from_pem(name, &fs::read(file).unwrap()).unwrap();
+    let svid = authority.issue("/web", SystemClock.now()).svid;
+    verify_x509_svid(svid.chain(), &bundle.into(), SystemClock.now()).is_ok()
+}
+
+#[test]
+fn wap_33_wap_38_wap_48_a_verifier_without_identity_has_each_kind_of_bundle_in_files_of_its_own() {
+    let (temp, own) = (scratch(), authority());
+    let other = TestAuthority::new("other.org", SystemClock.now());
+    let (push, newest) = watch::channel(Ok(x509_bundles(&own, &other)));
+    let keys = jwt_bundles(&["spiffe://example.org"]);
+    let script = Script {
+        x509_bundles: Box::new(move |_| pushed(&newest)),
+        jwt_bundles: Box::new(move |_| held(vec![keys.clone()])),
+        // No identity for this caller, and none is asked for.
+        ..Script::x509(|_| Err(Status::permission_denied("no identity issued")))
+    };
+    let fake = Fake::start(&temp.path().join("sock"), script);
+    let dir = temp.path().join("svid");
+    let mut keeper = keep(&fake, temp.path(), &["-bundlesOnly", "-jwtBundlesFile", "jwt.json"]);
+    wait_for("the files", || generation(&dir));
+    assert!(vouches(&dir.join("bundle.example.org.pem"), &own));
+    assert!(vouches(&dir.join("bundle.other.org.pem"), &other));
+    assert!(!vouches(
+        &dir.join("bundle.example.org.pem"),
+        &TestAuthority::new("example.org", SystemClock.now())
+    ));
+    // One trust domain's file says nothing of another's, and neither holds what checks tokens, or a key.
+    let shown = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+    assert_eq!(shown("bundle.example.org.pem"), own.x509_bundle().to_pem());
+    assert_eq!(shown("bundle.other.org.pem"), other.x509_bundle().to_pem());
+    assert_eq!(shown("jwt.json"), "{\"spiffe://example.org\":{\"keys\":[]}}\n");
+    assert_eq!(fs::read_dir(dir.join("current")).unwrap().count(), 3);
+    // Keys for tokens are no X.509 bundle, wherever they come from.
+    let mut mixed = x509_bundles(&own, &other);
+    mixed.bundles.insert("spiffe://other.org".into(), "{\"keys\":[]}".into());
+    push.send_modify(|next| *next = Ok(mixed));
+    keeper.says("a message of the agent is not valid: what was there before stays");
+    assert_eq!(generation(&dir), Some(1));
+    // What is left out of the next message is used no more.
+    let mut fewer = x509_bundles(&own, &other);
+    fewer.bundles.remove("spiffe://other.org");
+    push.send_modify(|next| *next = Ok(fewer));
+    wait_for("the next files", || generation(&dir).filter(|number| *number == 2));
+    assert!(!dir.join("bundle.other.org.pem").exists() && vouches(&dir.join("bundle.example.org.pem"), &own));
+    assert_eq!(fake.x509_calls(), 0);
+}
+
+#[test]
+fn wap_33_x509_bundles_are_shown_by_trust_domain_and_keys_for_tokens_are_refused() {
+    let (temp, own) = (scratch(), authority());
+    let other = TestAuthority::new("other.org", SystemClock.now());
+    let good = x509_bundles(&own, &other);
+    let mut mixed = good.clone();
+    mixed.bundles.insert("spiffe://other.org".into(), "{\"keys\":[]}".into());
+    let script = Script {
+        x509_bundles: Box::new(move |call| held(vec![if call == 0 { good.clone() } else { mixed.clone() }])),
+        ..Script::x509(|_| Err(Status::permission_denied("no identity issued")))
+    };
+    let fake = Fake::start(&temp.path().join("sock"), script);
+    let fetch = || {
+        let mut command = agent();
+        command.args(["api", "fetch", "x509bundles", "-socketPath"]).arg(&fake.socket);
+        command.arg("-write").arg(temp.path()).output().unwrap()
+    };
+    let shown = fetch();
+    let out = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        shown.status.success() && out.contains("Trust domain:\t\tother.org\nCA #1 Valid After:"),
+        "{out}"
+    );
+    assert!(vouches(&temp.path().join("bundle.other.org.pem"), &other));
+    let refused = fetch();
+    let err = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(1) && err.contains("the bundle of spiffe://other.org"), "{err}");
 }
 
 fn jwt_bundles(names: &[&str]) -> JwtBundlesResponse {

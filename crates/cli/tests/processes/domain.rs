@@ -22,6 +22,8 @@ pub(crate) struct Domain {
     pub(crate) agent_settings: String,
     /// More blocks of the agent's file.
     pub(crate) agent_blocks: String,
+    /// What the agent's attestor of workloads is told.
+    pub(crate) unix_attestor: &'static str,
     /// 0 until the first start has been given one.
     port: u16,
     /// More of the server's plugins.
@@ -41,6 +43,7 @@ impl Domain {
             agent_attestor,
             agent_settings: String::new(),
             agent_blocks: String::new(),
+            unix_attestor: "",
             port: 0,
             plugins: String::new(),
         }
@@ -143,6 +146,7 @@ plugins {{
     pub(crate) fn start_agent(&self, token: Option<&str>) -> Process {
         let (port, dir, attestor) = (self.port, self.dir.path().display(), &self.agent_attestor);
         let (settings, blocks) = (&self.agent_settings, &self.agent_blocks);
+        let unix_attestor = self.unix_attestor;
         let text = format!(
             r#"
 agent {{
@@ -158,7 +162,7 @@ agent {{
 plugins {{
     KeyManager "disk" {{ plugin_data {{ directory = "{dir}/agent" }} }}
     {attestor}
-    WorkloadAttestor "unix" {{ plugin_data {{}} }}
+    WorkloadAttestor "unix" {{ plugin_data {{ {unix_attestor} }} }}
 }}
 "#
         );

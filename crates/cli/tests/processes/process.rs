@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -26,9 +26,14 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(name: &str, args: &[&str]) -> Self {
+        Self::start_with(name, args, &[])
+    }
+
+    /// With these variables beside those of the test.
+    pub(crate) fn start_with(name: &str, args: &[&str], vars: &[(&str, &str)]) -> Self {
         let (reader, writer) = std::io::pipe().unwrap();
         let mut command = Command::new(binary(name));
-        command.args(args).stdin(Stdio::null());
+        command.args(args).envs(vars.iter().copied()).stdin(Stdio::null());
         let child = command.stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
         let (line, lines) = channel();
         // Reads on to the end, so that the process never waits for a reader. Nobody may listen any more.
@@ -62,6 +67,17 @@ impl Process {
         let said = self.wait_for(|line| line.contains(last_words).then_some(()));
         assert!(said.is_some(), "it ended without {last_words:?}:\n{}", self.log());
         self.child.wait().unwrap();
+    }
+
+    /// Waits until it has ended by itself; returns its exit status.
+    pub(crate) fn end(&mut self) -> Option<i32> {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap().code(),
+                Err(RecvTimeoutError::Timeout) => panic!("silent for too long, after:\n{}", self.log()),
+            }
+        }
     }
 
     /// What was logged and looked at so far.

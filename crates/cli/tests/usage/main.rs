@@ -1,5 +1,6 @@
 //! The binaries as their users call them: exit codes, where messages go, and what they advise.
 
+mod broker;
 mod configuration;
 mod sockets;
 
@@ -78,6 +79,9 @@ fn groups_without_a_known_word_exit_with_1() {
     refused("spindle-agent api", 1, "Usage");
     refused("spindle-agent api foo", 1, "foo");
     refused("spindle-agent api fetch nosuch", 1, "nosuch");
+    refused("spindle-agent broker", 1, "Usage");
+    refused("spindle-agent broker foo", 1, "foo");
+    refused("spindle-agent broker fetch nosuch", 1, "nosuch");
 }
 
 #[test]

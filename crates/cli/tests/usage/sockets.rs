@@ -41,6 +41,7 @@ fn a_missing_socket_is_named_with_what_to_try() {
         "spindle-agent healthcheck -socketPath /nonexistent/api.sock",
         "spindle-agent api fetch -socketPath /nonexistent/api.sock",
         "spindle-agent api fetch x509 -socketPath /nonexistent/api.sock -silent",
+        "spindle-agent api fetch x509bundles -socketPath /nonexistent/api.sock",
         "spindle-agent api fetch jwt -audience db -socketPath /nonexistent/api.sock",
         "spindle-agent api validate jwt -audience db -svid a.b.c -socketPath /nonexistent/api.sock",
     ] {

@@ -25,7 +25,7 @@ pub(in crate::agent_cli) struct Args {
     pub(super) expand_env: bool,
     /// Checks flags and file, and ends.
     #[arg(long = "check-config", alias = "checkConfig")]
-    pub(super) check_config: bool,
+    pub(in crate::agent_cli) check_config: bool,
     /// Directory for the files, which this program alone may fill.
     #[arg(long = "dir", value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -59,6 +59,9 @@ pub(in crate::agent_cli) struct Args {
     /// Name of the file with the keys of JWT-SVIDs, as JSON; not written without it.
     #[arg(long = "jwtBundlesFile", value_name = "NAME")]
     jwt_bundles_file: Option<String>,
+    /// Keeps bundles alone, for a program that checks others and has no identity: bundle.NAME.pem for each trust domain.
+    #[arg(long = "bundlesOnly")]
+    bundles_only: bool,
     /// Keeps a JWT-SVID in a file, like billing.token=billing; commas part several services. Can be repeated.
     #[arg(long = "jwtSVID", value_name = "NAME=SERVICES")]
     jwt_svids: Vec<String>,
@@ -94,7 +97,7 @@ pub(in crate::agent_cli) struct Args {
     reload_timeout: Option<String>,
     /// Writes the files once, and ends. No program is told.
     #[arg(long = "once")]
-    pub(super) once: bool,
+    pub(in crate::agent_cli) once: bool,
     /// With -once: how long to wait for an identity; 0 waits for ever.
     #[arg(long = "timeout", value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
     pub(super) timeout: Duration,
@@ -123,6 +126,7 @@ impl Args {
             combined_file: self.combined_file.clone(),
             federated_bundles: self.federated_bundles.then_some(true),
             jwt_bundles_file: self.jwt_bundles_file.clone(),
+            bundles_only: self.bundles_only.then_some(true),
             jwt_svids: self.jwt_svids.iter().map(|flag| token(flag)).collect::<Result<_, _>>()?,
             key_mode: text(&self.key_mode),
             owner: text(&self.owner),

@@ -23,6 +23,16 @@ impl ToJson for workload::JwtsvidResponse {
     }
 }
 
+impl ToJson for workload::X509BundlesResponse {
+    fn to_json(&self) -> Value {
+        let bundles = self.bundles.iter().map(|(id, der)| (id.clone(), base64(der)));
+        object([
+            ("bundles", Some(Value::Object(bundles.collect()))),
+            ("crl", some(self.crl.iter().map(|der| base64(der)).collect::<Vec<_>>())),
+        ])
+    }
+}
+
 impl ToJson for workload::JwtBundlesResponse {
     fn to_json(&self) -> Value {
         let bundles = self.bundles.iter().map(|(id, key_set)| (id.clone(), base64(key_set)));

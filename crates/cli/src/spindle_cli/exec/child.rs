@@ -72,7 +72,9 @@ pub(super) async fn run(program: &Program, mut keeper: Keeper, patience: Duratio
                 running.send(signal);
             }
             shown = keeper.next(), if keeps => match shown {
-                Ok(shown) => running.tell(program.on_change, &shown),
+                Ok(Some(shown)) => running.tell(program.on_change, &shown),
+                // Workloads that others name end; we name none.
+                Ok(None) => keeps = false,
                 Err(failure) => {
                     tracing::error!(error = %failure, "the files are not kept current any more");
                     keeps = false;
@@ -88,13 +90,14 @@ pub(super) async fn run(program: &Program, mut keeper: Keeper, patience: Duratio
     }
 }
 
-async fn first(keeper: &mut Keeper, patience: Duration) -> Result<Shown, Failure> {
+async fn first(keeper: &mut Keeper, patience: Duration) -> Result<(), Failure> {
     match patience {
-        Duration::ZERO => keeper.next().await,
-        patience => timeout(patience, keeper.next()).await.unwrap_or_else(|_| {
-            Err(Failure::new(format!("no identity came within {}", duration::print(patience)))
-                .try_this("register an entry for this process, and look at the agent's log"))
-        }),
+        Duration::ZERO => keeper.next().await.map(|_| ()),
+        patience => match timeout(patience, keeper.next()).await {
+            Ok(first) => first.map(|_| ()),
+            Err(_) => Err(Failure::new(format!("no identity came within {}", duration::print(patience)))
+                .try_this("register an entry for this process, and look at the agent's log")),
+        },
     }
 }
 

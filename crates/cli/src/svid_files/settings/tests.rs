@@ -40,6 +40,21 @@ fn an_empty_name_leaves_a_file_out() {
 }
 
 #[test]
+fn bundles_alone_have_no_files_that_need_an_identity() {
+    let wanted = read("dir = \"/d\"\nbundles_only = true\njwt_bundles_file = \"jwt.json\"").unwrap().wanted;
+    assert_eq!((wanted.what, wanted.names), (What::Bundles, Names::of_bundles(Some("jwt.json".into()))));
+    for other in [
+        "key_file = \"k\"",
+        "hint = \"h\"",
+        "spiffe_id = \"spiffe://a/b\"",
+        "jwt_svid \"a.token\" { audience = [\"a\"] }",
+    ] {
+        refused(&format!("bundles_only = true\n{other}"), "bundles_only");
+    }
+    assert_eq!(read("dir = \"/d\"\nbundles_only = false").unwrap().wanted.what, What::Identity);
+}
+
+#[test]
 fn a_program_is_told_by_a_signal_or_by_a_command() {
     let action = |text: &str| read(&format!("dir = \"/d\"\nreload {{ {text} }}")).unwrap().action;
     assert_eq!(action("pid = 7"), Action::Signal(Signal::SIGHUP, Target::Pid(7)));
