@@ -111,11 +111,12 @@ fn wap_08_wap_09_one_stream_stays_open_and_a_new_one_follows_its_end() {
         wait_for("a generation", || generation(&dir).filter(|shown| *shown == number));
         push.send_modify(|next| *next = Ok(message(&authority)));
     }
+    // Nothing is under way any more that could be taken for what comes from the next one.
+    wait_for("the last generation", || generation(&dir).filter(|shown| *shown == 5));
     assert_eq!(fake.x509_calls(), 1);
     // The agent is killed; the next one has another SVID.
     let socket = fake.socket.clone();
     drop(fake);
-    wait_for("the last generation", || generation(&dir).filter(|shown| *shown >= 4));
     let before = generation(&dir);
     let next = message(&authority);
     let fake = Fake::start(&socket, Script::x509(move |_| held(vec![next.clone()])));
