@@ -13,8 +13,7 @@ use tonic::transport::server::Connected;
 
 use crate::authority::AuthorityShim;
 use crate::peer::{LocalPeer, Peer, VerifiedPeer};
-use crate::unix::TooMany;
-use crate::unix::crowd::Place;
+use crate::unix::crowd::{Crowded, Place};
 use crate::unix::stream::SharedStream;
 
 /// An accepted connection. Its [`Peer`] travels with every request on it.
@@ -25,7 +24,8 @@ pub struct Io {
     opening: Option<Opening>,
     /// Given back when the connection goes.
     _place: Option<Place>,
-    too_many: Option<TooMany>,
+    crowded: Option<Crowded>,
+    turn: Duration,
 }
 
 /// A client that says nothing after it has connected is let go after this long.
@@ -79,7 +79,7 @@ impl Io {
 
     fn new(stream: Stream, peer: Peer, place: Option<Place>) -> Self {
         let opening = Opening { deadline: Box::pin(sleep(OPENING_TIMEOUT)), bytes_left: PREFACE_BYTES };
-        Self { stream, peer, opening: Some(opening), _place: place, too_many: None }
+        Self { stream, peer, opening: Some(opening), _place: place, crowded: None, turn: Duration::ZERO }
     }
 
     /// Fails once the opening takes too long. `read` is what has just come, if anything.
@@ -97,13 +97,23 @@ impl Io {
     }
 
     /// Says that this connection is one too many: all that its calls get is a refusal.
-    pub(crate) fn too_many(self, why: TooMany) -> Self {
-        Self { too_many: Some(why), ..self }
+    pub(crate) fn too_many(self, crowded: Crowded) -> Self {
+        Self { crowded: Some(crowded), ..self }
     }
 
-    /// Why this connection is one too many, if it is.
-    pub(crate) fn why_too_many(&self) -> Option<TooMany> {
-        self.too_many
+    /// The bound that this connection is beyond.
+    pub(crate) fn crowded(&self) -> Option<Crowded> {
+        self.crowded
+    }
+
+    /// Says how long it is until the connection's turn comes.
+    pub(crate) fn wait_for_turn(self, turn: Duration) -> Self {
+        Self { turn, ..self }
+    }
+
+    /// How long the connection has to wait, after it was accepted, until it is served.
+    pub(crate) fn turn(&self) -> Duration {
+        self.turn
     }
 
     /// Who is at the other end.

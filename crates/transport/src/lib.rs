@@ -24,7 +24,7 @@ pub use tls::{
     ServerTls, TlsDialer, TlsIncoming, TlsListener, Trust,
 };
 pub use unix::{
-    Buckets, Crowd, CrowdLimits, Crowded, Pace, PaceLimits, Place, Rate, TooMany, TooOften, UnixBindError,
+    Buckets, Crowd, CrowdLimits, Crowded, Pace, PaceLimits, Place, Rate, TooOften, UnixBindError,
     UnixClients, UnixDialError, UnixIncoming, UnixListener, UnixSocketConfig, connect_unix,
     connect_unix_lazy, is_ourselves,
 };

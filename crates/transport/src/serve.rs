@@ -15,7 +15,7 @@ use hyper::server::conn::http2::Builder;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 use tonic::Status;
 use tonic::body::Body;
@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 use crate::grpc::{FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX, PING_EVERY, PING_TIMEOUT, STREAMS_MAX};
 use crate::io::Io;
 use crate::peer::Peer;
-use crate::unix::{TooMany, UnixIncoming};
+use crate::unix::{Crowded, UnixIncoming};
 
 /// Bytes a client may send for a call before it is asked to wait: the protocol's default. Requests of workloads are far
 /// smaller.
@@ -43,7 +43,7 @@ const TELL_TIMEOUT: Duration = Duration::from_secs(5);
 pub async fn serve<S>(
     mut incoming: UnixIncoming,
     service: S,
-    refuse: fn(TooMany) -> Status,
+    refuse: fn(Crowded) -> Status,
     stop: impl Future<Output = ()>,
 ) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
@@ -61,9 +61,20 @@ pub async fn serve<S>(
                 let Some(Ok(io)) = accepted else { break };
                 let stopping = stopping.subscribe();
                 let peer = io.peer().clone();
-                match io.why_too_many() {
-                    None => connections.spawn(connection(io, Named { service: service.clone(), peer }, &builder, stopping)),
-                    Some(why) => connections.spawn(turned_away(io, Refusing(refuse(why)), builder.clone(), stopping)),
+                let turn = io.turn();
+                match io.crowded() {
+                    Some(crowded) => {
+                        let refusing = Refusing(refuse(crowded));
+                        connections.spawn(turned_away(io, refusing, builder.clone(), stopping))
+                    }
+                    None if turn.is_zero() => {
+                        let service = Named { service: service.clone(), peer };
+                        connections.spawn(connection(io, service, &builder, stopping))
+                    }
+                    None => {
+                        let service = Named { service: service.clone(), peer };
+                        connections.spawn(in_turn(io, service, builder.clone(), stopping))
+                    }
                 };
             }
             Some(ended) = connections.join_next() => log_end(ended),
@@ -131,6 +142,22 @@ where
             debug!(%error, "A connection of a workload broke");
         }
     }
+}
+
+/// A connection whose turn has not come: nothing is read from it until then.
+async fn in_turn<S>(io: Io, service: S, builder: Builder<TokioExecutor>, mut stopping: watch::Receiver<()>)
+where
+    S: hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+{
+    // Cancel-safe: both only wait.
+    tokio::select! {
+        () = sleep(io.turn()) => {}
+        _ = stopping.changed() => return,
+    }
+    Box::pin(connection(io, service, &builder, stopping)).await;
 }
 
 async fn turned_away(

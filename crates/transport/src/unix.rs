@@ -15,7 +15,7 @@ pub use bind::{UnixBindError, UnixClients, UnixListener, UnixSocketConfig};
 pub use buckets::{Buckets, Rate};
 pub use crowd::{Crowd, CrowdLimits, Crowded, Place, is_ourselves};
 pub use dial::{UnixDialError, connect_unix, connect_unix_lazy};
-pub use incoming::{TooMany, UnixIncoming};
+pub use incoming::UnixIncoming;
 pub use pace::{Pace, PaceLimits, TooOften};
 
 #[cfg(test)]

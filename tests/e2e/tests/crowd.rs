@@ -179,13 +179,11 @@ async fn wep_20_a_process_beyond_its_bounds_is_refused_and_others_of_its_user_ar
     for limits in [
         CallerLimits { connections_per_process: Some(5), ..usual },
         CallerLimits { calls_per_process: 5, ..usual },
-        CallerLimits { attestations_per_process: Rate { burst: 5, per_sec: 1 }, ..usual },
     ] {
         let mut domain = Domain::start(StoreKind::Memory, 3600, 600).await?;
         let node = strict_node(&domain, limits).await?;
         let greedy = callers(&node, 1, 50).await?;
         let (_, served, refused) = &greedy[0];
-        // A second may pass, and with it an attestation more.
         assert!((5..50).contains(served) && served + refused == 50, "{served} of 50 with {limits:?}");
         let modest = callers(&node, 2, 2).await?;
         assert!(modest.iter().all(|(_, served, refused)| (*served, *refused) == (2, 0)), "{limits:?}");
@@ -196,4 +194,22 @@ async fn wep_20_a_process_beyond_its_bounds_is_refused_and_others_of_its_user_ar
         domain.stop().await?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_a_process_that_opens_them_too_often_are_served_in_turn_and_others_at_once()
+-> Result<()> {
+    let rate = Rate { burst: 100, per_sec: 50 };
+    let limits = CallerLimits { attestations_per_process: rate, ..CallerLimits::default() };
+    let mut domain = Domain::start(StoreKind::Memory, 3600, 600).await?;
+    let node = strict_node(&domain, limits).await?;
+    let greedy = callers(&node, 1, 150).await?;
+    let (_, served, refused) = &greedy[0];
+    assert!(*served > 100 && served + refused == 150, "{served} of 150 were served, {refused} refused");
+    let modest = callers(&node, 2, 2).await?;
+    assert!(modest.iter().all(|(_, served, refused)| (*served, *refused) == (2, 0)));
+    leave(greedy).await?;
+    leave(modest).await?;
+    node.stop().await?;
+    domain.stop().await
 }

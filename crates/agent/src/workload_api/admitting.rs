@@ -16,7 +16,7 @@ use http::{Request, Response};
 use hyper::body::{Frame, SizeHint};
 use spindle_proto::refusal::come_back_to_busy;
 use spindle_telemetry::Call;
-use spindle_transport::{LocalPeer, Peer, Place, TooMany, is_ourselves};
+use spindle_transport::{Crowded, LocalPeer, Peer, Place, is_ourselves};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -27,12 +27,8 @@ use crate::gate::Gate;
 const PLACE_AFTER: Duration = Duration::from_secs(5);
 
 /// What all calls on a connection too many are told.
-pub(super) fn too_many_connections(why: TooMany) -> Status {
-    let after = match why {
-        TooMany::AtATime(_) => PLACE_AFTER,
-        TooMany::OfLate(too_often) => too_often.after,
-    };
-    come_back_to_busy(&why.to_string(), after)
+pub(super) fn too_many_connections(crowded: Crowded) -> Status {
+    come_back_to_busy(&format!("{} has too many connections open", crowded.who()), PLACE_AFTER)
 }
 
 /// A service behind the admission.

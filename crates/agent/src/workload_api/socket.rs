@@ -9,7 +9,7 @@ use std::sync::Arc;
 use spindle_proto::{ENVOY_DESCRIPTOR_SET, WORKLOAD_DESCRIPTOR_SET};
 use spindle_runtime::Shutdown;
 use spindle_transport::{
-    CrowdLimits, PaceLimits, UnixBindError, UnixClients, UnixListener, UnixSocketConfig, serve,
+    CrowdLimits, PaceLimits, Rate, UnixBindError, UnixClients, UnixListener, UnixSocketConfig, serve,
 };
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
@@ -70,8 +70,8 @@ impl Socket {
             ..usual
         };
         let often = PaceLimits {
-            per_process: limits.attestations_per_process,
-            per_user: limits.attestations_per_user,
+            per_process: paced(limits.attestations_per_process),
+            per_user: paced(limits.attestations_per_user),
         };
         Self(self.0.limited(at_a_time).paced(often))
     }
@@ -102,6 +102,12 @@ impl Socket {
         serve(self.0.incoming(), service, too_many_connections, shutdown.begun()).await;
         Ok(())
     }
+}
+
+/// How often connections are served that need an attestation each: a little behind those, so that a caller whose turn has
+/// come is not refused for what others before him took a moment later than their turn.
+fn paced(attestations: Rate) -> Rate {
+    Rate { burst: attestations.burst - attestations.burst / 10, ..attestations }
 }
 
 fn reflection(has_workload_api: bool, has_sds: bool) -> tonic_reflection::server::Builder<'static> {

@@ -40,19 +40,26 @@ impl<K: Hash + Eq> Buckets<K> {
         Self { each, full: each * rate.burst.max(1), busy: Mutex::default() }
     }
 
+    /// Takes one in any case and tells how long after `now` it is there: at once while the bucket is not empty, and then one
+    /// after the other. Who asks must bound how many wait.
+    pub fn reserve(&self, key: K, now: Duration) -> Duration {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if !make_room(&mut busy, &key, now) {
+            return Duration::ZERO;
+        }
+        let bucket = busy.entry(key).or_default();
+        *bucket = (*bucket).max(now) + self.each;
+        bucket.saturating_sub(now + self.full)
+    }
+
     /// Takes one at `now`, which counts from the same moment at each call.
     ///
     /// # Errors
     /// When the bucket is empty: how long it takes until there is one.
     pub fn take(&self, key: K, now: Duration) -> Result<(), Duration> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        if busy.len() >= BUSY_MAX && !busy.contains_key(&key) {
-            // A full bucket is as good as none.
-            busy.retain(|_, full_at| *full_at > now);
-            busy.shrink_to(BUSY_MAX / 8);
-            if busy.len() >= BUSY_MAX {
-                return Ok(());
-            }
+        if !make_room(&mut busy, &key, now) {
+            return Ok(());
         }
         let bucket = busy.entry(key).or_default();
         let full_at = (*bucket).max(now) + self.each;
@@ -64,6 +71,17 @@ impl<K: Hash + Eq> Buckets<K> {
             }
         }
     }
+}
+
+/// Whether `key` has a bucket, or can have one.
+fn make_room<K: Hash + Eq>(busy: &mut HashMap<K, Duration>, key: &K, now: Duration) -> bool {
+    if busy.len() >= BUSY_MAX && !busy.contains_key(key) {
+        // A full bucket is as good as none.
+        busy.retain(|_, full_at| *full_at > now);
+        busy.shrink_to(BUSY_MAX / 8);
+        return busy.len() < BUSY_MAX;
+    }
+    true
 }
 
 #[cfg(test)]
@@ -86,6 +104,15 @@ mod tests {
         assert!(take(secs(6)).is_err() && buckets.take(2, secs(6)).is_ok(), "another has its own");
         assert_eq!([take(secs(60)), take(secs(60)), take(secs(60))], [Ok(()); 3]);
         assert!(take(secs(60)).is_err(), "a long rest is worth one bucket and no more");
+    }
+
+    #[test]
+    fn those_who_wait_have_their_turn_one_after_the_other() {
+        let buckets = Buckets::of(RATE);
+        let turns: Vec<u128> = (0..6).map(|_| buckets.reserve(1, secs(5)).as_millis()).collect();
+        assert_eq!(turns, [0, 0, 0, 500, 1000, 1500]);
+        assert_eq!(buckets.reserve(1, secs(7)), Duration::ZERO, "all have had theirs");
+        assert_eq!(buckets.reserve(2, secs(5)), Duration::ZERO, "another has its own");
     }
 
     #[test]

@@ -14,9 +14,8 @@ use tokio_stream::Stream;
 use tracing::{debug, warn};
 
 use super::bind::{SocketFile, UnixClients};
-use super::buckets::Rate;
-use super::crowd::{Crowd, CrowdLimits, Crowded};
-use super::pace::{Pace, PaceLimits, TooOften};
+use super::crowd::{Crowd, CrowdLimits};
+use super::pace::{Pace, PaceLimits};
 use super::stream::SharedStream;
 use crate::io::Io;
 use crate::log_gate::LogGate;
@@ -24,28 +23,6 @@ use crate::peer::{LocalPeer, Notes, PeerPidfd};
 
 /// How long accepting rests after a failure such as too many open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
-
-/// How often those that come too often are told so; the others are closed without a word.
-const TOLD_PACE: PaceLimits =
-    PaceLimits { per_process: Rate { burst: 8, per_sec: 2 }, per_user: Rate { burst: 64, per_sec: 16 } };
-
-/// Why a connection is one too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TooMany {
-    /// So many are open.
-    AtATime(Crowded),
-    /// So many were opened in a short time.
-    OfLate(TooOften),
-}
-
-impl std::fmt::Display for TooMany {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::AtATime(crowded) => write!(f, "{} has too many connections open", crowded.who()),
-            Self::OfLate(too_often) => write!(f, "{} opens connections too often", too_often.who.who()),
-        }
-    }
-}
 
 /// The connections of a Unix listener. Failures to accept are logged once, waited out, and never end the stream.
 #[derive(Debug)]
@@ -58,8 +35,7 @@ pub struct UnixIncoming {
     pace: Option<Pace>,
     served: Crowd,
     told: Crowd,
-    told_pace: Pace,
-    too_many: LogGate,
+    overloaded: LogGate,
     // Declared last, so that the listener is closed before the file goes.
     socket_file: SocketFile,
 }
@@ -80,8 +56,7 @@ impl UnixIncoming {
             pace: pace.map(Pace::new),
             served: Crowd::new(limits),
             told: Crowd::new(CrowdLimits::TOLD),
-            told_pace: Pace::new(TOLD_PACE),
-            too_many: LogGate::new(),
+            overloaded: LogGate::new(),
             socket_file,
         }
     }
@@ -89,36 +64,39 @@ impl UnixIncoming {
     fn accepted(&mut self, stream: UnixStream) -> Option<Io> {
         let credentials = stream.peer_cred().inspect_err(log_gone).ok()?;
         let (uid, pid) = (credentials.uid(), credentials.pid().unwrap_or(0));
-        let too_often = self.pace.as_ref().and_then(|pace| pace.take(uid, pid).err());
-        // Whoever opens connections as fast as he can costs a look at his number, and nothing else.
-        if too_often.is_some() && self.told_pace.take(uid, pid).is_err() {
-            return None;
-        }
+        let (place, crowded) = match self.served.enter(uid, pid) {
+            Ok(place) => (place, None),
+            Err(crowded) => {
+                self.log(uid, pid, || format!("{} has too many connections open", crowded.who()));
+                // A few are told, which takes a connection for a moment; tools find out by its end. All others have cost
+                // no more than a look at their number: who connects as fast as he can must hold nobody up.
+                let told = self.clients == UnixClients::Workloads;
+                (told.then(|| self.told.enter(uid, pid).ok()).flatten()?, Some(crowded))
+            }
+        };
         let stream = Arc::new(stream);
         let peer = local_peer(&stream, credentials).inspect_err(log_gone).ok()?;
         let stream = SharedStream::new(stream);
-        let entered = match too_often {
-            Some(too_often) => Err(TooMany::OfLate(too_often)),
-            None => self.served.enter(uid, pid).map_err(TooMany::AtATime),
+        let io = match self.clients {
+            UnixClients::Workloads => Io::workload(stream, peer, place),
+            UnixClients::Tools => Io::local(stream, peer, place),
         };
-        let too_many = match (entered, self.clients) {
-            (Ok(place), UnixClients::Workloads) => return Some(Io::workload(stream, peer, place)),
-            (Ok(place), UnixClients::Tools) => return Some(Io::local(stream, peer, place)),
-            (Err(too_many), _) => too_many,
-        };
-        self.log_too_many(&peer, too_many);
-        // A few are told, which takes a connection for a moment; tools find out by its end.
-        let place = self.told.enter(uid, pid).ok();
-        let place = place.filter(|_| self.clients == UnixClients::Workloads)?;
-        Some(Io::workload(stream, peer, place).too_many(too_many))
+        if let Some(crowded) = crowded {
+            return Some(io.too_many(crowded));
+        }
+        // Those that wait have their places, so that there are no more of them than may be open.
+        let turn = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.turn(uid, pid));
+        if !turn.is_zero() {
+            self.log(uid, pid, || format!("connections are opened too often, this one waits {turn:?}"));
+        }
+        Some(io.wait_for_turn(turn))
     }
 
-    fn log_too_many(&mut self, peer: &LocalPeer, why: TooMany) {
-        if let Some(left_out) = self.too_many.pass() {
-            let path = self.socket_file.path.display();
-            let detail = why.to_string();
-            warn!(path = %path, caller_uid = peer.uid, pid = peer.pid, reason = Reason::Overloaded.code(),
-                detail, left_out, "A connection was refused");
+    fn log(&mut self, uid: u32, pid: i32, detail: impl FnOnce() -> String) {
+        if let Some(left_out) = self.overloaded.pass() {
+            let (path, detail) = (self.socket_file.path.display(), detail());
+            warn!(path = %path, caller_uid = uid, pid, reason = Reason::Overloaded.code(), detail, left_out,
+                "A connection is one too many");
         }
     }
 

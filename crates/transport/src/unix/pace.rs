@@ -43,6 +43,17 @@ impl Pace {
         Self { processes, users, epoch: Instant::now() }
     }
 
+    /// Counts one time more of process `pid` of user `uid` in any case, and tells how long it has to wait for its turn.
+    /// Who asks must bound how many wait.
+    pub fn turn(&self, uid: u32, pid: i32) -> Duration {
+        if is_ourselves(pid) {
+            return Duration::ZERO;
+        }
+        let now = self.epoch.elapsed();
+        let of_process = if pid > 0 { self.processes.reserve(pid, now) } else { Duration::ZERO };
+        of_process.max(self.users.reserve(uid, now))
+    }
+
     /// Counts one time of process `pid` of user `uid`.
     ///
     /// # Errors
@@ -85,8 +96,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn turns_come_as_often_as_the_slower_of_the_two_bounds_allows() {
+        let pace = pace();
+        let turn = |uid, pid| pace.turn(uid, pid).as_millis();
+        assert_eq!([turn(1, 11), turn(1, 11), turn(1, 11)], [0; 3]);
+        assert_eq!([turn(1, 11), turn(1, 12), turn(2, 21), turn(3, 0)], [500, 500, 0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn our_own_process_has_no_bound() {
         let (pace, ours) = (pace(), i32::try_from(std::process::id()).unwrap());
-        assert!((0..100).all(|_| pace.take(1, ours).is_ok()));
+        assert!((0..100).all(|_| pace.take(1, ours).is_ok() && pace.turn(1, ours).is_zero()));
     }
 }

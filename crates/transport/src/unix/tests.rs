@@ -2,6 +2,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use spindle_spiffe_core::Reason;
 use tempfile::TempDir;
@@ -172,7 +173,7 @@ async fn a_client_that_does_not_begin_is_let_go_and_one_that_has_begun_may_be_si
     begun.read_exact(&mut [0; 24]).await.unwrap();
     let error = silent.read_exact(&mut [0; 24]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
-    let (later, read) = (tokio::time::sleep(std::time::Duration::from_secs(3600)), begun.read_u8());
+    let (later, read) = (tokio::time::sleep(Duration::from_secs(3600)), begun.read_u8());
     tokio::pin!(read);
     tokio::select! {
         read = &mut read => panic!("nothing was sent: {read:?}"),
@@ -210,7 +211,7 @@ fn opener_body() {
 }
 
 #[tokio::test]
-async fn a_process_that_connects_too_often_is_told_so_a_few_times_and_then_closed_without_a_word() {
+async fn connections_of_a_process_that_opens_them_too_often_wait_for_their_turn_and_others_do_not() {
     let dir = tempfile::tempdir().unwrap();
     let config = UnixSocketConfig { clients: UnixClients::Workloads, ..config(&dir.path().join("s")) };
     let limits =
@@ -227,23 +228,23 @@ async fn a_process_that_connects_too_often_is_told_so_a_few_times_and_then_close
     assert!(lines.any(|line| line.unwrap() == format!("opened {OPENED}")));
     // Ours comes last, and is never too many.
     let ours = UnixStream::connect(&config.path).await.unwrap();
-    let (mut served, mut told) = (0, 0);
+    let (mut at_once, mut turns) = (0, Vec::new());
     loop {
         let Ok(io) = incoming.next().await.unwrap();
         let Peer::Local(peer) = io.peer() else { panic!("a local peer") };
-        let is_ours = is_ourselves(peer.pid);
-        match io.why_too_many() {
-            None if is_ours => break,
-            None => served += 1,
-            Some(TooMany::OfLate(too_often)) => {
-                assert_eq!(too_often.who, Crowded::Process);
-                told += 1;
+        assert!(io.crowded().is_none());
+        match io.turn() {
+            turn if is_ourselves(peer.pid) => {
+                assert_eq!(turn, Duration::ZERO);
+                break;
             }
-            Some(other) => panic!("{other}"),
+            Duration::ZERO => at_once += 1,
+            turn => turns.push(turn),
         }
     }
     drop((ours, opener.stdin.take()));
     assert!(opener.wait().unwrap().success());
-    assert!((3..OPENED / 4).contains(&served), "{served} served");
-    assert!((1..OPENED / 4).contains(&told), "{told} told");
+    assert!((3..OPENED / 4).contains(&at_once), "{at_once} at once");
+    assert_eq!(at_once + turns.len(), OPENED);
+    assert!(turns.is_sorted(), "first come, first served: {turns:?}");
 }
