@@ -14,6 +14,7 @@ use tokio_stream::Stream;
 use tracing::{debug, warn};
 
 use super::bind::{SocketFile, UnixClients};
+use super::buckets::Rate;
 use super::crowd::{Crowd, CrowdLimits};
 use super::pace::{Pace, PaceLimits};
 use super::stream::SharedStream;
@@ -23,6 +24,10 @@ use crate::peer::{LocalPeer, Notes, PeerPidfd};
 
 /// How long accepting rests after a failure such as too many open files.
 const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// How often callers are told that they have too many connections.
+const TOLD_PACE: PaceLimits =
+    PaceLimits { per_process: Rate { burst: 100, per_sec: 2 }, per_user: Rate { burst: 200, per_sec: 16 } };
 
 /// The connections of a Unix listener. Failures to accept are logged once, waited out, and never end the stream.
 #[derive(Debug)]
@@ -35,6 +40,7 @@ pub struct UnixIncoming {
     pace: Option<Pace>,
     served: Crowd,
     told: Crowd,
+    told_pace: Pace,
     overloaded: LogGate,
     // Declared last, so that the listener is closed before the file goes.
     socket_file: SocketFile,
@@ -56,6 +62,7 @@ impl UnixIncoming {
             pace: pace.map(Pace::new),
             served: Crowd::new(limits),
             told: Crowd::new(CrowdLimits::TOLD),
+            told_pace: Pace::new(TOLD_PACE),
             overloaded: LogGate::new(),
             socket_file,
         }
@@ -70,8 +77,8 @@ impl UnixIncoming {
                 self.log(uid, pid, || format!("{} has too many connections open", crowded.who()));
                 // A few are told, which takes a connection for a moment; tools find out by its end. All others have cost
                 // no more than a look at their number: who connects as fast as he can must hold nobody up.
-                let told = self.clients == UnixClients::Workloads;
-                (told.then(|| self.told.enter(uid, pid).ok()).flatten()?, Some(crowded))
+                let is_told = self.clients == UnixClients::Workloads && self.told_pace.take(uid, pid).is_ok();
+                (is_told.then(|| self.told.enter(uid, pid).ok()).flatten()?, Some(crowded))
             }
         };
         let stream = Arc::new(stream);

@@ -31,7 +31,7 @@ pub(crate) enum Role {
     Hold,
     /// Makes calls one after another, a connection each, and tells how long they took.
     Time,
-    /// Takes a processor and leaves the agent alone.
+    /// Takes every processor and leaves the agent alone.
     Spin,
     /// Connects and leaves.
     ConnectStorm,
@@ -45,7 +45,7 @@ pub(crate) enum Role {
 
 impl Role {
     /// The one that is compared with hostile ones.
-    pub(crate) const SPINNING: (Self, &'static str) = (Self::Spin, "only spins");
+    pub(crate) const SPINNING: (Self, &'static str) = (Self::Spin, "only spins, on every processor");
 
     /// The hostile ones, with words for the report.
     pub(crate) const HOSTILE: [(Self, &'static str); 4] = [
@@ -192,12 +192,19 @@ async fn time(socket: &Path, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Yields now and then, to see the end of the input.
+/// As many tasks as there are processors, which is what hostile callers keep busy, too.
 async fn spin() -> Result<()> {
-    loop {
-        (0..10_000).for_each(|_| std::hint::spin_loop());
-        tokio::task::yield_now().await;
+    let mut spinning = JoinSet::new();
+    for _ in 0..std::thread::available_parallelism()?.get() {
+        spinning.spawn(async {
+            loop {
+                (0..10_000).for_each(|_| std::hint::spin_loop());
+                tokio::task::yield_now().await;
+            }
+        });
     }
+    spinning.join_next().await.context("a task that spins")??;
+    Ok(())
 }
 
 async fn connect_storm(socket: &Path) -> Result<()> {

@@ -2,8 +2,8 @@
 //! processes; and one caller among hostile ones.
 //!
 //! Memory is what the kernel counts for the agent; times are seen by the callers. The callers share the machine with the
-//! agent, so hostile ones slow everybody down by the processor time that they take themselves: one that takes a processor and
-//! leaves the agent alone shows how much of it that is.
+//! agent, so hostile ones slow everybody down by the processor time that they take themselves: one that takes every
+//! processor and leaves the agent alone shows how much of it that is.
 
 use std::path::Path;
 use std::time::Duration;
