@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args, console: &mut Console<'_>) -> Result<(), Failure>
     config.operations.logs = logs.clone();
     harden();
     service::log_notes(&notes);
-    let reload = Reload::new(args, console.vars, &logs, file);
+    let reload = Reload::new(args, console.vars, &logs, file, config.trust_domain.clone());
     service::block_on(serve(config, &logs, &reload))
 }
 

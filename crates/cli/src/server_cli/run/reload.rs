@@ -8,7 +8,7 @@ use std::fmt::Display;
 
 use spindle_runtime::{LogLevel, Logs, SystemClock};
 use spindle_server::{LiveSettings, Reloadable};
-use spindle_spiffe_core::Clock;
+use spindle_spiffe_core::{Clock, TrustDomain};
 use tracing::warn;
 
 use super::flags::{self, Args};
@@ -45,6 +45,8 @@ pub(super) struct Reload<'a> {
     logs: &'a Logs,
     /// The file as the server started with it.
     started_with: Vec<Item>,
+    /// Stays as long as the server runs, whatever the file says by now.
+    trust_domain: TrustDomain,
     /// Set once the server runs.
     pub(super) live: OnceCell<LiveSettings>,
 }
@@ -58,8 +60,14 @@ fn change(changes: &mut Vec<String>, key: &str, old: impl Display, new: impl Dis
 }
 
 impl<'a> Reload<'a> {
-    pub(super) fn new(args: &'a Args, vars: Vars<'a>, logs: &'a Logs, started_with: Vec<Item>) -> Self {
-        Self { args, vars, logs, started_with, live: OnceCell::new() }
+    pub(super) fn new(
+        args: &'a Args,
+        vars: Vars<'a>,
+        logs: &'a Logs,
+        started_with: Vec<Item>,
+        trust_domain: TrustDomain,
+    ) -> Self {
+        Self { args, vars, logs, started_with, trust_domain, live: OnceCell::new() }
     }
 
     /// Reads the file and takes over what can change. One line in the log says what came of it.
@@ -98,7 +106,7 @@ impl<'a> Reload<'a> {
         } else if next.upstream != running.upstream
             && let Some(upstream) = &next.upstream
         {
-            let checked = upstream.check(&config.trust_domain, SystemClock.now());
+            let checked = upstream.check(&self.trust_domain, SystemClock.now());
             checked.map_err(|error| Failure::because("cannot use the upstream authority", &error))?;
         }
         Ok(Read { file, next, level, refused })
