@@ -33,10 +33,11 @@ use revision::Revision;
 /// the server a millisecond.
 const RETURN_SPREAD: Duration = Duration::from_secs(2);
 
-/// Pauses between connections that brought nothing: the first comes fast, because most breaks are short.
+/// Pauses between connections that brought nothing: the first comes fast, because most breaks are short. The longest is how
+/// much later than its server an agent is back after a long one; ten thousand agents then try a thousand times a second.
 const BACKOFF: BackoffPolicy = BackoffPolicy {
     first: Duration::from_millis(100),
-    max: Duration::from_secs(30),
+    max: Duration::from_secs(10),
     growth_percent: 200,
     jitter_percent: 25,
 };
