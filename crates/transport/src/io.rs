@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use crate::authority::AuthorityShim;
+use crate::headers::HeaderShim;
 use crate::peer::{LocalPeer, Peer, VerifiedPeer};
 use crate::unix::crowd::{Crowded, Place};
 use crate::unix::stream::SharedStream;
@@ -44,9 +44,9 @@ struct Opening {
 #[derive(Debug)]
 enum Stream {
     Local(SharedStream),
-    Workload(Box<AuthorityShim<SharedStream>>),
+    Workload(Box<HeaderShim<SharedStream>>),
     Tls(Box<TlsStream<TcpStream>>),
-    LocalTls(Box<AuthorityShim<TlsStream<Io>>>),
+    LocalTls(Box<HeaderShim<TlsStream<Io>>>),
 }
 
 impl Io {
@@ -55,7 +55,7 @@ impl Io {
     }
 
     pub(crate) fn workload(stream: SharedStream, peer: LocalPeer, place: Place) -> Self {
-        let stream = Stream::Workload(Box::new(AuthorityShim::new(stream)));
+        let stream = Stream::Workload(Box::new(HeaderShim::new(stream)));
         Self::new(stream, Peer::Local(peer), Some(place))
     }
 
@@ -73,7 +73,7 @@ impl Io {
         process: LocalPeer,
         identity: Option<VerifiedPeer>,
     ) -> Self {
-        let stream = Stream::LocalTls(Box::new(AuthorityShim::new(stream)));
+        let stream = Stream::LocalTls(Box::new(HeaderShim::new(stream)));
         Self::new(stream, Peer::LocalTls { process, identity }, None)
     }
 

@@ -4,8 +4,8 @@
 //! hostile peer holds nobody else up. Who may call what, and when an open connection has to end, is decided above. Start at
 //! [`UnixListener`] and [`TlsListener`] for servers, [`connect_unix`] and [`TlsDialer`] for clients, [`peer_of`] in handlers.
 
-pub mod authority;
 pub mod grpc;
+pub mod headers;
 mod io;
 mod log_gate;
 pub mod peer;
@@ -13,8 +13,8 @@ mod serve;
 pub mod tls;
 pub mod unix;
 
-pub use authority::AuthorityShim;
 pub use grpc::grpc_server;
+pub use headers::HeaderShim;
 pub use io::Io;
 pub use log_gate::LogGate;
 pub use peer::{LocalPeer, Notes, Peer, PeerPidfd, VerifiedPeer, peer_of};

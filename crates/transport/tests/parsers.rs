@@ -29,5 +29,5 @@ fn connections_before_the_http2_library_sees_them() {
     for seed in &seeds {
         assert_ne!(&invariants::filtered(seed, 3), seed, "there is something to mend");
     }
-    explore(&seeds, invariants::authority_filter);
+    explore(&seeds, invariants::header_filter);
 }

@@ -26,10 +26,10 @@ fn connection(frames: &[Vec<u8>]) -> Vec<u8> {
 
 /// What comes out when the connection is read in chunks of these sizes, repeated.
 fn filtered(bytes: &[u8], chunk_sizes: &[usize]) -> Vec<u8> {
-    let (mut filter, mut rest, mut out) = (AuthorityFilter::new(), bytes, Vec::new());
+    let (mut filter, mut rest, mut out) = (HeaderFilter::new(), bytes, Vec::new());
     let mut sizes = chunk_sizes.iter().cycle();
     let mut buf = [0; 97];
-    let mut drain = |filter: &mut AuthorityFilter, out: &mut Vec<u8>| {
+    let mut drain = |filter: &mut HeaderFilter, out: &mut Vec<u8>| {
         while filter.has_output() {
             let count = filter.take_output(&mut buf);
             out.extend(&buf[..count]);
@@ -159,7 +159,7 @@ fn a_connection_that_ends_inside_a_block_gives_out_what_it_had() {
 
 #[test]
 fn bytes_outside_header_blocks_are_neither_copied_nor_held() {
-    let mut filter = AuthorityFilter::new();
+    let mut filter = HeaderFilter::new();
     let bytes = connection(&[settings(), frame(0, 0, 1, &[7; 16384])]);
     for chunk in bytes.chunks(1000).filter(|chunk| chunk.len() == 1000) {
         assert_eq!(filter.push(chunk), chunk.len());
@@ -169,7 +169,7 @@ fn bytes_outside_header_blocks_are_neither_copied_nor_held() {
 
 #[test]
 fn buffers_are_given_back_after_a_large_block() {
-    let mut filter = AuthorityFilter::new();
+    let mut filter = HeaderFilter::new();
     let bytes = connection(&[frame(1, 4, 1, &[0x83; 16000])]);
     for chunk in bytes.chunks(100) {
         let _ = filter.push(chunk);

@@ -21,9 +21,9 @@ const FRAME_BYTES_MAX: usize = crate::grpc::FRAME_BYTES_MAX as usize;
 /// The most frames of one header block: with full frames far above the header list our servers take.
 const FRAMES_MAX: usize = 8;
 
-/// The state of one connection. Feed [`AuthorityFilter::push`], then drain [`AuthorityFilter::take_output`].
+/// The state of one connection. Feed [`HeaderFilter::push`], then drain [`HeaderFilter::take_output`].
 #[derive(Debug)]
-pub struct AuthorityFilter {
+pub struct HeaderFilter {
     state: State,
     table: Table,
     /// Input from the first byte that cannot be judged yet.
@@ -44,13 +44,13 @@ enum State {
     Off,
 }
 
-impl Default for AuthorityFilter {
+impl Default for HeaderFilter {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl AuthorityFilter {
+impl HeaderFilter {
     /// A filter at the start of a connection.
     pub fn new() -> Self {
         let state = State::Preface { seen: 0 };
@@ -59,7 +59,7 @@ impl AuthorityFilter {
 
     /// Takes the next bytes of the connection. So many bytes from the start of `chunk` as the answer says pass unchanged
     /// and at once; the filter keeps the rest and what becomes of it comes out behind them through
-    /// [`AuthorityFilter::take_output`], which must be empty before the next push.
+    /// [`HeaderFilter::take_output`], which must be empty before the next push.
     #[must_use]
     pub fn push(&mut self, chunk: &[u8]) -> usize {
         debug_assert!(!self.has_output(), "output is drained before the next push");

@@ -1,7 +1,7 @@
 //! Makes the `:authority` of Python, C++ and Java clients acceptable to the HTTP/2 library, and spares it the Huffman code.
 //!
 //! On a Unix socket those clients send the socket's path there, which is no authority, and the library would refuse the
-//! call before any handler sees it. [`AuthorityShim`] overwrites the bytes that cannot stand in an authority with `-`. As it
+//! call before any handler sees it. [`HeaderShim`] overwrites the bytes that cannot stand in an authority with `-`. As it
 //! has to read header blocks for that, it writes all Huffman code in them out: the library decodes it into a buffer that
 //! takes a page of memory for as long as the connection lasts, which for ten thousand workloads is 40 MiB (ADR 50).
 //! Everything else it leaves alone, and what it cannot read it passes on as it is: the library behind it is the judge.
@@ -17,23 +17,23 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub use filter::AuthorityFilter;
+pub use filter::HeaderFilter;
 
-/// A stream whose incoming bytes go through an [`AuthorityFilter`]; outgoing bytes are not touched.
+/// A stream whose incoming bytes go through an [`HeaderFilter`]; outgoing bytes are not touched.
 #[derive(Debug)]
-pub struct AuthorityShim<S> {
+pub struct HeaderShim<S> {
     inner: S,
-    filter: AuthorityFilter,
+    filter: HeaderFilter,
 }
 
-impl<S> AuthorityShim<S> {
+impl<S> HeaderShim<S> {
     /// Wraps the server's end of a connection on which nothing was read yet.
     pub fn new(inner: S) -> Self {
-        Self { inner, filter: AuthorityFilter::new() }
+        Self { inner, filter: HeaderFilter::new() }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for AuthorityShim<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for HeaderShim<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { inner, filter } = self.get_mut();
         // Each round either answers or has absorbed bytes of a header block, whose size is bounded.
@@ -64,7 +64,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for AuthorityShim<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for AuthorityShim<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderShim<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
     }
