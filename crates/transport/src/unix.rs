@@ -3,10 +3,12 @@
 //! A listener takes over a path only from a socket that nobody answers on, sets the mode before anyone can connect, and
 //! on its end removes its own socket only. What a peer may do is not decided here. Start at [`UnixListener::bind`].
 
+mod arrival;
 mod bind;
 mod buckets;
 pub(crate) mod crowd;
 mod dial;
+mod held;
 mod incoming;
 mod pace;
 pub(crate) mod stream;

@@ -26,7 +26,7 @@ const STREAMS: usize = 5000;
 const PROCESSES: usize = 8;
 
 /// One end of each connection is in this process, together with server and agent.
-const DESCRIPTORS: u64 = 8000;
+const DESCRIPTORS: u64 = 9000;
 
 /// What another process does; a test without work when it runs as part of the suite.
 #[tokio::test]

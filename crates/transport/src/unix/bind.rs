@@ -10,6 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use std::os::fd::AsRawFd;
 use tokio::net::UnixSocket;
 
+use super::arrival::Arrivals;
 use super::crowd::CrowdLimits;
 use super::incoming::UnixIncoming;
 use super::pace::PaceLimits;
@@ -69,7 +70,7 @@ pub enum UnixBindError {
 /// A listening Unix socket. The file goes when this, or what [`UnixListener::incoming`] made of it, is dropped.
 #[derive(Debug)]
 pub struct UnixListener {
-    listener: tokio::net::UnixListener,
+    arrivals: Arrivals,
     socket_file: SocketFile,
     clients: UnixClients,
     limits: CrowdLimits,
@@ -94,12 +95,12 @@ impl UnixListener {
         let socket_file = SocketFile::at(path).map_err(fail("look at the socket"))?;
         // Nobody can connect before `listen`, so the mode is right from the first connection on.
         fs::set_permissions(path, Permissions::from_mode(config.mode)).map_err(fail("set the mode of"))?;
-        let listener = socket.listen(BACKLOG).map_err(fail("listen on"))?;
+        let arrivals = socket.listen(BACKLOG).and_then(Arrivals::of).map_err(fail("listen on"))?;
         let limits = match config.clients {
             UnixClients::Workloads => CrowdLimits::workload_connections(),
             UnixClients::Tools => CrowdLimits::TOOLS,
         };
-        Ok(Self { listener, socket_file, clients: config.clients, limits, pace: None })
+        Ok(Self { arrivals, socket_file, clients: config.clients, limits, pace: None })
     }
 
     /// Takes no more connections than `limits` say.
@@ -121,7 +122,7 @@ impl UnixListener {
 
     /// The stream of connections for `serve_with_incoming_shutdown`. It never ends and never fails.
     pub fn incoming(self) -> UnixIncoming {
-        UnixIncoming::new(self.listener, self.socket_file, self.clients, self.limits, self.pace)
+        UnixIncoming::new(self.arrivals, self.socket_file, self.clients, self.limits, self.pace)
     }
 }
 

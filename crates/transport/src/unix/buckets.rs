@@ -9,6 +9,9 @@ use std::time::Duration;
 /// Keys that are told apart. When more are busy at once, the rest are not counted.
 const BUSY_MAX: usize = 16_384;
 
+/// How long after full buckets were looked for, in vain perhaps, they are looked for again.
+const LOOKED_FOR_EVERY: Duration = Duration::from_millis(100);
+
 /// So many at once, and after that so many a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -30,24 +33,33 @@ impl Rate {
 pub struct Buckets<K> {
     each: Duration,
     full: Duration,
-    busy: Mutex<HashMap<K, Duration>>,
+    busy: Mutex<Busy<K>>,
+}
+
+/// When each bucket is full again.
+#[derive(Debug)]
+struct Busy<K> {
+    full_at: HashMap<K, Duration>,
+    /// When full ones may be looked for.
+    look_at: Duration,
 }
 
 impl<K: Hash + Eq> Buckets<K> {
     /// One bucket of this size for each key.
     pub fn of(rate: Rate) -> Self {
         let each = Duration::from_secs(1) / rate.per_sec.max(1);
-        Self { each, full: each * rate.burst.max(1), busy: Mutex::default() }
+        let busy = Busy { full_at: HashMap::new(), look_at: Duration::ZERO };
+        Self { each, full: each * rate.burst.max(1), busy: Mutex::new(busy) }
     }
 
     /// Takes one in any case and tells how long after `now` it is there: at once while the bucket is not empty, and then one
     /// after the other. Who asks must bound how many wait.
     pub fn reserve(&self, key: K, now: Duration) -> Duration {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        if !make_room(&mut busy, &key, now) {
+        if !busy.make_room(&key, now) {
             return Duration::ZERO;
         }
-        let bucket = busy.entry(key).or_default();
+        let bucket = busy.full_at.entry(key).or_default();
         *bucket = (*bucket).max(now) + self.each;
         bucket.saturating_sub(now + self.full)
     }
@@ -58,10 +70,10 @@ impl<K: Hash + Eq> Buckets<K> {
     /// When the bucket is empty: how long it takes until there is one.
     pub fn take(&self, key: K, now: Duration) -> Result<(), Duration> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        if !make_room(&mut busy, &key, now) {
+        if !busy.make_room(&key, now) {
             return Ok(());
         }
-        let bucket = busy.entry(key).or_default();
+        let bucket = busy.full_at.entry(key).or_default();
         let full_at = (*bucket).max(now) + self.each;
         match full_at.checked_sub(now + self.full).filter(|pause| !pause.is_zero()) {
             Some(pause) => Err(pause),
@@ -73,15 +85,20 @@ impl<K: Hash + Eq> Buckets<K> {
     }
 }
 
-/// Whether `key` has a bucket, or can have one.
-fn make_room<K: Hash + Eq>(busy: &mut HashMap<K, Duration>, key: &K, now: Duration) -> bool {
-    if busy.len() >= BUSY_MAX && !busy.contains_key(key) {
-        // A full bucket is as good as none.
-        busy.retain(|_, full_at| *full_at > now);
-        busy.shrink_to(BUSY_MAX / 8);
-        return busy.len() < BUSY_MAX;
+impl<K: Hash + Eq> Busy<K> {
+    /// Whether `key` has a bucket, or can have one.
+    fn make_room(&mut self, key: &K, now: Duration) -> bool {
+        if self.full_at.len() < BUSY_MAX || self.full_at.contains_key(key) {
+            return true;
+        }
+        if now >= self.look_at {
+            self.look_at = now + LOOKED_FOR_EVERY;
+            // A full bucket is as good as none.
+            self.full_at.retain(|_, full_at| *full_at > now);
+            self.full_at.shrink_to(BUSY_MAX / 8);
+        }
+        self.full_at.len() < BUSY_MAX
     }
-    true
 }
 
 #[cfg(test)]
@@ -121,8 +138,8 @@ mod tests {
         for pid in 0..3 * BUSY_MAX as i32 {
             buckets.take(pid, secs(0)).unwrap();
         }
-        assert!(buckets.busy.lock().unwrap().len() <= BUSY_MAX);
+        assert!(buckets.busy.lock().unwrap().full_at.len() <= BUSY_MAX);
         assert!(buckets.take(-1, secs(60)).is_ok());
-        assert_eq!(buckets.busy.lock().unwrap().len(), 1, "those who rest are forgotten");
+        assert_eq!(buckets.busy.lock().unwrap().full_at.len(), 1, "those who rest are forgotten");
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -18,6 +18,9 @@ const WORKLOADS_PER_PROCESS_MAX: usize = 1024;
 
 /// Descriptors kept for everything but workloads' connections: the server's connection, files, looks at processes.
 const DESCRIPTORS_RESERVED: usize = 512;
+
+/// Refused connections that are closed later.
+const HELD_MAX: usize = 16_384;
 
 /// How many of something are let in at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +41,19 @@ impl CrowdLimits {
     /// Refused connections that are told so; more of them are closed without a word.
     pub(crate) const TOLD: Self = Self { total: 128, per_user: 64, per_process: 8 };
 
-    /// Connections of a socket that every process of the node may use. Each costs one descriptor and some 15 KiB. All but a
+    /// Connections of a socket that every process of the node may use. Each costs one descriptor and some 20 KiB. All but a
     /// reserve of this process's descriptors can be connections, and one user may have three quarters of those.
     pub fn workload_connections() -> Self {
-        let descriptors = getrlimit(Resource::RLIMIT_NOFILE)
-            .map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX));
-        let total = descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(descriptors / 2);
+        let (descriptors, held) = (descriptors(), Self::held().total);
+        let total = descriptors.saturating_sub(DESCRIPTORS_RESERVED + held).max(descriptors / 2);
         Self { total, per_user: total / 4 * 3, per_process: WORKLOADS_PER_PROCESS_MAX }
+    }
+
+    /// Refused connections of such a socket that are closed later only. Each costs one descriptor, and the kernel some
+    /// kibibytes.
+    pub(crate) fn held() -> Self {
+        let total = (descriptors() / 8).min(HELD_MAX);
+        Self { total, per_user: total / 4 * 3, per_process: total / 2 }
     }
 }
 
@@ -139,9 +148,16 @@ impl Tally {
     }
 }
 
+/// How many descriptors this process may have.
+fn descriptors() -> usize {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
+}
+
 /// Whether `pid` is the number of this very process.
 pub fn is_ourselves(pid: i32) -> bool {
-    u32::try_from(pid).is_ok_and(|pid| pid == std::process::id())
+    // Asking the kernel each time would be a good part of what a refused connection costs.
+    static OURSELVES: LazyLock<u32> = LazyLock::new(std::process::id);
+    u32::try_from(pid).is_ok_and(|pid| pid == *OURSELVES)
 }
 
 fn count<K: Hash + Eq>(counts: &HashMap<K, usize>, key: &K) -> usize {

@@ -1,21 +1,25 @@
 //! Accepts connections and captures who opened them.
 
 use std::convert::Infallible;
+use std::io;
+use std::os::unix::net;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 use spindle_spiffe_core::Reason;
-use tokio::net::unix::UCred;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 use tracing::{debug, warn};
 
+use super::arrival::{Arrivals, into_tokio};
 use super::bind::{SocketFile, UnixClients};
 use super::buckets::Rate;
-use super::crowd::{Crowd, CrowdLimits};
+use super::crowd::{Crowd, CrowdLimits, Place};
+use super::held::Held;
 use super::pace::{Pace, PaceLimits};
 use super::stream::SharedStream;
 use crate::io::Io;
@@ -29,10 +33,13 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 const TOLD_PACE: PaceLimits =
     PaceLimits { per_process: Rate { burst: 100, per_sec: 2 }, per_user: Rate { burst: 200, per_sec: 16 } };
 
+/// How many are refused before other tasks have their turn, which takes some tenth of a millisecond.
+const REFUSED_IN_A_ROW: u32 = 16;
+
 /// The connections of a Unix listener. Failures to accept are logged once, waited out, and never end the stream.
 #[derive(Debug)]
 pub struct UnixIncoming {
-    listener: UnixListener,
+    arrivals: Arrivals,
     clients: UnixClients,
     resting: Option<Pin<Box<Sleep>>>,
     is_failing: bool,
@@ -41,6 +48,9 @@ pub struct UnixIncoming {
     served: Crowd,
     told: Crowd,
     told_pace: Pace,
+    held: Held,
+    /// Since other tasks had their turn.
+    refused_in_a_row: u32,
     overloaded: LogGate,
     // Declared last, so that the listener is closed before the file goes.
     socket_file: SocketFile,
@@ -48,14 +58,14 @@ pub struct UnixIncoming {
 
 impl UnixIncoming {
     pub(super) fn new(
-        listener: UnixListener,
+        arrivals: Arrivals,
         socket_file: SocketFile,
         clients: UnixClients,
         limits: CrowdLimits,
         pace: Option<PaceLimits>,
     ) -> Self {
         Self {
-            listener,
+            arrivals,
             clients,
             resting: None,
             is_failing: false,
@@ -63,25 +73,61 @@ impl UnixIncoming {
             served: Crowd::new(limits),
             told: Crowd::new(CrowdLimits::TOLD),
             told_pace: Pace::new(TOLD_PACE),
+            held: Held::new(CrowdLimits::held()),
+            refused_in_a_row: 0,
             overloaded: LogGate::new(),
             socket_file,
         }
     }
 
-    fn accepted(&mut self, stream: UnixStream) -> Option<Io> {
-        let credentials = stream.peer_cred().inspect_err(log_gone).ok()?;
-        let (uid, pid) = (credentials.uid(), credentials.pid().unwrap_or(0));
+    /// The next connection that is to be served.
+    fn poll_served(&mut self, cx: &mut Context<'_>) -> Poll<Io> {
+        loop {
+            if let Some(resting) = &mut self.resting {
+                ready!(resting.as_mut().poll(cx));
+                self.resting = None;
+            }
+            if self.refused_in_a_row >= REFUSED_IN_A_ROW {
+                self.refused_in_a_row = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match ready!(self.arrivals.poll_next(cx)) {
+                Ok(stream) => {
+                    self.is_failing = false;
+                    if let Some(io) = self.accepted(stream) {
+                        if self.refused_in_a_row > 0 {
+                            // Its task, which runs on this thread as a rule, does not wait for more of those.
+                            self.refused_in_a_row = REFUSED_IN_A_ROW;
+                        }
+                        return Poll::Ready(io);
+                    }
+                    self.refused_in_a_row += 1;
+                }
+                Err(error) => self.rest(&error),
+            }
+        }
+    }
+
+    /// The connection as it is to be served; none when it is not.
+    fn accepted(&mut self, stream: net::UnixStream) -> Option<Io> {
+        let credentials = getsockopt(&stream, sockopt::PeerCredentials).map_err(io::Error::from);
+        let credentials = credentials.inspect_err(log_gone).ok()?;
+        let (uid, pid) = (credentials.uid(), credentials.pid());
         let (place, crowded) = match self.served.enter(uid, pid) {
             Ok(place) => (place, None),
             Err(crowded) => {
                 self.log(uid, pid, || format!("{} has too many connections open", crowded.who()));
-                // A few are told, which takes a connection for a moment; tools find out by its end. All others have cost
-                // no more than a look at their number: who connects as fast as he can must hold nobody up.
-                let is_told = self.clients == UnixClients::Workloads && self.told_pace.take(uid, pid).is_ok();
-                (is_told.then(|| self.told.enter(uid, pid).ok()).flatten()?, Some(crowded))
+                match self.place_to_be_told(uid, pid) {
+                    Some(place) => (place, Some(crowded)),
+                    None => {
+                        self.refuse(stream, uid, pid);
+                        return None;
+                    }
+                }
             }
         };
-        let stream = Arc::new(stream);
+        let stream = Arc::new(into_tokio(stream).inspect_err(log_gone).ok()?);
         let peer = local_peer(&stream, credentials).inspect_err(log_gone).ok()?;
         let stream = SharedStream::new(stream);
         let io = match self.clients {
@@ -99,6 +145,20 @@ impl UnixIncoming {
         Some(io.wait_for_turn(turn))
     }
 
+    /// A few are told that they are too many, which takes a connection for a moment; tools find out by its end.
+    fn place_to_be_told(&self, uid: u32, pid: i32) -> Option<Place> {
+        let is_told = self.clients == UnixClients::Workloads && self.told_pace.take(uid, pid).is_ok();
+        is_told.then(|| self.told.enter(uid, pid).ok()).flatten()
+    }
+
+    /// All that a refused connection has cost is a look at its number: who connects as fast as he can must hold nobody up.
+    fn refuse(&mut self, stream: net::UnixStream, uid: u32, pid: i32) {
+        match self.clients {
+            UnixClients::Workloads => self.held.hold(stream, uid, pid),
+            UnixClients::Tools => drop(stream),
+        }
+    }
+
     fn log(&mut self, uid: u32, pid: i32, detail: impl FnOnce() -> String) {
         if let Some(left_out) = self.overloaded.pass() {
             let (path, detail) = (self.socket_file.path.display(), detail());
@@ -107,7 +167,7 @@ impl UnixIncoming {
         }
     }
 
-    fn rest(&mut self, error: &std::io::Error) {
+    fn rest(&mut self, error: &io::Error) {
         if !self.is_failing {
             let path = self.socket_file.path.display();
             warn!(path = %path, %error, "Cannot accept connections, will keep trying");
@@ -122,31 +182,22 @@ impl Stream for UnixIncoming {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        loop {
-            if let Some(resting) = &mut this.resting {
-                ready!(resting.as_mut().poll(cx));
-                this.resting = None;
-            }
-            match ready!(this.listener.poll_accept(cx)) {
-                Ok((stream, _)) => {
-                    this.is_failing = false;
-                    if let Some(io) = this.accepted(stream) {
-                        return Poll::Ready(Some(Ok(io)));
-                    }
-                }
-                Err(error) => this.rest(&error),
-            }
+        let next = this.poll_served(cx);
+        if next.is_pending() {
+            // At the end: who was refused just now is held, too.
+            this.held.poll_close(cx);
         }
+        next.map(|io| Some(Ok(io)))
     }
 }
 
-fn log_gone(error: &std::io::Error) {
+fn log_gone(error: &io::Error) {
     debug!(%error, "A local caller left before it was accepted, or cannot be held");
 }
 
-fn local_peer(stream: &Arc<UnixStream>, credentials: UCred) -> std::io::Result<LocalPeer> {
+fn local_peer(stream: &Arc<UnixStream>, credentials: UnixCredentials) -> io::Result<LocalPeer> {
     Ok(LocalPeer {
-        pid: credentials.pid().unwrap_or(0),
+        pid: credentials.pid(),
         uid: credentials.uid(),
         gid: credentials.gid(),
         pidfd: PeerPidfd::of(stream)?,

@@ -1,5 +1,5 @@
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
@@ -8,9 +8,11 @@ use spindle_spiffe_core::Reason;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
 use super::*;
+use crate::io::Io;
 use crate::peer::Peer;
 
 fn config(path: &Path) -> UnixSocketConfig {
@@ -200,14 +202,68 @@ const SOCKET_VAR: &str = "SPINDLE_UNIX_TEST_SOCKET";
 /// Connections that the other process opens.
 const OPENED: usize = 200;
 
-/// What another process does; a test without work when it runs as part of the suite.
+/// What another process does; a test without work when it runs as part of the suite. Each line of its input is the question
+/// how many of its connections have ended by now.
 #[test]
 fn opener_body() {
     let Some(path) = std::env::var_os(SOCKET_VAR) else { return };
     let open = || std::os::unix::net::UnixStream::connect(&path).unwrap();
     let connections: Vec<_> = (0..OPENED).map(|_| open()).collect();
     println!("\nopened {}", connections.len());
-    std::io::stdin().read_line(&mut String::new()).unwrap();
+    for _ in std::io::stdin().lines() {
+        let has_ended = |mut connection: &std::os::unix::net::UnixStream| {
+            connection.set_nonblocking(true).unwrap();
+            matches!(connection.read(&mut [0]), Ok(0))
+        };
+        println!("ended {}", connections.iter().filter(|connection| has_ended(connection)).count());
+    }
+}
+
+/// Another process with [`OPENED`] connections.
+struct Opener {
+    child: std::process::Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Opener {
+    fn start(socket: &Path) -> Self {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["unix::tests::opener_body", "--exact", "--quiet", "--nocapture"])
+            .env(SOCKET_VAR, socket)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap() == format!("opened {OPENED}")));
+        Self { child, lines }
+    }
+
+    fn ended(&mut self) -> usize {
+        writeln!(self.child.stdin.as_mut().unwrap()).unwrap();
+        let line = self.lines.next().unwrap().unwrap();
+        line.strip_prefix("ended ").unwrap().parse().unwrap()
+    }
+
+    fn leave(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+/// All connections that are waiting, up to one of ours that comes last, and is never too many.
+async fn arrived(incoming: &mut UnixIncoming, path: &Path) -> Vec<Io> {
+    let _ours = UnixStream::connect(path).await.unwrap();
+    let mut all = Vec::new();
+    loop {
+        let Ok(io) = incoming.next().await.unwrap();
+        let Peer::Local(peer) = io.peer() else { panic!("a local peer") };
+        if is_ourselves(peer.pid) {
+            assert!(io.crowded().is_none() && io.turn().is_zero());
+            return all;
+        }
+        all.push(io);
+    }
 }
 
 #[tokio::test]
@@ -217,34 +273,65 @@ async fn connections_of_a_process_that_opens_them_too_often_wait_for_their_turn_
     let limits =
         PaceLimits { per_process: Rate { burst: 3, per_sec: 1 }, per_user: Rate { burst: 1000, per_sec: 1 } };
     let mut incoming = UnixListener::bind(&config).unwrap().paced(limits).incoming();
-    let mut opener = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["unix::tests::opener_body", "--exact", "--quiet", "--nocapture"])
-        .env(SOCKET_VAR, &config.path)
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(opener.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap() == format!("opened {OPENED}")));
-    // Ours comes last, and is never too many.
-    let ours = UnixStream::connect(&config.path).await.unwrap();
-    let (mut at_once, mut turns) = (0, Vec::new());
-    loop {
-        let Ok(io) = incoming.next().await.unwrap();
-        let Peer::Local(peer) = io.peer() else { panic!("a local peer") };
-        assert!(io.crowded().is_none());
-        match io.turn() {
-            turn if is_ourselves(peer.pid) => {
-                assert_eq!(turn, Duration::ZERO);
-                break;
-            }
-            Duration::ZERO => at_once += 1,
-            turn => turns.push(turn),
+    let opener = Opener::start(&config.path);
+    let all = arrived(&mut incoming, &config.path).await;
+    assert!(all.iter().all(|io| io.crowded().is_none()));
+    let (at_once, in_turn): (Vec<_>, Vec<_>) =
+        all.iter().map(Io::turn).partition(|turn: &Duration| turn.is_zero());
+    opener.leave();
+    assert!((3..OPENED / 4).contains(&at_once.len()), "{} at once", at_once.len());
+    assert_eq!(at_once.len() + in_turn.len(), OPENED);
+    assert!(in_turn.is_sorted(), "first come, first served: {in_turn:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_beyond_the_places_of_a_process_are_held_before_they_are_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = UnixSocketConfig { clients: UnixClients::Workloads, ..config(&dir.path().join("s")) };
+    let limits = CrowdLimits { total: 1000, per_user: 1000, per_process: 3 };
+    let mut incoming = UnixListener::bind(&config).unwrap().limited(limits).incoming();
+    let mut opener = Opener::start(&config.path);
+    // Time stands still as long as there is something to do.
+    let all = arrived(&mut incoming, &config.path).await;
+    let (told, served): (Vec<&Io>, Vec<&Io>) = all.iter().partition(|io| io.crowded().is_some());
+    assert_eq!((served.len(), told.len()), (3, 8));
+    let (refused, held) = (OPENED - all.len(), CrowdLimits::held().per_process.min(OPENED - all.len()));
+    assert!(held > 0);
+    assert_eq!(opener.ended(), refused - held, "those for which there was no room");
+    // Nobody connects any more.
+    tokio::select! {
+        _ = incoming.next() => panic!("nobody connects"),
+        () = tokio::time::sleep(Duration::from_secs(5)) => {}
+    }
+    assert_eq!(opener.ended(), refused);
+    opener.leave();
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_are_held_are_closed_when_nobody_comes_after_them() {
+    const REFUSED: usize = 3;
+    let dir = tempfile::tempdir().unwrap();
+    let config = UnixSocketConfig { clients: UnixClients::Workloads, ..config(&dir.path().join("s")) };
+    // Eight are told.
+    let limits = CrowdLimits { total: 1000, per_user: 1000, per_process: OPENED - 8 - REFUSED };
+    let mut incoming = UnixListener::bind(&config).unwrap().limited(limits).incoming();
+    let mut opener = Opener::start(&config.path);
+    let mut serving = JoinSet::new();
+    // A task that is polled only when something wakes it.
+    serving.spawn(async move {
+        let mut all = Vec::new();
+        while let Some(Ok(io)) = incoming.next().await {
+            all.push(io);
+        }
+    });
+    let mut ended = 0;
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ended = opener.ended();
+        if ended == REFUSED {
+            break;
         }
     }
-    drop((ours, opener.stdin.take()));
-    assert!(opener.wait().unwrap().success());
-    assert!((3..OPENED / 4).contains(&at_once), "{at_once} at once");
-    assert_eq!(at_once + turns.len(), OPENED);
-    assert!(turns.is_sorted(), "first come, first served: {turns:?}");
+    assert_eq!(ended, REFUSED);
+    opener.leave();
 }

@@ -18,9 +18,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::process::program;
 
-/// Hostile connections at a time: as many as the agent lets one process have, and some that it refuses.
-const HOSTILE_CONNECTIONS: usize = 1100;
-
 /// Between two bytes of who sends its headers slowly.
 const SLOW: Duration = Duration::from_millis(200);
 
@@ -33,6 +30,8 @@ pub(crate) enum Role {
     Time,
     /// Takes every processor and leaves the agent alone.
     Spin,
+    /// Listens on a socket of its own, reads what comes, and answers nothing.
+    Listen,
     /// Connects and leaves.
     ConnectStorm,
     /// Calls on ever new connections.
@@ -44,15 +43,15 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// The one that is compared with hostile ones.
-    pub(crate) const SPINNING: (Self, &'static str) = (Self::Spin, "only spins, on every processor");
-
-    /// The hostile ones, with words for the report.
-    pub(crate) const HOSTILE: [(Self, &'static str); 4] = [
-        (Self::ConnectStorm, "connects and leaves"),
-        (Self::CallStorm, "calls on ever new connections"),
-        (Self::HalfPreface, "sends half a preface on 1,100 connections"),
-        (Self::SlowHeaders, "sends headers slowly on 1,100 connections"),
+    const ALL: [Self; 8] = [
+        Self::Hold,
+        Self::Time,
+        Self::Spin,
+        Self::Listen,
+        Self::ConnectStorm,
+        Self::CallStorm,
+        Self::HalfPreface,
+        Self::SlowHeaders,
     ];
 
     fn name(self) -> &'static str {
@@ -60,6 +59,7 @@ impl Role {
             Self::Hold => "hold",
             Self::Time => "time",
             Self::Spin => "spin",
+            Self::Listen => "listen",
             Self::ConnectStorm => "connect-storm",
             Self::CallStorm => "call-storm",
             Self::HalfPreface => "half-preface",
@@ -68,9 +68,7 @@ impl Role {
     }
 
     fn of(name: &str) -> Result<Self> {
-        let hostile = Self::HOSTILE.map(|(role, _)| role);
-        let found =
-            [Self::Hold, Self::Time, Self::Spin].into_iter().chain(hostile).find(|role| role.name() == name);
+        let found = Self::ALL.into_iter().find(|role| role.name() == name);
         found.with_context(|| format!("a caller has no role {name:?}"))
     }
 }
@@ -84,7 +82,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Starts one that calls `socket`; `count` is that of streams or calls.
+    /// Starts one that calls `socket`; `count` is that of streams, calls or connections.
     pub(crate) fn start(role: Role, socket: &Path, count: usize) -> Result<Self> {
         let mut child = Command::new(program("spindle-bench")?)
             .args(["caller", role.name()])
@@ -138,10 +136,11 @@ pub(crate) async fn main(mut arguments: impl Iterator<Item = String>) -> Result<
             Role::Hold => hold(&socket, count).await,
             Role::Time => time(&socket, count).await,
             Role::Spin => spin().await,
+            Role::Listen => listen(&socket).await,
             Role::ConnectStorm => connect_storm(&socket).await,
             Role::CallStorm => call_storm(&socket).await,
-            Role::HalfPreface => many(&socket, half_preface).await,
-            Role::SlowHeaders => many(&socket, slow_headers).await,
+            Role::HalfPreface => many(&socket, count, half_preface).await,
+            Role::SlowHeaders => many(&socket, count, slow_headers).await,
         }
     };
     let (mut input, mut byte) = (tokio::io::stdin(), [0]);
@@ -207,6 +206,26 @@ async fn spin() -> Result<()> {
     Ok(())
 }
 
+/// Tells when it listens. A socket that an earlier one has left is in the way.
+async fn listen(socket: &Path) -> Result<()> {
+    if socket.exists() {
+        std::fs::remove_file(socket)?;
+    }
+    let listener = tokio::net::UnixListener::bind(socket)?;
+    tell(&[]);
+    let mut open = JoinSet::new();
+    loop {
+        // Cancel-safe, both. How a connection ends does not matter.
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (mut stream, _) = accepted?;
+                open.spawn(async move { until_closed(&mut stream).await });
+            }
+            Some(_) = open.join_next() => {}
+        }
+    }
+}
+
 async fn connect_storm(socket: &Path) -> Result<()> {
     loop {
         drop(connect(socket).await?);
@@ -229,11 +248,12 @@ async fn call_storm(socket: &Path) -> Result<()> {
 /// Keeps that many connections, each of which does `misbehave` until it is closed.
 async fn many<F: Future<Output = std::io::Result<()>> + Send + 'static>(
     socket: &Path,
+    count: usize,
     misbehave: fn(tokio::net::UnixStream) -> F,
 ) -> Result<()> {
     let mut open = JoinSet::new();
     loop {
-        while open.len() < HOSTILE_CONNECTIONS {
+        while open.len() < count {
             let socket = socket.to_owned();
             open.spawn(async move { misbehave(connect(&socket).await?).await });
         }

@@ -2,8 +2,8 @@
 //! processes; and one caller among hostile ones.
 //!
 //! Memory is what the kernel counts for the agent; times are seen by the callers. The callers share the machine with the
-//! agent, so hostile ones slow everybody down by the processor time that they take themselves: one that takes every
-//! processor and leaves the agent alone shows how much of it that is.
+//! agent, so hostile ones slow everybody down by the processor time that they take themselves. Some that leave the agent alone
+//! show how much of it that is: one takes every processor, others do the same to a socket that is not the agent's.
 
 use std::path::Path;
 use std::time::Duration;
@@ -39,11 +39,62 @@ const HEAD_START: Duration = Duration::from_secs(2);
 /// Descriptors that the agent needs besides one for each workload.
 const DESCRIPTORS_BESIDES: u64 = 1024;
 
+/// Who is beside the honest caller.
+struct Neighbour {
+    role: Role,
+    /// Its connections, where that matters.
+    count: usize,
+    is_elsewhere: bool,
+    /// For the report.
+    what: &'static str,
+}
+
+impl Neighbour {
+    const fn new(role: Role, what: &'static str) -> Self {
+        Self { role, count: 0, is_elsewhere: false, what }
+    }
+
+    const fn with(count: usize, role: Role, what: &'static str) -> Self {
+        Self { role, count, is_elsewhere: false, what }
+    }
+
+    const fn elsewhere(count: usize, role: Role, what: &'static str) -> Self {
+        Self { role, count, is_elsewhere: true, what }
+    }
+
+    /// Lets it begin; it ends with what is returned.
+    async fn start(&self, agent: &Agent) -> Result<Vec<Caller>> {
+        let (mut callers, mut target) = (Vec::new(), agent.socket_path().to_owned());
+        if self.is_elsewhere {
+            target = target.with_file_name("elsewhere.sock");
+            let mut listener = Caller::start(Role::Listen, &target, 0)?;
+            callers.push(spawn_blocking(move || listener.found().map(|_| listener)).await??);
+        }
+        // The listener goes last.
+        callers.insert(0, Caller::start(self.role, &target, self.count)?);
+        sleep(HEAD_START).await;
+        Ok(callers)
+    }
+}
+
+/// The first is what the others are compared with.
+const NEIGHBOURS: [Neighbour; 8] = [
+    Neighbour::new(Role::Spin, "only spins, on every processor"),
+    Neighbour::new(Role::ConnectStorm, "connects and leaves"),
+    Neighbour::elsewhere(0, Role::ConnectStorm, "does that to another socket than the agent's"),
+    // The agent serves 1024 of one process.
+    Neighbour::with(1100, Role::SlowHeaders, "sends headers slowly on 1,100 connections"),
+    Neighbour::elsewhere(1100, Role::SlowHeaders, "does that to another socket than the agent's"),
+    Neighbour::with(1100, Role::HalfPreface, "sends half a preface on 1,100 connections"),
+    Neighbour::with(2000, Role::HalfPreface, "sends half a preface on 2,000 connections"),
+    Neighbour::new(Role::CallStorm, "calls on ever new connections"),
+];
+
 /// Opens the crowd, prints what it costs, lets it go.
 pub(crate) async fn measure(agent: &Agent) -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // One user has three quarters of the descriptors.
-    let fitting = usize::try_from(hard.saturating_sub(DESCRIPTORS_BESIDES) / 4 * 3)?;
+    // One user has three quarters of the descriptors that are left when an eighth is kept for refused connections.
+    let fitting = usize::try_from((hard - hard / 8).saturating_sub(DESCRIPTORS_BESIDES) / 4 * 3)?;
     let workloads = WORKLOADS.min(fitting) / PROCESSES * PROCESSES;
     let before = agent.process.memory()?;
     let (callers, time) = open(agent.socket_path(), workloads).await?;
@@ -97,21 +148,17 @@ fn print_each(workloads: usize, before: Memory, now: Memory) -> Result<()> {
     Ok(())
 }
 
-/// Prints how long an honest caller's calls take alone, beside a process that only spins, and beside each kind of hostile
-/// caller. All take turns, so that what else happens on the machine comes to each of them.
+/// Prints how long an honest caller's calls take alone and beside each of [`NEIGHBOURS`]. All take turns, so that what else happens on the machine comes to each of them.
 pub(crate) async fn measure_hostile(agent: &Agent) -> Result<()> {
     // The first one fills caches.
     timed(agent).await?;
-    let beside: Vec<Option<(Role, &str)>> =
-        [None, Some(Role::SPINNING)].into_iter().chain(Role::HOSTILE.map(Some)).collect();
-    let mut times = vec![Vec::new(); beside.len()];
+    let mut times = vec![Vec::new(); NEIGHBOURS.len() + 1];
     for _ in 0..ROUNDS {
-        for (beside, times) in beside.iter().zip(&mut times) {
-            let other = beside.map(|(role, _)| Caller::start(role, agent.socket_path(), 0)).transpose()?;
-            if other.is_some() {
-                sleep(HEAD_START).await;
-            }
+        times[0].append(&mut timed(agent).await?);
+        for (neighbour, times) in NEIGHBOURS.iter().zip(&mut times[1..]) {
+            let at_work = neighbour.start(agent).await?;
             times.append(&mut timed(agent).await?);
+            drop(at_work);
         }
     }
     let times: Vec<Times> = times.into_iter().map(Times::of).collect();
@@ -121,11 +168,10 @@ pub(crate) async fn measure_hostile(agent: &Agent) -> Result<()> {
         &format!("p99 {}", millis(alone.p99)),
         &format!("p50 {}", millis(alone.p50)),
     );
-    for (beside, times) in beside.iter().zip(&times) {
-        let Some((_, what)) = beside else { continue };
+    for (neighbour, times) in NEIGHBOURS.iter().zip(&times[1..]) {
         let (to_alone, to_spinning) = (ratio(times.p99, alone.p99), ratio(times.p99, spinning.p99));
         line(
-            &format!("  beside a process that {what}"),
+            &format!("  beside a process that {}", neighbour.what),
             &format!("p99 {}", millis(times.p99)),
             &format!(
                 "{to_alone:.2} x alone, {to_spinning:.2} x beside one that spins; p50 {}",
