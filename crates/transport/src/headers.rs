@@ -18,8 +18,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use filter::HeaderFilter;
+pub(crate) use filter::PREFACE;
 
-/// A stream whose incoming bytes go through an [`HeaderFilter`]; outgoing bytes are not touched.
+/// A stream whose incoming bytes go through a [`HeaderFilter`]; outgoing bytes are not touched.
 #[derive(Debug)]
 pub struct HeaderShim<S> {
     inner: S,

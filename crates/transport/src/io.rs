@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use crate::headers::HeaderShim;
+use crate::headers::{HeaderShim, PREFACE};
 use crate::peer::{LocalPeer, Peer, VerifiedPeer};
 use crate::unix::crowd::{Crowded, Place};
 use crate::unix::stream::SharedStream;
@@ -31,10 +31,7 @@ pub struct Io {
 /// A client that says nothing after it has connected is let go after this long.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// With these bytes every HTTP/2 client begins; after them pings find out who is still there.
-const PREFACE_BYTES: usize = 24;
-
-/// A connection on which the client has not finished its first words.
+/// A connection on which the client has not finished its first words. After them pings find out who is still there.
 #[derive(Debug)]
 struct Opening {
     deadline: Pin<Box<Sleep>>,
@@ -78,7 +75,7 @@ impl Io {
     }
 
     fn new(stream: Stream, peer: Peer, place: Option<Place>) -> Self {
-        let opening = Opening { deadline: Box::pin(sleep(OPENING_TIMEOUT)), bytes_left: PREFACE_BYTES };
+        let opening = Opening { deadline: Box::pin(sleep(OPENING_TIMEOUT)), bytes_left: PREFACE.len() };
         Self { stream, peer, opening: Some(opening), _place: place, crowded: None, turn: Duration::ZERO }
     }
 

@@ -38,7 +38,7 @@ impl CrowdLimits {
     pub(crate) const TOOLS: Self =
         Self { total: usize::MAX, per_user: TOOLS_PER_USER_MAX, per_process: TOOLS_PER_USER_MAX };
 
-    /// Refused connections that are told so; more of them are closed without a word.
+    /// Refused connections that are told so; more of them are held, and closed without a word.
     pub(crate) const TOLD: Self = Self { total: 128, per_user: 64, per_process: 8 };
 
     /// Connections of a socket that every process of the node may use. Each costs one descriptor and some 20 KiB. All but a

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::crowd::{Crowd, CrowdLimits, Place};
 
 /// How long each is held at least.
-pub(super) const HELD_FOR: Duration = Duration::from_secs(1);
+const HELD_FOR: Duration = Duration::from_secs(1);
 
 /// Between one and the next, for they may have come all at once.
 const CLOSED_EVERY: Duration = Duration::from_millis(1);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::resource::{Resource, getrlimit};
+use spindle_transport::CrowdLimits;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -36,9 +36,6 @@ const ROUNDS: usize = 3;
 /// How long a hostile caller is at work before the others are timed.
 const HEAD_START: Duration = Duration::from_secs(2);
 
-/// Descriptors that the agent needs besides one for each workload.
-const DESCRIPTORS_BESIDES: u64 = 1024;
-
 /// Who is beside the honest caller.
 struct Neighbour {
     role: Role,
@@ -50,51 +47,50 @@ struct Neighbour {
 }
 
 impl Neighbour {
-    const fn new(role: Role, what: &'static str) -> Self {
-        Self { role, count: 0, is_elsewhere: false, what }
-    }
-
-    const fn with(count: usize, role: Role, what: &'static str) -> Self {
+    const fn new(role: Role, count: usize, what: &'static str) -> Self {
         Self { role, count, is_elsewhere: false, what }
     }
 
-    const fn elsewhere(count: usize, role: Role, what: &'static str) -> Self {
-        Self { role, count, is_elsewhere: true, what }
+    /// The same, aimed at a socket that is not the agent's.
+    const fn elsewhere(self) -> Self {
+        Self { is_elsewhere: true, what: "does that to another socket than the agent's", ..self }
     }
 
-    /// Lets it begin; it ends with what is returned.
-    async fn start(&self, agent: &Agent) -> Result<Vec<Caller>> {
-        let (mut callers, mut target) = (Vec::new(), agent.socket_path().to_owned());
+    /// Lets it begin; it ends when what is returned is dropped, and then whoever listened for it.
+    async fn start(&self, agent: &Agent) -> Result<(Caller, Option<Caller>)> {
+        let (mut target, mut listener) = (agent.socket_path().to_owned(), None);
         if self.is_elsewhere {
             target = target.with_file_name("elsewhere.sock");
-            let mut listener = Caller::start(Role::Listen, &target, 0)?;
-            callers.push(spawn_blocking(move || listener.found().map(|_| listener)).await??);
+            let mut started = Caller::start(Role::Listen, &target, 0)?;
+            listener = Some(spawn_blocking(move || started.found().map(|_| started)).await??);
         }
-        // The listener goes last.
-        callers.insert(0, Caller::start(self.role, &target, self.count)?);
+        let caller = Caller::start(self.role, &target, self.count)?;
         sleep(HEAD_START).await;
-        Ok(callers)
+        Ok((caller, listener))
     }
 }
 
-/// The first is what the others are compared with.
+const STORM: Neighbour = Neighbour::new(Role::ConnectStorm, 0, "connects and leaves");
+
+const SLOW_HEADERS: Neighbour =
+    Neighbour::new(Role::SlowHeaders, 1100, "sends headers slowly on 1,100 connections");
+
+/// The first is what the others are compared with. The agent serves 1024 connections of one process.
 const NEIGHBOURS: [Neighbour; 8] = [
-    Neighbour::new(Role::Spin, "only spins, on every processor"),
-    Neighbour::new(Role::ConnectStorm, "connects and leaves"),
-    Neighbour::elsewhere(0, Role::ConnectStorm, "does that to another socket than the agent's"),
-    // The agent serves 1024 of one process.
-    Neighbour::with(1100, Role::SlowHeaders, "sends headers slowly on 1,100 connections"),
-    Neighbour::elsewhere(1100, Role::SlowHeaders, "does that to another socket than the agent's"),
-    Neighbour::with(1100, Role::HalfPreface, "sends half a preface on 1,100 connections"),
-    Neighbour::with(2000, Role::HalfPreface, "sends half a preface on 2,000 connections"),
-    Neighbour::new(Role::CallStorm, "calls on ever new connections"),
+    Neighbour::new(Role::Spin, 0, "only spins, on every processor"),
+    STORM,
+    STORM.elsewhere(),
+    SLOW_HEADERS,
+    SLOW_HEADERS.elsewhere(),
+    Neighbour::new(Role::HalfPreface, 1100, "sends half a preface on 1,100 connections"),
+    Neighbour::new(Role::HalfPreface, 2000, "sends half a preface on 2,000 connections"),
+    Neighbour::new(Role::CallStorm, 0, "calls on ever new connections"),
 ];
 
 /// Opens the crowd, prints what it costs, lets it go.
 pub(crate) async fn measure(agent: &Agent) -> Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // One user has three quarters of the descriptors that are left when an eighth is kept for refused connections.
-    let fitting = usize::try_from((hard - hard / 8).saturating_sub(DESCRIPTORS_BESIDES) / 4 * 3)?;
+    // The agent has as many descriptors as this process, and all workloads are of one user.
+    let fitting = CrowdLimits::workload_connections().per_user;
     let workloads = WORKLOADS.min(fitting) / PROCESSES * PROCESSES;
     let before = agent.process.memory()?;
     let (callers, time) = open(agent.socket_path(), workloads).await?;
@@ -148,7 +144,8 @@ fn print_each(workloads: usize, before: Memory, now: Memory) -> Result<()> {
     Ok(())
 }
 
-/// Prints how long an honest caller's calls take alone and beside each of [`NEIGHBOURS`]. All take turns, so that what else happens on the machine comes to each of them.
+/// Prints how long an honest caller's calls take alone and beside each of [`NEIGHBOURS`]. All take turns, so that what else
+/// happens on the machine comes to each of them.
 pub(crate) async fn measure_hostile(agent: &Agent) -> Result<()> {
     // The first one fills caches.
     timed(agent).await?;
