@@ -237,7 +237,7 @@ proptest! {
     /// none signs before it was published.
     fn virtual_years(
         ttl in 600i64..90 * DAY,
-        ticks in prop::collection::vec((1i64..100, 0u8..4, 0i64..80), 1200),
+        ticks in prop::collection::vec((1i64..100, 0u8..4, 0i64..80), 3600),
     ) {
         let mut slots = AuthoritySlots::new();
         let (mut now, mut number, mut published_at, mut held_back) = (0, 0, 0, false);
